@@ -1,0 +1,1 @@
+"""The ground the services stand on."""

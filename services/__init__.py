@@ -1,0 +1,1 @@
+"""The five services of Leeward and the command that starts them."""
