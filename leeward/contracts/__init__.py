@@ -1,0 +1,49 @@
+"""What the services say to one another: event bodies, their envelope, and the 15-minute buckets all times travel in."""
+
+from leeward.contracts.buckets import BUCKET, bucket_down, bucket_up
+from leeward.contracts.envelope import Event, decode, encode
+from leeward.contracts.events import (
+    EVENTS,
+    Answered,
+    Asked,
+    CaseAssigned,
+    CaseClosed,
+    CaseErased,
+    CaseOpened,
+    EventData,
+    IncidentAmended,
+    IncidentRecorded,
+    IncidentRetracted,
+    Involved,
+    MessageCancelled,
+    MessageRequested,
+    Outcome,
+    ReachabilityChanged,
+    Severity,
+)
+
+__all__ = [
+    "BUCKET",
+    "EVENTS",
+    "Answered",
+    "Asked",
+    "CaseAssigned",
+    "CaseClosed",
+    "CaseErased",
+    "CaseOpened",
+    "Event",
+    "EventData",
+    "IncidentAmended",
+    "IncidentRecorded",
+    "IncidentRetracted",
+    "Involved",
+    "MessageCancelled",
+    "MessageRequested",
+    "Outcome",
+    "ReachabilityChanged",
+    "Severity",
+    "bucket_down",
+    "bucket_up",
+    "decode",
+    "encode",
+]

@@ -1,0 +1,279 @@
+"""Settings: policy from `leeward.toml`, deployment from `LEEWARD_*`; a wrong one stops the start with one line."""
+
+import base64
+import binascii
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from leeward.clock import Clock, ScaledClock, SystemClock, parse_clock
+from leeward.policy import Policy
+
+ServiceName = Literal["incident", "matching", "notify", "issuer", "box"]
+SERVICES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
+PORTS: Final = MappingProxyType({"incident": 8101, "matching": 8102, "notify": 8103, "issuer": 8104, "box": 8105})
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+SECRETS: Final = ("SERVICES_SECRET", "METRICS_TOKEN", "WEBHOOK_SECRET", "PEOPLE_KEY", "ASSERTION_PUBLIC_KEY")
+PLACES: Final = ("CONFIG", "DATA", "HOST", "MLLP_PORT", "BUS_URL", "SMTP_URL", "MAIL_FROM", "PUBLIC_URL", "BOX_URL")
+PLAIN: Final = frozenset((*SECRETS, *PLACES, "ENV", "CLOCK"))
+PER_SERVICE: Final = ("PORT", "DATABASE_URL", "KEY", "URL")
+
+
+class SettingsError(Exception):
+    """One line: the key, what is wrong, what is allowed; never the value of a secret."""
+
+
+class Settings(Policy):
+    """Policy and deployment together; immutable.
+
+    `variables` holds the `LEEWARD_*` values without their prefix, read through `…_FILE` where so given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    env: Literal["production", "demo", "test"] = "production"
+    data: Path = Path("data")
+    host: str = "127.0.0.1"
+    mllp_port: int = 2575
+    ports: Mapping[str, int] = PORTS
+    variables: Mapping[str, str] = Field(default={}, repr=False)
+
+    def variable(self, name: str) -> str | None:
+        """A `LEEWARD_` variable's value by its name without the prefix, None where unset or empty."""
+        return self.variables.get(name) or None
+
+    @property
+    def locales(self) -> tuple[str, ...]:
+        """Enabled languages (BCP 47), the first one is the default."""
+        return self.channels.email.locales
+
+    @property
+    def bus_url(self) -> str | None:
+        return self.variable("BUS_URL")
+
+    def database_url(self, service: ServiceName) -> str | None:
+        """Where a service's PostgreSQL is; None when embedded."""
+        return self.variable(f"{service.upper()}_DATABASE_URL")
+
+    def database_file(self, service: ServiceName) -> Path:
+        """A service's SQLite file when embedded."""
+        return self.data / f"{service}.db"
+
+    @property
+    def embedded(self) -> bool:
+        return self.bus_url is None
+
+    @property
+    def smtp_url(self) -> str | None:
+        return self.variable("SMTP_URL")
+
+    @property
+    def mail_from(self) -> str:
+        return self.variable("MAIL_FROM") or "messages@localhost"
+
+    def url(self, service: ServiceName) -> str:
+        """The base URL by which other services reach this one; no slash at the end."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        host = f"[{host}]" if ":" in host else host
+        given = self.variable(f"{service.upper()}_URL")
+        return (given or f"http://{host}:{self.ports[service]}").rstrip("/")
+
+    @property
+    def public_url(self) -> str:
+        """Base of the links people open (notify); no slash at the end."""
+        return (self.variable("PUBLIC_URL") or self.url("notify")).rstrip("/")
+
+    @property
+    def box_url(self) -> str:
+        """Base of the box's pages; no slash at the end."""
+        return (self.variable("BOX_URL") or self.url("box")).rstrip("/")
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the exceptions for loopback hold: neither the listeners nor the links leave this machine."""
+        return self.host in LOOPBACK and (urlsplit(self.public_url).hostname or "") in LOOPBACK
+
+    def source_secret(self, source: str) -> str | None:
+        return self.variable(f"SOURCE_{source.upper()}_SECRET")
+
+    def clock(self) -> Clock:
+        """The clock of this process: the system's, or LEEWARD_CLOCK from now on."""
+        text = self.variable("CLOCK")
+        return ScaledClock(*parse_clock(text)) if text else SystemClock()
+
+
+def load_settings(environ: Mapping[str, str] = os.environ, *, starting: bool = True) -> Settings:
+    """Read and check everything.
+
+    Args:
+        starting: also check what only a start of services needs (crisis lines, keys of a distributed run).
+
+    Raises:
+        SettingsError: naming the key, what is wrong and what is allowed.
+    """
+    variables = _variables(environ)
+    policy = _policy(Path(variables.get("CONFIG") or "leeward.toml"), required="CONFIG" in variables)
+    settings = _settings(policy, variables)
+    _check_source_names(settings)
+    _check_environment(settings)
+    if starting:
+        _check_crisis_lines(settings)
+    return settings
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in sorted(name for name in environ if name.startswith("LEEWARD_")):
+        given = name.removeprefix("LEEWARD_")
+        key = given if _known(given) else given.removesuffix("_FILE")
+        if not _known(key):
+            raise SettingsError(f"{name}: there is no such setting; docs/reference.md lists those there are")
+        if key in found:
+            raise SettingsError(f"LEEWARD_{key}: given both as a value and as a file; allowed is one of them")
+        found[key] = environ[name] if key == given else _read(name, environ[name])
+    return found
+
+
+def _known(key: str) -> bool:
+    service, _, rest = key.partition("_")
+    source = key.startswith("SOURCE_") and key.endswith("_SECRET") and len(key) > len("SOURCE__SECRET")
+    return key in PLAIN or source or (service.lower() in SERVICES and rest in PER_SERVICE)
+
+
+def _read(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError as fault:
+        raise SettingsError(f"{name}: cannot be read ({fault.strerror}); allowed is the path of a file") from None
+
+
+def _policy(path: Path, *, required: bool) -> dict[str, Any]:
+    if not path.exists() and not required:
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as fault:
+        raise SettingsError(f"LEEWARD_CONFIG: {path} cannot be read ({fault.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        place = str(fault).rpartition("(at ")[2].rstrip(")") if "(at " in str(fault) else "its encoding"
+        raise SettingsError(f"{path}: is not TOML, see {place}") from None
+
+
+def _settings(policy: dict[str, Any], variables: dict[str, str]) -> Settings:
+    stray = set(policy) - set(Policy.model_fields)
+    if stray:
+        allowed = ", ".join(Policy.model_fields)
+        raise SettingsError(f"leeward.toml: {min(stray)}: there is no such setting; allowed are {allowed}")
+    ports = {name: _port(variables, f"{name.upper()}_PORT", PORTS[name]) for name in SERVICES}
+    deployment: dict[str, Any] = {
+        "ports": ports,
+        "mllp_port": _port(variables, "MLLP_PORT", 2575),
+        "variables": variables,
+        **{key.lower(): variables[key] for key in ("ENV", "DATA", "HOST") if variables.get(key)},
+    }
+    try:
+        return Settings.model_validate({**policy, **deployment})
+    except ValidationError as fault:
+        raise SettingsError(_one_line(fault)) from None
+
+
+def _one_line(fault: ValidationError) -> str:
+    first = fault.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    name = f"LEEWARD_{place.upper()}" if place in ("env", "data", "host") else f"leeward.toml: {place}"
+    if first["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting; docs/reference.md lists those there are"
+    return f"{name}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _port(variables: Mapping[str, str], key: str, default: int) -> int:
+    text = variables.get(key) or str(default)
+    if not text.isdigit() or int(text) > 65535:
+        raise SettingsError(f"LEEWARD_{key}: is not a port; allowed is a number from 0 to 65535")
+    return int(text)
+
+
+def _check_source_names(settings: Settings) -> None:
+    for key in settings.variables:
+        if key.startswith("SOURCE_"):
+            name = key.removeprefix("SOURCE_").removesuffix("_SECRET").lower()
+            if name not in settings.sources:
+                raise SettingsError(f"LEEWARD_{key}: no source of that name; allowed are {', '.join(settings.sources)}")
+
+
+def _check_environment(settings: Settings) -> None:
+    _check_urls(settings)
+    _check_mode(settings)
+    if text := settings.variable("CLOCK"):
+        if settings.env == "production":
+            raise SettingsError("LEEWARD_CLOCK: is for LEEWARD_ENV=test or demo; production keeps the system's time")
+        try:
+            parse_clock(text)
+        except ValueError as fault:
+            raise SettingsError(f"LEEWARD_CLOCK: {fault}") from None
+    if settings.channels.webhook and not settings.variable("WEBHOOK_SECRET"):
+        raise SettingsError("LEEWARD_WEBHOOK_SECRET: is missing; channels.webhook signs every request with it")
+    _check_feedback(settings)
+
+
+def _check_urls(settings: Settings) -> None:
+    allowed = {
+        "SMTP_URL": ("smtp", "smtps"),
+        "PUBLIC_URL": ("http", "https"),
+        "BOX_URL": ("http", "https"),
+        **{f"{name.upper()}_URL": ("http", "https") for name in SERVICES},
+        **{f"{name.upper()}_DATABASE_URL": ("postgresql+asyncpg",) for name in SERVICES},
+        "BUS_URL": ("kafka",),
+    }
+    for key, schemes in allowed.items():
+        if (value := settings.variable(key)) and (urlsplit(value).scheme not in schemes or not urlsplit(value).netloc):
+            raise SettingsError(f"LEEWARD_{key}: is no address of this kind; allowed is {' or '.join(schemes)}://host…")
+    for key in ("WEBHOOK_SECRET", "ASSERTION_PUBLIC_KEY", "PEOPLE_KEY", *(f"{name.upper()}_KEY" for name in SERVICES)):
+        if value := settings.variable(key):
+            _check_secret(f"LEEWARD_{key}", value, size=32 if key.endswith("_KEY") else None)
+
+
+def _check_secret(name: str, value: str, *, size: int | None) -> None:
+    allowed = f"allowed are {size or 'at least 24'} bytes, base64"
+    try:
+        raw = base64.b64decode(value.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        raise SettingsError(f"{name}: is not base64; {allowed}") from None
+    if (size and len(raw) != size) or len(raw) < 24:
+        raise SettingsError(f"{name}: has the wrong length; {allowed}")
+
+
+def _check_mode(settings: Settings) -> None:
+    """The mixture of SQLite as bus with PostgreSQL, or Kafka with SQLite, is refused (DESIGN §8)."""
+    databases = [name for name in SERVICES if settings.database_url(name)]
+    if databases and settings.embedded:
+        key = f"LEEWARD_{databases[0].upper()}_DATABASE_URL"
+        raise SettingsError(f"{key}: PostgreSQL needs Kafka; allowed is LEEWARD_BUS_URL beside it, or neither")
+    if not settings.embedded:
+        raise SettingsError("LEEWARD_BUS_URL: this version runs embedded; allowed is to leave it unset")
+
+
+def _check_feedback(settings: Settings) -> None:
+    if settings.env != "production":
+        return
+    fixed = Policy().feedback
+    for key in ("epoch_min", "epoch_tokens", "window"):
+        if getattr(settings.feedback, key) < getattr(fixed, key):
+            raise SettingsError(f"leeward.toml: feedback.{key}: is below the least that keeps ratings anonymous")
+
+
+def _check_crisis_lines(settings: Settings) -> None:
+    if settings.env != "production":
+        return
+    for locale in settings.locales:
+        for key, given in (("emergency", settings.emergency), ("crisis_lines", settings.crisis_lines)):
+            if not given.get(locale):
+                raise SettingsError(
+                    f"leeward.toml: {key}.{locale}: is missing; production needs an emergency number and a crisis line "
+                    "for every language (to try the system without, use `make demo`)"
+                )
