@@ -1,0 +1,126 @@
+"""The embedded bus: the producer's outbox is the log, read-only to its consumers; the position is theirs."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, MetaData, Table, bindparam, select
+from sqlalchemy.exc import DBAPIError
+
+from leeward.bus import BusUnavailable, Raw
+from leeward.settings import Settings
+from leeward.store import Insert, Store, Unit, ground_tables
+from leeward.store.engine import sqlite_engine
+
+# an import or a second process writes without waking us
+POLL_SECONDS: Final = 0.5
+
+
+class SqliteBus:
+    """Logs of the five services in their own files.
+
+    `stores` are this process's own, by service: a commit with events wakes their consumers at once.
+    """
+
+    def __init__(self, settings: Settings, stores: Mapping[str, Store]) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._logs: dict[str, Log] = {}
+        for service, store in stores.items():
+            store.listeners.append(self._waker(f"leeward.{service}"))
+
+    def subscribe(self, group: str, topic: str) -> "OutboxSubscription":
+        return OutboxSubscription(self._log(topic), self._stores[group], topic)
+
+    def _log(self, topic: str) -> "Log":
+        if topic not in self._logs:
+            producer = topic.removeprefix("leeward.")
+            self._logs[topic] = Log(sqlite_engine(self._settings.data / f"{producer}.db", read_only=True))
+        return self._logs[topic]
+
+    def _waker(self, topic: str) -> Callable[[Unit], None]:
+        def wake(unit: Unit) -> None:
+            if unit.emitted and topic in self._logs:
+                self._logs[topic].wake()
+
+        return wake
+
+    async def close(self) -> None:
+        for log in self._logs.values():
+            log.close()
+
+
+class Log:
+    """One producer's outbox, read over a connection that cannot write."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wakers: list[asyncio.Event] = []
+        table: Table = ground_tables(MetaData()).outbox
+        columns = (table.c.seq, table.c.id, table.c.type, table.c.key, table.c.body, table.c.accepted_at)
+        newer = select(*columns).where(table.c.seq > bindparam("position"))
+        self._newer = newer.order_by(table.c.seq).limit(bindparam("limit"))
+
+    def after(self, position: int, limit: int) -> list[Raw]:
+        try:
+            with self._engine.connect() as conn:
+                found = conn.execute(self._newer, {"position": position, "limit": limit})
+                return [Raw(*row) for row in found]
+        except DBAPIError as fault:
+            raise BusUnavailable(type(fault.orig).__name__) from fault
+
+    def waker(self) -> asyncio.Event:
+        waker = asyncio.Event()
+        self._wakers.append(waker)
+        return waker
+
+    def wake(self) -> None:
+        for waker in self._wakers:
+            waker.set()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+class OutboxSubscription:
+    """A position in a producer's outbox, kept in the consumer's database and moved with the effects."""
+
+    def __init__(self, log: Log, store: Store, topic: str) -> None:
+        self._log = log
+        self._store = store
+        self._topic = topic
+        self._woken = log.waker()
+        self._position: int | None = None
+        self._move = Insert(store.writes.tables.position, ("topic", "seq"), conflict="replace", keys=("topic",))
+
+    async def fetch(self, limit: int) -> Sequence[Raw]:
+        if self._position is None:
+            self._position = await self._store.read(self._stored)
+        while not (batch := self._log.after(self._position, limit)):
+            await self._wait()
+        return batch
+
+    def _stored(self, conn: Connection) -> int:
+        table = self._store.writes.tables.position
+        found: Any = conn.execute(select(table.c.seq).where(table.c.topic == self._topic)).scalar()
+        return int(found or 0)
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._woken.clear()
+
+    def settle(self, unit: Unit, batch: Sequence[Raw]) -> None:
+        position = batch[-1].position
+        self._move.run(unit.conn, [(self._topic, position)])
+        unit.after_commit(lambda: self._moved(position))
+
+    def _moved(self, position: int) -> None:
+        self._position = position
+
+    async def settled(self, batch: Sequence[Raw]) -> None:
+        """Nothing is left to do: the position went with the effects."""

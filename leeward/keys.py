@@ -1,0 +1,102 @@
+"""Keys: made under `keys/` by the first command that needs them when embedded, given by settings otherwise."""
+
+import base64
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from leeward.settings import ServiceName, Settings, SettingsError
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """What one service may know of keys.
+
+    service: 32 bytes of its own; services_secret: by which the services know one another over HTTP;
+    assertion_public: raw Ed25519 public key (32 bytes) by which issuer checks notify's assertions.
+    """
+
+    service: bytes
+    services_secret: str
+    assertion_public: bytes
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes for one purpose, from the service's own key (HKDF-SHA256, RFC 5869)."""
+        return derive(self.service, purpose)
+
+    @property
+    def assertion_public_key(self) -> Ed25519PublicKey:
+        return Ed25519PublicKey.from_public_bytes(self.assertion_public)
+
+    def __repr__(self) -> str:
+        return "Keyring(…)"
+
+
+def derive(key: bytes, purpose: str) -> bytes:
+    """HKDF-SHA256 of a key, bound to a purpose."""
+    return HKDF(hashes.SHA256(), 32, salt=None, info=f"leeward {purpose}".encode()).derive(key)
+
+
+def assertion_key(notify_key: bytes) -> Ed25519PrivateKey:
+    """The key with which notify signs that a browser may ask for a token."""
+    return Ed25519PrivateKey.from_private_bytes(derive(notify_key, "assertion"))
+
+
+def keyring(settings: Settings, service: ServiceName) -> Keyring:
+    """A service's keys.
+
+    Raises:
+        SettingsError: when a key is missing in a distributed run.
+    """
+    return Keyring(service_key(settings, service), services_secret(settings), _assertion_public(settings))
+
+
+def service_key(settings: Settings, service: ServiceName) -> bytes:
+    """The 32 bytes of LEEWARD_<SERVICE>_KEY, or of `keys/<service>.key` when embedded."""
+    return _key(settings, f"{service.upper()}_KEY", service)
+
+
+def people_key(settings: Settings) -> bytes:
+    """The key that makes references from `staff_id`; for imports alone, never for a service."""
+    return _key(settings, "PEOPLE_KEY", "people")
+
+
+def services_secret(settings: Settings) -> str:
+    """The secret the services show one another, made when embedded."""
+    return settings.variable("SERVICES_SECRET") or _key(settings, "SERVICES_SECRET", "services").hex()
+
+
+def _assertion_public(settings: Settings) -> bytes:
+    if given := settings.variable("ASSERTION_PUBLIC_KEY"):
+        return base64.b64decode(given)
+    public = assertion_key(service_key(settings, "notify")).public_key()
+    return public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+
+def _key(settings: Settings, variable: str, name: str) -> bytes:
+    if given := settings.variable(variable):
+        return base64.b64decode(given)
+    if not settings.embedded:
+        raise SettingsError(f"LEEWARD_{variable}: is missing; a distributed run needs 32 bytes, base64")
+    return _kept(settings.data / "keys" / f"{name}.key")
+
+
+def _kept(path: Path) -> bytes:
+    """The key in a file, made with mode 0600 where there is none; the first of two makers wins."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_suffix(f".{secrets.token_hex(4)}")
+    if not path.exists():
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(base64.b64encode(secrets.token_bytes(32)).decode())
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+        draft.unlink()
+    return base64.b64decode(path.read_text())

@@ -1,0 +1,60 @@
+"""A service is data: a descriptor that the runtime starts, one or five at a time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from fastapi import APIRouter
+from sqlalchemy import Connection, MetaData
+
+from leeward.clock import Clock
+from leeward.contracts import Event, EventData
+from leeward.keys import Keyring
+from leeward.settings import ServiceName, Settings
+from leeward.store import Store, Timer, Unit
+
+Handler = Callable[[Unit, Sequence[Event]], None]
+TimerHandler = Callable[[Unit, Sequence[Timer]], None]
+Task = Callable[[asyncio.Event], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the runtime hands to a service."""
+
+    name: ServiceName
+    settings: Settings
+    clock: Clock
+    store: Store
+    keys: Keyring
+    http: httpx.AsyncClient
+
+    def call_headers(self) -> dict[str, str]:
+        """Headers by which another service of ours knows this one."""
+        return {"Authorization": f"Bearer {self.keys.services_secret}"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a service gives to the runtime.
+
+    handlers: by event model; each gets a run of events of that type, in their order, inside one transaction.
+    timers: by timer name. tasks: run until the event given to them is set, then finish what they hold and return.
+    """
+
+    router: APIRouter
+    handlers: Mapping[type[EventData], Handler] = field(default_factory=dict)
+    timers: Mapping[str, TimerHandler] = field(default_factory=dict)
+    tasks: Sequence[Task] = ()
+
+
+@dataclass(frozen=True)
+class Service:
+    """One of the five. `status` gives figures for `leeward status`: counts and codes, never a name."""
+
+    name: ServiceName
+    metadata: MetaData
+    build: Callable[[Ground], Parts]
+    status: Callable[[Connection, Settings], dict[str, Any]]

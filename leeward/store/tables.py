@@ -1,0 +1,92 @@
+"""The tables every service has beside its own."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Date, Index, Integer, MetaData, String, Table, Text
+
+from leeward.store.types import UtcTime
+
+# SQLite gives AUTOINCREMENT to INTEGER keys alone
+_Seq: Final = BigInteger().with_variant(Integer, "sqlite")
+
+
+@dataclass(frozen=True, slots=True)
+class GroundTables:
+    """Tables of the ground in one service's database."""
+
+    outbox: Table
+    inbox: Table
+    position: Table
+    parked: Table
+    timer: Table
+    access: Table
+
+
+def ground_tables(metadata: MetaData) -> GroundTables:
+    """Add the ground's tables to a service's metadata, once; later calls give the same tables."""
+    if "outbox" not in metadata.tables:
+        _define(metadata)
+    found = metadata.tables
+    return GroundTables(*(found[name] for name in ("outbox", "inbox", "position", "parked", "timer", "access")))
+
+
+def _define(metadata: MetaData) -> None:
+    # AUTOINCREMENT: SQLite would use the numbers of an emptied table again, and a consumer would skip events
+    Table(
+        "outbox",
+        metadata,
+        Column("seq", _Seq, primary_key=True, autoincrement=True),
+        Column("id", String(36), nullable=False),
+        Column("type", String(80), nullable=False),
+        Column("key", String(36), nullable=False),
+        Column("body", Text, nullable=False),
+        Column("accepted_at", UtcTime, nullable=False),
+        Column("written_on", Date, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    Table(
+        "inbox",
+        metadata,
+        Column("event_id", String(36), primary_key=True),
+        Column("seen_on", Date, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    Table("position", metadata, Column("topic", String(80), primary_key=True), Column("seq", _Seq, nullable=False))
+    parked = Table(
+        "parked",
+        metadata,
+        Column("seq", _Seq, primary_key=True, autoincrement=True),
+        Column("event_id", String(36), nullable=False, unique=True),
+        Column("topic", String(80), nullable=False),
+        Column("type", String(80), nullable=False),
+        Column("key", String(36), nullable=False),
+        Column("body", Text, nullable=False),
+        Column("accepted_at", UtcTime, nullable=False),
+        Column("attempts", Integer, nullable=False),
+        Column("due_at", UtcTime, nullable=False),
+        Column("dead", Integer, nullable=False),
+        Column("fault", String(120), nullable=False),
+        Column("place", String(200), nullable=False),
+        Column("parked_on", Date, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    Index("parked_key", parked.c.key)
+    timer = Table(
+        "timer",
+        metadata,
+        Column("name", String(40), primary_key=True),
+        Column("key", String(120), primary_key=True),
+        Column("due_at", UtcTime, nullable=False),
+        Column("attempts", Integer, nullable=False, server_default="0"),
+    )
+    Index("timer_due", timer.c.due_at)
+    Table(
+        "access",
+        metadata,
+        Column("token_hash", String(64), primary_key=True),
+        Column("handle", String(12), nullable=False),
+        Column("kind", String(8), nullable=False),
+        Column("role", String(16), nullable=False),
+        Column("expires_at", UtcTime, nullable=False),
+    )
