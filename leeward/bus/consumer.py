@@ -1,0 +1,111 @@
+"""A consumer: takes batches from a subscription and applies them in one transaction each, parking what fails."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Final
+
+from leeward import telemetry
+from leeward.bus import BusUnavailable, Raw, Subscription
+from leeward.bus.parking import Parking, TooManyParked
+from leeward.contracts import EVENTS, Event, decode
+from leeward.service import Handler
+from leeward.store import Store, StoreUnavailable, Unit
+
+BATCH: Final = 256
+_BACK_OFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Consumer:
+    """One service's consumer of one topic.
+
+    A batch is one transaction: the inbox first (it fences a consumer that was replaced), then the parked keys, then
+    the handlers in the log's order, then position and outbox. A batch that raises runs again one event at a time.
+    """
+
+    def __init__(self, topic: str, subscription: Subscription, store: Store, parking: Parking) -> None:
+        self.topic = topic
+        self._subscription = subscription
+        self._store = store
+        self._parking = parking
+        self.stuck = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop` is set; the batch under way is finished first."""
+        stopping = asyncio.create_task(stop.wait())
+        faults = 0
+        try:
+            while not stop.is_set():
+                try:
+                    await self._step(stopping)
+                    faults, self.stuck = 0, False
+                except (StoreUnavailable, BusUnavailable, TooManyParked) as fault:
+                    self.stuck = True
+                    telemetry.log("consumer_waits", topic=self.topic, fault=type(fault).__name__)
+                    await asyncio.wait([stopping], timeout=_BACK_OFF[min(faults, len(_BACK_OFF) - 1)])
+                    faults += 1
+        finally:
+            stopping.cancel()
+
+    async def _step(self, stopping: "asyncio.Task[bool]") -> None:
+        fetching = asyncio.ensure_future(self._subscription.fetch(BATCH))
+        await asyncio.wait([fetching, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not fetching.done():
+            fetching.cancel()
+            return
+        await self.take(fetching.result())
+
+    async def take(self, batch: Sequence[Raw]) -> None:
+        """Apply one batch and move the position past it.
+
+        Raises:
+            StoreUnavailable, TooManyParked: nothing was applied and the position stands; the batch may come again.
+        """
+        try:
+            await self._store.write(lambda unit: self._apply(unit, batch))
+        except StoreUnavailable:
+            raise
+        except Exception:
+            for raw in batch:
+                await self._take_one(raw)
+        await self._subscription.settled(batch)
+
+    async def _take_one(self, raw: Raw) -> None:
+        try:
+            await self._store.write(lambda unit: self._apply(unit, [raw]))
+        except StoreUnavailable:
+            raise
+        except Exception as fault:
+            blamed = fault
+            await self._store.write(lambda unit: self._set_aside(unit, raw, blamed))
+
+    def _apply(self, unit: Unit, batch: Sequence[Raw]) -> None:
+        fresh = self._admit(unit, batch)
+        self._subscription.settle(unit, batch)
+        events = self._parking.followers_aside(unit, self.topic, fresh)
+        apply_events(unit, decoded(events), self._parking.handlers)
+
+    def _set_aside(self, unit: Unit, raw: Raw, fault: Exception) -> None:
+        self._admit(unit, [raw])
+        self._subscription.settle(unit, [raw])
+        self._parking.park(unit, self.topic, raw, fault)
+
+    def _admit(self, unit: Unit, batch: Sequence[Raw]) -> list[Raw]:
+        """Insert the inbox rows in log order and keep the events that were not there."""
+        known = [raw for raw in batch if raw.type not in EVENTS or raw.type in self._parking.types]
+        day = unit.now.date()
+        rows = unit.writes.inbox.run(unit.conn, [(raw.id, day) for raw in known])
+        new = {row.event_id for row in rows}
+        telemetry.EVENTS_REPEATED.labels(self._parking.service).inc(len(known) - len(new))
+        return [raw for raw in known if raw.id in new]
+
+
+def decoded(raws: Sequence[Raw]) -> list[Event]:
+    """Events with parsed bodies, in the same order."""
+    return [Event(raw.id, raw.key, decode(raw.type, raw.body), raw.accepted_at) for raw in raws]
+
+
+def apply_events(unit: Unit, events: Sequence[Event], handlers: Mapping[str, Handler]) -> None:
+    """Call the handlers for runs of the same type, so that the order between types is kept as well."""
+    for event_type, run in groupby(events, key=lambda event: event.type):
+        handlers[event_type](unit, list(run))
