@@ -126,7 +126,7 @@ class Parking:
         unit.conn.execute(self._table.update().where(self._table.c.seq == row.seq).values(**changes))
         if dead:
             telemetry.EVENTS_DEAD.labels(self.service).inc()
-        return dead
+        return bool(dead)
 
     def forget(self, unit: Unit) -> None:
         """Drop dead letters after seven days."""

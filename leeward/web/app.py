@@ -1,0 +1,108 @@
+"""One service's web app: its routes, access, problem documents, security headers, health, metrics."""
+
+from collections.abc import Callable
+from typing import Final
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from leeward import __version__, telemetry
+from leeward.service import Ground
+from leeward.web import problem
+from leeward.web.access import PUBLIC, Gate, check_routes
+
+MAX_BODY: Final = 1024 * 1024
+SECURITY_HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'; manifest-src 'self'; worker-src 'self'; connect-src 'self'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """Plain ASGI around the app: security headers on every answer, and no body above 1 MiB."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, self._limited(receive), send_with_headers)
+
+    def _limited(self, receive: Receive) -> Receive:
+        size = 0
+
+        async def receive_some() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY:
+                raise problem.Problem(413, "too-large", "The body is larger than 1 MiB.")
+            return message
+
+        return receive_some
+
+
+def create_app(ground: Ground, router: APIRouter, *, ready: Callable[[], bool] = lambda: True) -> FastAPI:
+    """The app of one service; `ready` says whether it can do its work now.
+
+    Raises:
+        RuntimeError: when a route does not say who it is for.
+    """
+    app = FastAPI(title=f"Leeward {ground.name}", version=__version__, docs_url=None, redoc_url=None)
+    app.state.gate = Gate(ground)
+    app.include_router(_ground_routes(ground, ready))
+    app.include_router(router)
+    check_routes(app)
+    problem.install(app)
+    app.add_middleware(Guard)
+    return app
+
+
+def _ground_routes(ground: Ground, ready: Callable[[], bool]) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/livez", dependencies=[PUBLIC])
+    async def livez() -> JSONResponse:
+        return JSONResponse({"status": "alive"})
+
+    @router.get("/readyz", dependencies=[PUBLIC])
+    async def readyz() -> JSONResponse:
+        fit = ready()
+        return JSONResponse({"status": "ready" if fit else "not ready"}, 200 if fit else 503)
+
+    @router.get("/metrics", dependencies=[PUBLIC])
+    async def metrics(request: Request) -> Response:
+        _check_metrics_token(ground, request)
+        return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _check_metrics_token(ground: Ground, request: Request) -> None:
+    """Open on loopback alone; elsewhere LEEWARD_METRICS_TOKEN is asked for, and without one there are none."""
+    if ground.settings.on_loopback:
+        return
+    token = ground.settings.variable("METRICS_TOKEN")
+    if token is None or request.headers.get("authorization") != f"Bearer {token}":
+        raise problem.Problem(401, "not-signed-in", "Metrics need LEEWARD_METRICS_TOKEN as a bearer token.")

@@ -1,0 +1,107 @@
+"""Errors as application/problem+json (RFC 9457): a place and a rule, never the value that was sent."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from leeward import telemetry
+from leeward.bus.parking import place
+from leeward.store import StoreUnavailable
+
+MEDIA_TYPE: Final = "application/problem+json"
+_TITLES: Final = {
+    401: ("not-signed-in", "Say who you are: a bearer token or a signed-in session is needed."),
+    403: ("not-allowed", "This role may not do that."),
+    404: ("not-found", "There is nothing here."),
+    405: ("method-not-allowed", "This address does not take that method."),
+    413: ("too-large", "The body is larger than 1 MiB."),
+    503: ("try-again", "Nothing was stored; the same request may work later."),
+}
+
+
+class Problem(Exception):
+    """A refusal with a code that stays the same, and a sentence that names the rule.
+
+    `errors` are {"place", "rule"} pairs for a body with several faults.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: list[dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.errors = errors
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return problem_body(self.status, self.code, self.detail, self.errors)
+
+
+def problem_body(status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    """The members of RFC 9457; `type` is a relative reference to the reference page."""
+    body: dict[str, Any] = {"type": f"/problems#{code}", "title": code.replace("-", " "), "status": status}
+    return {**body, "detail": detail, **({"errors": errors} if errors else {})}
+
+
+def validation_problem(fault: ValidationError | RequestValidationError) -> Problem:
+    """A pydantic fault as places and rules, without the input it would echo."""
+    errors = [
+        {"place": ".".join(str(part) for part in error["loc"]), "rule": str(error["msg"]).removeprefix("Value error, ")}
+        for error in fault.errors()
+    ]
+    return Problem(422, "not-valid", "Some of the body does not fit; see errors.", errors=errors)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every fault of an app with a problem document."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(StoreUnavailable, _storage)
+    app.add_exception_handler(Exception, _fault)
+
+
+def _answer(problem: Problem) -> JSONResponse:
+    return JSONResponse(problem.body, problem.status, problem.headers, media_type=MEDIA_TYPE)
+
+
+async def _problem(_request: Request, fault: Exception) -> JSONResponse:
+    if not isinstance(fault, Problem):
+        raise fault
+    return _answer(fault)
+
+
+async def _http(_request: Request, fault: Exception) -> JSONResponse:
+    status = fault.status_code if isinstance(fault, HTTPException) else 500
+    code, detail = _TITLES.get(status, ("refused", "The request was refused."))
+    headers = fault.headers if isinstance(fault, HTTPException) else None
+    return _answer(Problem(status, code, detail, headers=headers))
+
+
+async def _validation(_request: Request, fault: Exception) -> JSONResponse:
+    if not isinstance(fault, RequestValidationError):
+        raise fault
+    return _answer(validation_problem(fault))
+
+
+async def _storage(_request: Request, _fault: Exception) -> JSONResponse:
+    return _answer(Problem(503, *_TITLES[503], headers={"Retry-After": "5"}))
+
+
+async def _fault(_request: Request, fault: Exception) -> JSONResponse:
+    telemetry.log("request_failed", fault=type(fault).__name__, place=place(fault))
+    return _answer(Problem(500, "fault", "Something here failed; it has been noted for those who run this."))
