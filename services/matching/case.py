@@ -1,0 +1,240 @@
+"""What a case is, and what a step in its life asks for: values only, no I/O."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, time, timedelta
+from typing import Final, Literal
+
+Stage = Literal["waiting", "offered", "accepted", "supported", "following_up", "closed", "ended"]
+State = Literal["waiting", "offered", "accepted", "supported", "following_up", "closed", "ended", "needs_attention"]
+Urgency = Literal["routine", "urgent"]
+Attention = Literal[
+    "no_supporter",
+    "no_confirmation",
+    "unreachable",
+    "delivery_unknown",
+    "held_too_long",
+    "expired",
+    "not_sent",
+    "not_closed",
+    "on_call_silent",
+]
+Note = Literal["retracted", "retracted_after_sending", "rehearsal"]
+Action = Literal["reassign", "close", "attended"]
+Template = Literal["offer", "supporter_request", "check_in", "monthly_offer", "follow_up", "cover"]
+
+STAGES: Final[tuple[Stage, ...]] = (
+    "waiting",
+    "offered",
+    "accepted",
+    "supported",
+    "following_up",
+    "closed",
+    "ended",
+)
+OVER: Final[frozenset[Stage]] = frozenset({"closed", "ended"})
+UNANSWERED: Final[frozenset[Stage]] = frozenset({"waiting", "offered"})
+# what the coordinator can do about each reason, exactly one thing
+ACTIONS: Final[dict[Attention, Action]] = {
+    "no_supporter": "reassign",
+    "no_confirmation": "reassign",
+    "unreachable": "reassign",
+    "delivery_unknown": "reassign",
+    "held_too_long": "reassign",
+    "expired": "reassign",
+    "not_sent": "reassign",
+    "not_closed": "close",
+    "on_call_silent": "attended",
+}
+# most urgent first: the order of the board
+URGENCY: Final[tuple[Attention, ...]] = (
+    "on_call_silent",
+    "no_confirmation",
+    "no_supporter",
+    "unreachable",
+    "held_too_long",
+    "delivery_unknown",
+    "not_sent",
+    "expired",
+    "not_closed",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One person's case; the fields are the columns of its row.
+
+    `stage` is how far it has come, `attention` why it is stuck; what others see is `state`. `supporter` holds capacity
+    from acceptance on, `proposed` holds none. `ends_at` is when an unanswered offer ends and an ended case forgets.
+    """
+
+    case_ref: str
+    person_ref: str | None
+    incident_ref: str | None = None
+    stage: Stage = "waiting"
+    attention: Attention | None = None
+    notes: tuple[Note, ...] = ()
+    urgency: Urgency = "routine"
+    proposed: str | None = None
+    supporter: str | None = None
+    tries: int = 0
+    requests: int = 0
+    offers: int = 0
+    wanted: str = "hours"
+    check_ins: bool = False
+    checked: int = 0
+    supported: bool = False
+    professional: bool = False
+    opened_at: datetime
+    occurred_at: datetime
+    ends_at: datetime
+    accepted_at: datetime | None = None
+    confirm_by: datetime | None = None
+
+    @property
+    def state(self) -> State:
+        return "needs_attention" if self.attention else self.stage
+
+    @property
+    def over(self) -> bool:
+        return self.stage in OVER
+
+    @property
+    def reasons(self) -> list[str]:
+        """Codes for the coordinator; why a case ended is nobody's business."""
+        return [*([self.attention] if self.attention else []), *self.notes]
+
+    @property
+    def action(self) -> Action | None:
+        """The one thing to do about a stuck case."""
+        return ACTIONS[self.attention] if self.attention else None
+
+    @property
+    def request_step(self) -> str:
+        """The step of the request that the present supporter was sent."""
+        return f"request-{self.requests}"
+
+    @property
+    def pressing(self) -> bool:
+        return self.urgency == "urgent" or self.wanted == "now"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A supporter whose capacity has just been taken."""
+
+    person_ref: str
+    timezone: str
+
+
+# Takes the capacity of the best free supporter for the case, in the running transaction; None when there is none.
+Find = Callable[[Case], Found | None]
+
+
+def nobody(_case: Case) -> Found | None:
+    """For inputs that never need a supporter."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Ask for one message to the person or the present supporter; `loose` ones are no longer tied to the case."""
+
+    step: str
+    template: Template
+    to: Literal["person", "supporter"]
+    urgency: Urgency = "routine"
+    not_before: datetime | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    loose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End questions: what has not left yet, the supporter's, or all of the case."""
+
+    which: Literal["unsent", "supporter", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    name: str
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DropTimer:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    what: Literal["opened", "assigned", "closed", "erased"]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give a supporter's capacity back; book minutes; let them rest until then."""
+
+    supporter: str
+    minutes: int = 0
+    rest_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """This person is never offered that supporter again."""
+
+    person: str
+    supporter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """No further outreach to the person until then."""
+
+    person: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """One entry on the coordinator's list that is no case of its own."""
+
+    kind: Literal["retracted_after_sending"]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete what ties the person to the case and to its incident."""
+
+    person: str
+
+
+Effect = Message | Cancel | SetTimer | DropTimer | Publish | Release | Refuse | Quiet | Tell | Forget
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The case after an input, and what is to be done about it, in this order."""
+
+    case: Case
+    effects: tuple[Effect, ...] = ()
+
+    def then(self, *effects: Effect) -> "Step":
+        return replace(self, effects=(*self.effects, *effects))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Times and numbers a site decides (CONTRACT §Settings)."""
+
+    reminder_after: timedelta = timedelta(hours=72)
+    longest_hold: timedelta = timedelta(hours=36)
+    coalesce: timedelta = timedelta(days=14)
+    answer_hours: tuple[time, time] | None = (time(8), time(20))
+    confirm_urgent: timedelta = timedelta(minutes=30)
+    confirm_routine: timedelta = timedelta(hours=4)
+    attempts: int = 3
+    cool_down: timedelta = timedelta(days=7)
+    rehearsal: bool = False
