@@ -1,0 +1,154 @@
+"""What incident talks about: what a message claims, what is known of a patient, and what was decided."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Literal, NamedTuple
+
+from leeward.policy import Level
+
+DEATH: Final = "death"  # the category of an outcome that an EHR reports
+Indicator = Literal["", "Y", "N", "null"]  # PID-30; "null" is an explicit deletion
+Disposition = Literal["", "dead", "living", "null"]  # PV1-36 by the source's death_dispositions
+State = Literal["review", "recorded", "dismissed", "retracted"]
+
+
+class Action(StrEnum):
+    """What becomes of a message."""
+
+    NOTHING = "nothing"
+    RECORD = "record"
+    REVIEW = "review"
+    RETRACT = "retract"
+    ADD = "add"
+    MERGE = "merge"
+
+
+class Identifier(NamedTuple):
+    """A staff or patient identifier; `system` is None where its authority is not one the source lists."""
+
+    system: str | None
+    value: str
+    authority: str = ""
+
+
+class Mention(NamedTuple):
+    """Somebody a message lists; a reviewer examines the event and is neither offered nor offers support for it."""
+
+    identifier: Identifier
+    reviewer: bool = False
+
+
+class Severity(NamedTuple):
+    """A scheme's own code with the normalised level."""
+
+    scheme: str
+    code: str
+    level: Level
+
+
+DEAD: Final = Severity("hl7-0136", "Y", "death")  # PID-30 said so
+
+
+class Visit(NamedTuple):
+    """The visit's number (PV1-19) and account (PID-18), as sent or as keyed hashes; "" where there is none."""
+
+    number: str = ""
+    account: str = ""
+
+
+class Pair(NamedTuple):
+    """One merge of an A40: the surviving patient's identifiers and the ones given up."""
+
+    surviving: tuple[Identifier, ...]
+    prior: tuple[Identifier, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Adt:
+    """What an ADT message claims; lives in memory only."""
+
+    event: str
+    source: str
+    patient: tuple[Identifier, ...]
+    visit: Visit
+    disposition: Disposition = ""
+    indicator: Indicator = ""
+    severity: Severity = DEAD
+    death_given: bool = False  # PID-29 holds something
+    death_until: datetime | None = None  # the latest moment PID-29 can mean
+    occurred_at: datetime | None = None
+    unit: str = ""
+    mentions: tuple[Mention, ...] = ()
+    merges: tuple[Pair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a native report claims; lives in memory only."""
+
+    source: str
+    source_ref: str
+    category: str
+    severity: Severity
+    occurred_at: datetime
+    unit: str
+    urgency: Literal["routine", "urgent"]
+    patient: Identifier | None
+    mentions: tuple[Mention, ...]
+
+
+@dataclass(slots=True)
+class Current:
+    """A patient's present incident."""
+
+    incident_ref: str
+    state: State
+    certain: bool  # evidence of a death, not a doubt for review
+    by_disposition: bool
+    source: str
+    visit: Visit
+    accepted_at: datetime
+
+
+@dataclass(slots=True)
+class Patient:
+    """What is known of a patient; `known` says that an earlier message was about them."""
+
+    patient_ref: str
+    known: bool = False
+    indicator: Literal["", "Y", "N"] = ""
+    current: Current | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, why (codes), and whether a death is certain."""
+
+    action: Action
+    reasons: tuple[str, ...]
+    certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Evidence in one message."""
+
+    reason: str
+    certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody on the roster around an incident."""
+
+    person_ref: str
+    reviewer: bool = False
+
+
+@dataclass(slots=True)
+class People:
+    """Who a message's mentions turned out to be: on the roster, or for the work queue by their keyed hash."""
+
+    known: list[Person] = field(default_factory=list)
+    unmatched: list[tuple[str, Mention]] = field(default_factory=list)

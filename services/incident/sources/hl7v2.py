@@ -1,0 +1,249 @@
+"""A small HL7 v2 reader over raw bytes (HL7 v2.9 chapter 2): nothing is split or decoded before it is asked for.
+
+It forgives what real senders do (byte-order marks, blank lines, LF or CRLF, odd delimiters, wrong character sets) and
+raises nothing but `Hl7Error`, whatever the bytes.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+NULL: Final = '""'  # an explicit "delete what you know" (HL7 v2.9 §2.5.3.6); an empty field means "no change"
+BOMS: Final = (
+    (b"\xef\xbb\xbf", "utf-8"),
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+BLANKS: Final = b"\x00\x0b\x1c\t\r\n "
+
+# HL7 table 0357, as far as this reader and the rules behind it use it
+CONDITIONS: Final = {
+    100: "Segment sequence error",
+    101: "Required field missing",
+    102: "Data type error",
+    103: "Table value not found",
+    104: "Value too long",
+    202: "Unsupported processing id",
+    207: "Application internal error",
+}
+
+# HL7 table 0211; None marks sets whose bytes may look like delimiters, so that the whole body is recoded first
+CHARSETS: Final = {
+    "": "utf-8",
+    "ASCII": "utf-8",
+    "UNICODE UTF-8": "utf-8",
+    "UTF-8": "utf-8",
+    "UNICODE": "utf-8",
+    **{f"8859/{part}": f"iso8859-{part}" for part in (*range(1, 12), 13, 14, 15, 16)},
+    **{f"ISO-8859-{part}": f"iso8859-{part}" for part in (*range(1, 12), 13, 14, 15, 16)},
+}
+RECODED: Final = {
+    "ISO IR14": "iso2022_jp_2",
+    "ISO IR87": "iso2022_jp_2",
+    "ISO IR159": "iso2022_jp_2",
+    "GB 18030-2000": "gb18030",
+    "KS X 1001": "euc_kr",
+    "BIG-5": "big5",
+}
+
+
+class Hl7Error(Exception):
+    """What is wrong with a message: a condition of HL7 table 0357 and the place, never a value."""
+
+    def __init__(self, code: int, place: str, reason: str) -> None:
+        super().__init__(f"{CONDITIONS[code]} at {place}")
+        self.code = code
+        self.place = place
+        self.reason = reason
+
+
+class Delimiters(NamedTuple):
+    """The five separators of a message, one byte each; an empty one is not in use."""
+
+    field: bytes = b"|"
+    component: bytes = b"^"
+    repetition: bytes = b"~"
+    escape: bytes = b"\\"
+    subcomponent: bytes = b"&"
+
+
+STANDARD: Final = Delimiters()
+
+
+class Segment:
+    """One line, split into fields at the first look; fields and components count from 1 as in the standard."""
+
+    __slots__ = ("_fields", "_line", "message")
+
+    def __init__(self, message: "Message", line: bytes) -> None:
+        self.message = message
+        self._line = line
+        self._fields: list[bytes] | None = None
+
+    @property
+    def name(self) -> bytes:
+        return self._line[:3]
+
+    def raw(self, number: int) -> bytes:
+        """A field's bytes as sent, empty where there is none."""
+        if self._fields is None:
+            self._fields = self._line.split(self.message.delimiters.field)
+            if self._line.startswith(b"MSH"):  # MSH-1 is the separator itself
+                self._fields.insert(1, self.message.delimiters.field)
+        return self._fields[number] if number < len(self._fields) else b""
+
+    def text(self, number: int, component: int = 1, subcomponent: int = 1) -> str:
+        """The text of one subcomponent of a field's first repetition."""
+        return self.message.part(self.message.repetitions(self.raw(number))[0], component, subcomponent)
+
+    def repetitions(self, number: int) -> list[bytes]:
+        """The repetitions of a field that are not empty."""
+        return [one for one in self.message.repetitions(self.raw(number)) if one]
+
+
+class Message:
+    """An HL7 v2 message; `header` is its MSH."""
+
+    __slots__ = ("_index", "_order", "_unescape", "charset", "delimiters", "header")
+
+    def __init__(self, raw: bytes) -> None:
+        """Read the header and index the segments.
+
+        Raises:
+            Hl7Error: where there is no usable header, or more than one.
+        """
+        body = _without_mark(raw)
+        self.delimiters = _delimiters(body)
+        body, self.charset = _recoded(body, self.delimiters)
+        self._order = [Segment(self, line) for line in body.replace(b"\n", b"\r").split(b"\r") if line]
+        self._index: dict[bytes, list[Segment]] = {}
+        for segment in self._order:
+            self._index.setdefault(segment.name, []).append(segment)
+        self._unescape: re.Pattern[bytes] | None = None
+        if len(self._index[b"MSH"]) > 1:
+            raise Hl7Error(100, "MSH^2", "several_headers")
+        self.header = self._index[b"MSH"][0]
+
+    def segments(self, name: bytes) -> list[Segment]:
+        """All segments of a name, in order."""
+        return self._index.get(name, [])
+
+    def names(self) -> list[str]:
+        """The segment names there are, each once; what is not a name is left out."""
+        return [name.decode() for name in self._index if re.fullmatch(rb"[A-Z][A-Z0-9]{2}", name)]
+
+    def groups(self, first: bytes, others: frozenset[bytes]) -> list[dict[bytes, Segment]]:
+        """Segments in message order as groups that each begin with `first` (PID with its MRG, in an A40)."""
+        found: list[dict[bytes, Segment]] = []
+        for segment in self._order:
+            if segment.name == first:
+                found.append({first: segment})
+            elif segment.name in others and found:
+                found[-1].setdefault(segment.name, segment)
+        return found
+
+    def segment(self, name: bytes) -> Segment:
+        """The first segment of a name; an empty one where there is none."""
+        found = self._index.get(name)
+        return found[0] if found else Segment(self, name)
+
+    def repetitions(self, field: bytes) -> list[bytes]:
+        """A field's repetitions, at least one."""
+        return field.split(self.delimiters.repetition) if self.delimiters.repetition else [field]
+
+    def part(self, repetition: bytes, component: int = 1, subcomponent: int = 1) -> str:
+        """The text of one subcomponent, unescaped, decoded and trimmed; "" where there is none."""
+        found = _nth(repetition, self.delimiters.component, component)
+        return self.decode(_nth(found, self.delimiters.subcomponent, subcomponent))
+
+    def decode(self, value: bytes) -> str:
+        """Bytes between delimiters as text."""
+        if self.delimiters.escape and self.delimiters.escape in value:
+            value = self._unescaped(value)
+        try:
+            text = value.decode(self.charset)
+        except UnicodeDecodeError:
+            text = _guess(value)
+        return text.replace("\0", "").strip()
+
+    def _unescaped(self, value: bytes) -> bytes:
+        if self._unescape is None:
+            mark = re.escape(self.delimiters.escape)
+            self._unescape = re.compile(mark + rb"([A-Z.][0-9A-Za-z.+\-]{0,512})" + mark)
+        return self._unescape.sub(self._plain, value)
+
+    def _plain(self, found: re.Match[bytes]) -> bytes:
+        """One escape sequence (HL7 v2.9 §2.7) as what it stands for; formatting and unknown ones leave nothing."""
+        sequence = found[1]
+        marks = self.delimiters
+        letters = {b"F": marks.field, b"S": marks.component, b"T": marks.subcomponent, b"R": marks.repetition}
+        letters |= {b"E": marks.escape, b".br": b"\n", b".sp": b"\n"}
+        if sequence in letters:
+            return letters[sequence]
+        if sequence.startswith(b"X"):
+            try:
+                return bytes.fromhex(sequence[1:].decode())
+            except ValueError:
+                return b""
+        return b""
+
+
+def _nth(value: bytes, delimiter: bytes, number: int) -> bytes:
+    if not delimiter or delimiter not in value:
+        return value if number == 1 else b""
+    parts = value.split(delimiter, number)
+    return parts[number - 1] if number <= len(parts) else b""
+
+
+def _guess(value: bytes) -> str:
+    """A value that is not in the set the header names: UTF-8 if it is that, else Windows' Latin."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("cp1252", "replace")
+
+
+def first_line(body: bytes) -> bytes:
+    """What stands before the first CR or LF."""
+    return body.partition(b"\r")[0].partition(b"\n")[0]
+
+
+def _without_mark(raw: bytes) -> bytes:
+    for mark, encoding in BOMS:
+        if raw.startswith(mark):
+            body = raw[len(mark) :] if encoding == "utf-8" else raw.decode(encoding, "replace").encode()
+            return body.lstrip(BLANKS)
+    body = raw.lstrip(BLANKS)
+    return body.removeprefix(b"\xef\xbb\xbf")
+
+
+def _delimiters(body: bytes) -> Delimiters:
+    """MSH-1 and MSH-2: three to five marks of their own (the fifth, for truncation, is not needed here)."""
+    if not body.startswith(b"MSH"):
+        raise Hl7Error(100, "MSH^1", "no_header")
+    field = body[3:4]
+    if not _usable(field):
+        raise Hl7Error(102, "MSH^1^1", "bad_delimiters")
+    marks = first_line(body[4:16]).split(field)[0]
+    used = [marks[place : place + 1] for place in range(len(marks))]
+    if not 1 <= len(used) <= 5 or len({field, *used}) <= len(used) or not all(_usable(mark) for mark in used):
+        raise Hl7Error(102, "MSH^1^2", "bad_delimiters")
+    return Delimiters(field, *used[:4], *[b""] * (4 - len(used)))
+
+
+def _usable(mark: bytes) -> bool:
+    return len(mark) == 1 and b"\x20" < mark < b"\x7f" and not mark.isalnum()
+
+
+def _recoded(body: bytes, delimiters: Delimiters) -> tuple[bytes, str]:
+    """The body with delimiters that can be trusted, and the set its values are in (MSH-18)."""
+    header = first_line(body).split(delimiters.field)
+    given = header[17] if len(header) > 17 else b""
+    names = [name.strip().decode("ascii", "replace").upper() for name in given.split(delimiters.repetition or b"~")]
+    for name in names:
+        if name in RECODED:
+            try:
+                return body.decode(RECODED[name]).encode(), "utf-8"
+            except UnicodeDecodeError:
+                break
+    return body, CHARSETS.get(names[0], "utf-8")
