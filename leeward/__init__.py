@@ -1,2 +1,3 @@
 """The ground the services stand on."""
+
 __version__ = "0.1.0"

@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import re
 import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Protocol
@@ -76,6 +77,16 @@ class FakeClock:
             await asyncio.sleep(0)
         self._now = target
         await asyncio.sleep(0)
+
+
+async def first_of(*waits: Awaitable[object]) -> None:
+    """Wait until one of several is over, and drop the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def parse_clock(text: str) -> tuple[datetime, float]:

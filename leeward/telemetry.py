@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from traceback import extract_tb
 from typing import Final, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -78,6 +79,12 @@ def log(event: str, **fields: str | float) -> None:
     if stray:
         raise KeyError(f"{min(stray)} is not an allowed log field")
     _LOGGER.info(event, extra={"fields": fields})
+
+
+def place(fault: BaseException) -> str:
+    """Where a fault arose, as module and line: its text could hold a person's data and is never kept."""
+    frames = extract_tb(fault.__traceback__)
+    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "unknown"
 
 
 class Lines(logging.Formatter):

@@ -1,8 +1,9 @@
 """Parking: an event that fails waits aside with its key's followers, is tried again, and ends as a dead letter."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
-from traceback import extract_tb
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, Row, delete, func, select
 
 from leeward import telemetry
 from leeward.bus import Raw
+from leeward.clock import first_of
 from leeward.contracts import Event, decode
 from leeward.contracts.envelope import UnknownType
 from leeward.service import Handler
@@ -17,6 +19,7 @@ from leeward.store import Insert, Store, StoreUnavailable, Unit
 
 ATTEMPTS: Final = 8
 LIMIT: Final = 1000
+RETRY_EVERY: Final = 15.0
 FIRST_RETRY: Final = timedelta(seconds=30)
 KEPT_DAYS: Final = timedelta(days=7)
 _EVENT: Final = ("event_id", "topic", "type", "key", "body", "accepted_at")
@@ -59,10 +62,14 @@ class Parking:
         if (unit.conn.execute(alive).scalar() or 0) >= LIMIT:
             raise TooManyParked
         hopeless = isinstance(fault, (UnknownType, ValidationError))
-        self._store_rows(unit, topic, [raw], type(fault).__name__, place(fault), dead=hopeless)
+        self._store_rows(unit, topic, [raw], type(fault).__name__, telemetry.place(fault), dead=hopeless)
         telemetry.EVENTS_PARKED.labels(self.service).inc()
         telemetry.log(
-            "event_parked", service=self.service, type=raw.type, fault=type(fault).__name__, place=place(fault)
+            "event_parked",
+            service=self.service,
+            type=raw.type,
+            fault=type(fault).__name__,
+            place=telemetry.place(fault),
         )
 
     def _store_rows(
@@ -76,6 +83,13 @@ class Parking:
                 for raw in raws
             ],
         )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Retry what is due until `stop` is set."""
+        while not stop.is_set():
+            with suppress(StoreUnavailable):
+                await self.retry()
+            await first_of(stop.wait(), self._store.clock.sleep(RETRY_EVERY))
 
     async def retry(self) -> None:
         """Try the parked events that are due, each key in its order."""
@@ -121,7 +135,7 @@ class Parking:
             "due_at": unit.now + FIRST_RETRY * 2**attempts,
             "dead": int(dead),
             "fault": type(fault).__name__,
-            "place": place(fault),
+            "place": telemetry.place(fault),
         }
         unit.conn.execute(self._table.update().where(self._table.c.seq == row.seq).values(**changes))
         if dead:
@@ -132,9 +146,3 @@ class Parking:
         """Drop dead letters after seven days."""
         old = unit.now.date() - KEPT_DAYS
         unit.conn.execute(delete(self._table).where(self._table.c.dead == 1, self._table.c.parked_on < old))
-
-
-def place(fault: BaseException) -> str:
-    """Where a fault arose, as module and line: its text could hold a person's data and is never kept."""
-    frames = extract_tb(fault.__traceback__)
-    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "unknown"

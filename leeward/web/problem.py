@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from leeward import telemetry
-from leeward.bus.parking import place
 from leeward.store import StoreUnavailable
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -103,5 +102,5 @@ async def _storage(_request: Request, _fault: Exception) -> JSONResponse:
 
 
 async def _fault(_request: Request, fault: Exception) -> JSONResponse:
-    telemetry.log("request_failed", fault=type(fault).__name__, place=place(fault))
+    telemetry.log("request_failed", fault=type(fault).__name__, place=telemetry.place(fault))
     return _answer(Problem(500, "fault", "Something here failed; it has been noted for those who run this."))

@@ -1,0 +1,225 @@
+"""The runtime: starts services, one or five in a process, and stops them without dropping what was taken."""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+import uvicorn
+from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from httpx_aiohttp import AiohttpTransport
+
+from leeward import telemetry
+from leeward.bus import Bus
+from leeward.bus.consumer import Consumer
+from leeward.bus.parking import Parking
+from leeward.bus.sqlite import SqliteBus
+from leeward.clock import Clock
+from leeward.contracts.envelope import topic_of
+from leeward.keys import keyring
+from leeward.service import Ground, Parts, Service, Task
+from leeward.settings import Settings, SettingsError
+from leeward.store import SqliteStore, Store
+from leeward.store.retention import Retention
+from leeward.store.timing import TimerLoop
+from leeward.web.app import create_app
+
+RESTART_SECONDS: Final = 1.0
+GRACE_SECONDS: Final = 20.0
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the runtime has one for all services."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
+class Running:
+    """One started service: its ground, its parts and what runs on their behalf."""
+
+    service: Service
+    ground: Ground
+    parts: Parts
+    parking: Parking
+    consumers: list[Consumer] = field(default_factory=list)
+    server: Server | None = None
+
+    def ready(self) -> bool:
+        """Whether its consumers make progress; a database that is away shows there or in a 503."""
+        fit = not any(consumer.stuck for consumer in self.consumers)
+        telemetry.READY.labels(self.service.name).set(fit)
+        return fit
+
+
+@contextlib.asynccontextmanager
+async def http_client() -> AsyncIterator[httpx.AsyncClient]:
+    """The one pooled client of a process: httpx's interface over aiohttp's transport (encode/httpx#3215)."""
+    connector = TCPConnector(limit=256, limit_per_host=128, keepalive_timeout=30)
+    session = ClientSession(
+        connector=connector, cookie_jar=DummyCookieJar(), timeout=ClientTimeout(total=None), auto_decompress=False
+    )
+    transport = AiohttpTransport(client=session)
+    async with httpx.AsyncClient(transport=transport, timeout=10.0, follow_redirects=False) as client:
+        # neutral: a gateway's log must not name what calls it (DESIGN §6)
+        client.headers["User-Agent"] = "http"
+        yield client
+
+
+class Runtime:
+    """Starts services on one event loop and stops them in order.
+
+    Stopping: listeners take nothing new; consumers, timers and tasks finish what they hold; stores close last.
+    """
+
+    def __init__(self, settings: Settings, services: Sequence[Service], clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.running: dict[str, Running] = {}
+        self._services = services
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._web: list[asyncio.Task[None]] = []
+
+    def stop(self) -> None:
+        """Ask everything to finish."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Start, serve until `stop`, and finish.
+
+        Raises:
+            SettingsError: when a port is taken.
+        """
+        async with http_client() as client:
+            await self.start(client)
+            await self._stop.wait()
+            await self.finish()
+
+    async def start(self, client: httpx.AsyncClient) -> None:
+        """Open stores and listeners, and start consumers, timers and tasks."""
+        stores: dict[str, Store] = {
+            service.name: SqliteStore(self.settings.database_file(service.name), service.metadata, self.clock)
+            for service in self._services
+        }
+        self.bus: Bus = SqliteBus(self.settings, stores)
+        sockets = {service.name: listener(self.settings, service.name) for service in self._services}
+        for service in self._services:
+            self._build(service, stores[service.name], client)
+        for running in self.running.values():
+            self._begin(running)
+            self._serve(running, sockets[running.service.name])
+        await self._listening()
+        # what is loaded by now stays; collecting it again and again costs tail latency
+        gc.collect()
+        gc.freeze()
+
+    def _build(self, service: Service, store: Store, client: httpx.AsyncClient) -> None:
+        keys = keyring(self.settings, service.name)
+        ground = Ground(service.name, self.settings, self.clock, store, keys, client)
+        parts = service.build(ground)
+        handlers = {model.type: handler for model, handler in parts.handlers.items()}
+        self.running[service.name] = Running(service, ground, parts, Parking(service.name, store, handlers))
+
+    def _begin(self, running: Running) -> None:
+        store, parking, parts = running.ground.store, running.parking, running.parts
+        for topic in sorted({topic_of(event_type) for event_type in parking.handlers}):
+            consumer = Consumer(topic, self.bus.subscribe(running.service.name, topic), store, parking)
+            running.consumers.append(consumer)
+            self._spawn(running.service.name, consumer.run)
+        self._spawn(running.service.name, parking.run)
+        self._spawn(running.service.name, TimerLoop(running.service.name, store, parts.timers).run)
+        self._spawn(running.service.name, Retention(store, parking.forget).run)
+        for task in parts.tasks:
+            self._spawn(running.service.name, task)
+
+    def _spawn(self, service: str, task: Task) -> None:
+        self._tasks.append(asyncio.create_task(supervised(service, task, self._stop)))
+
+    def _serve(self, running: Running, bound: socket.socket) -> None:
+        app = create_app(running.ground, running.parts.router, ready=running.ready)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=10
+        )
+        running.server = Server(config)
+        self._web.append(asyncio.create_task(running.server.serve([bound])))
+
+    async def _listening(self) -> None:
+        for running in self.running.values():
+            while running.server and not running.server.started:  # noqa: ASYNC110 uvicorn gives no event for it
+                await asyncio.sleep(0.005)
+            telemetry.READY.labels(running.service.name).set(1)
+
+    async def finish(self) -> None:
+        """Stop in order; what takes longer than the grace time is left to the restart, which repeats it safely."""
+        self._stop.set()
+        for running in self.running.values():
+            if running.server:
+                running.server.should_exit = True
+        await asyncio.wait([*self._web, *self._tasks], timeout=GRACE_SECONDS)
+        for task in (*self._web, *self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._web, *self._tasks, return_exceptions=True)
+        await self.bus.close()
+        for running in self.running.values():
+            await running.ground.store.close()
+
+
+async def supervised(service: str, task: Task, stop: asyncio.Event) -> None:
+    """Run a task until it ends by itself; start it anew after a fault."""
+    while not stop.is_set():
+        try:
+            await task(stop)
+        except Exception as fault:
+            telemetry.TASKS_RESTARTED.labels(service).inc()
+            telemetry.log("task_restarted", service=service, fault=type(fault).__name__, place=telemetry.place(fault))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESTART_SECONDS):
+                    await stop.wait()
+        else:
+            return
+
+
+def listener(settings: Settings, service: str) -> socket.socket:
+    """A bound TCP socket for a service's port.
+
+    Raises:
+        SettingsError: when the port is taken or not ours to take.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((settings.host, settings.ports[service]))
+    except OSError as fault:
+        bound.close()
+        port = settings.ports[service]
+        raise SettingsError(f"LEEWARD_{service.upper()}_PORT: {port} cannot be used ({fault.strerror})") from None
+    bound.setblocking(False)
+    return bound
+
+
+def run(settings: Settings, services: Sequence[Service]) -> None:
+    """Run services in the foreground until SIGTERM or SIGINT."""
+    import uvloop
+
+    telemetry.configure_logs()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_signalled(settings, services))
+
+
+async def _until_signalled(settings: Settings, services: Sequence[Service]) -> None:
+    runtime = Runtime(settings, services, settings.clock())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, runtime.stop)
+    telemetry.log("starting", mode=settings.outreach.mode, count=len(services))
+    await runtime.run()
+    telemetry.log("stopped")

@@ -1,0 +1,92 @@
+"""The loop that fires a service's timers when they are due."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection, func, select
+
+from leeward import telemetry
+from leeward.clock import first_of
+from leeward.store.engine import Store, StoreUnavailable
+from leeward.store.timers import BATCH, Timer, TimerHandler, due, fire, postpone
+from leeward.store.unit import Unit
+
+# another process (an import) may set timers without waking us
+LOOK_AGAIN: Final = 30.0
+
+
+class TimerLoop:
+    """Fires what is due in one transaction; after a fault one by one, postponing the ones that fail."""
+
+    def __init__(self, service: str, store: Store, handlers: Mapping[str, TimerHandler]) -> None:
+        self._service = service
+        self._store = store
+        self._handlers = handlers
+        self._woken = asyncio.Event()
+        self._next: datetime | None = None
+        store.listeners.append(self._notice)
+
+    def _notice(self, unit: Unit) -> None:
+        earliest = unit.earliest_timer
+        if earliest and (self._next is None or earliest < self._next):
+            self._woken.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Fire timers until `stop` is set."""
+        while not stop.is_set():
+            try:
+                while await self.fire_due() == BATCH:
+                    pass
+                await self._wait(stop)
+            except StoreUnavailable:
+                await asyncio.sleep(1)
+
+    async def fire_due(self) -> int:
+        """Fire at most one batch of due timers; gives how many there were."""
+        self._woken.clear()
+        if not await self._anything_due():
+            return 0
+        try:
+            return await self._store.write(self._fire)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            return await self._one_by_one()
+
+    async def _anything_due(self) -> bool:
+        self._next = await self._store.read(self._earliest)
+        return self._next is not None and self._next <= self._store.clock.now()
+
+    def _earliest(self, conn: Connection) -> datetime | None:
+        earliest: datetime | None = conn.execute(select(func.min(self._store.writes.tables.timer.c.due_at))).scalar()
+        return earliest
+
+    def _fire(self, unit: Unit) -> int:
+        timers = due(unit)
+        fire(unit, timers, self._handlers)
+        return len(timers)
+
+    async def _one_by_one(self) -> int:
+        timers: Sequence[Timer] = await self._store.write(due)
+        for timer in timers:
+            try:
+                await self._store.write(lambda unit, timer=timer: fire(unit, [timer], self._handlers))  # type: ignore[misc]
+            except StoreUnavailable:
+                raise
+            except Exception as fault:
+                self._note(timer, fault)
+                await self._store.write(lambda unit, timer=timer: postpone(unit, timer))  # type: ignore[misc]
+        return len(timers)
+
+    def _note(self, timer: Timer, fault: Exception) -> None:
+        telemetry.TIMERS_FAILED.labels(self._service, timer.name).inc()
+        where = telemetry.place(fault)
+        telemetry.log("timer_failed", service=self._service, timer=timer.name, fault=type(fault).__name__, place=where)
+
+    async def _wait(self, stop: asyncio.Event) -> None:
+        pause = LOOK_AGAIN
+        if self._next:
+            pause = min(pause, max(0.0, (self._next - self._store.clock.now()).total_seconds()))
+        await first_of(stop.wait(), self._woken.wait(), self._store.clock.sleep(pause))

@@ -1,0 +1,67 @@
+"""Fixtures for every test: a test policy, a clock turned by hand, and services on fresh databases."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+from sqlalchemy import MetaData
+
+from leeward.clock import FakeClock
+from leeward.keys import keyring
+from leeward.runtime import http_client
+from leeward.service import Ground
+from leeward.settings import ServiceName, Settings, load_settings
+from leeward.store import SqliteStore, ground_tables
+from leeward.store.engine import sqlite_engine
+
+MakeGround = Callable[[ServiceName, MetaData], Ground]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("LEEWARD_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Saturday 21 November 2026, nine in the morning UTC."""
+    return FakeClock(datetime(2026, 11, 21, 9, tzinfo=UTC))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The default policy, in LEEWARD_ENV=test, with its data in a folder of the test's own."""
+    return load_settings({"LEEWARD_ENV": "test", "LEEWARD_DATA": str(tmp_path / "data")})
+
+
+@pytest_asyncio.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    """A pooled client as the runtime makes it."""
+    async with http_client() as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def make_ground(settings: Settings, clock: FakeClock, http: httpx.AsyncClient) -> AsyncIterator[MakeGround]:
+    """`make_ground("matching", MODELS_METADATA)`: a ground with a fresh store holding all tables; closed at the end."""
+    stores: list[SqliteStore] = []
+
+    def make(name: ServiceName, metadata: MetaData) -> Ground:
+        ground_tables(metadata)
+        path = settings.database_file(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        engine = sqlite_engine(path)
+        metadata.create_all(engine)
+        engine.dispose()
+        store = SqliteStore(path, metadata, clock)
+        stores.append(store)
+        return Ground(name, settings, clock, store, keyring(settings, name), http)
+
+    yield make
+    for store in stores:
+        await store.close()

@@ -1,0 +1,184 @@
+"""One transaction a batch: what is committed is whole, what fails leaves nothing, and rows come in bulk."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import Column, Integer, MetaData, String, Table, select
+
+from leeward.clock import FakeClock
+from leeward.contracts import CaseOpened
+from leeward.store import Insert, SqliteStore, StoreUnavailable, Unit, Update, UtcTime, ground_tables
+from leeward.store.engine import sqlite_engine
+
+METADATA = MetaData()
+THING = Table(
+    "thing",
+    METADATA,
+    Column("name", String(20), primary_key=True),
+    Column("size", Integer),
+    Column("seen_at", UtcTime),
+)
+TABLES = ground_tables(METADATA)
+ADD = Insert(THING, ("name", "size", "seen_at"))
+CASE = "7f2b1c4e-0000-4000-8000-000000000001"
+
+
+@pytest_asyncio.fixture
+async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
+    engine = sqlite_engine(tmp_path / "thing.db")
+    METADATA.create_all(engine)
+    engine.dispose()
+    opened = SqliteStore(tmp_path / "thing.db", METADATA, clock)
+    yield opened
+    await opened.close()
+
+
+async def names(store: SqliteStore) -> list[str]:
+    query = select(THING.c.name).order_by(THING.c.name)
+    return await store.read(lambda conn: list(conn.execute(query).scalars()))
+
+
+async def count(store: SqliteStore, table: Table) -> int:
+    return await store.read(lambda conn: len(conn.execute(select(table)).all()))
+
+
+async def test_work_effects_events_and_timers_commit_together(store: SqliteStore, clock: FakeClock) -> None:
+    def work(unit: Unit) -> None:
+        ADD.run(unit.conn, [("a", 1, clock.now()), ("b", None, None)])
+        unit.emit(CaseOpened(case_ref=CASE))
+        unit.set_timer("reminder", CASE, clock.now() + timedelta(hours=1))
+
+    await store.write(work)
+    assert await names(store) == ["a", "b"]
+    assert await count(store, TABLES.outbox) == 1
+    assert await count(store, TABLES.timer) == 1
+
+
+async def test_work_that_raises_leaves_nothing(store: SqliteStore) -> None:
+    def work(unit: Unit) -> None:
+        ADD.run(unit.conn, [("a", 1, None)])
+        unit.emit(CaseOpened(case_ref=CASE))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.write(work)
+    assert await names(store) == []
+    assert await count(store, TABLES.outbox) == 0
+
+
+async def test_cancelling_the_caller_does_not_leave_a_transaction_open(store: SqliteStore) -> None:
+    first = asyncio.create_task(store.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)])))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await store.write(lambda unit: ADD.run(unit.conn, [("b", 1, None)]))
+    assert "b" in await names(store)
+
+
+async def test_times_come_back_aware_and_in_utc(store: SqliteStore, clock: FakeClock) -> None:
+    await store.write(lambda unit: ADD.run(unit.conn, [("a", 1, clock.now())]))
+    found = await store.read(lambda conn: conn.execute(select(THING.c.seen_at)).scalar())
+    assert found == clock.now()
+    assert found is not None
+    assert found.tzinfo is UTC
+
+
+async def test_a_naive_time_is_refused(store: SqliteStore) -> None:
+    naive = datetime(2026, 11, 21)  # noqa: DTZ001
+    with pytest.raises(ValueError, match="zone"):
+        await store.write(lambda unit: ADD.run(unit.conn, [("a", 1, naive)]))
+
+
+async def test_an_insert_that_skips_conflicts_returns_the_new_rows_alone(store: SqliteStore) -> None:
+    skip = Insert(THING, ("name", "size"), conflict="nothing", keys=("name",), returning=("name",))
+    await store.write(lambda unit: skip.run(unit.conn, [("a", 1)]))
+    again = await store.write(lambda unit: skip.run(unit.conn, [("a", 2), ("b", 2), ("b", 3)]))
+    assert [row.name for row in again] == ["b"]
+
+
+async def test_an_insert_that_replaces_overwrites_by_key(store: SqliteStore) -> None:
+    replace = Insert(THING, ("name", "size"), conflict="replace", keys=("name",))
+    await store.write(lambda unit: replace.run(unit.conn, [("a", 1), ("b", 1)]))
+    await store.write(lambda unit: replace.run(unit.conn, [("a", 2)]))
+    sizes = await store.read(lambda conn: {row.name: row.size for row in conn.execute(select(THING))})
+    assert sizes == {"a": 2, "b": 1}
+
+
+async def test_an_update_changes_the_rows_it_names(store: SqliteStore) -> None:
+    change = Update(THING, ("name",), ("size",), returning=("name",))
+    await store.write(lambda unit: ADD.run(unit.conn, [("a", 1, None), ("b", 1, None), ("c", 1, None)]))
+    changed = await store.write(lambda unit: change.run(unit.conn, [("a", 7), ("c", 8), ("x", 9)]))
+    sizes = await store.read(lambda conn: {row.name: row.size for row in conn.execute(select(THING))})
+    assert sizes == {"a": 7, "b": 1, "c": 8}
+    assert {row.name for row in changed} == {"a", "c"}
+
+
+async def test_a_group_commits_what_arrived_together_once(store: SqliteStore) -> None:
+    batches: list[int] = []
+
+    def work(unit: Unit, items: Any) -> list[str]:
+        batches.append(len(items))
+        ADD.run(unit.conn, [(item, 1, None) for item in items])
+        return [item.upper() for item in items]
+
+    group = store.group(work)
+    results = await asyncio.gather(*(group(f"n{i:03}") for i in range(300)))
+    assert results == [f"N{i:03}" for i in range(300)]
+    assert batches == [256, 44]
+    assert len(await names(store)) == 300
+
+
+async def test_in_a_group_a_bad_item_fails_alone(store: SqliteStore) -> None:
+    def work(unit: Unit, items: Any) -> list[str]:
+        ADD.run(unit.conn, [(item, 1, None) for item in items])
+        if "bad" in items:
+            raise LookupError
+        return list(items)
+
+    group = store.group(work)
+    results = await asyncio.gather(*(group(name) for name in ("a", "bad", "c")), return_exceptions=True)
+    assert isinstance(results[1], LookupError)
+    assert await names(store) == ["a", "c"]
+
+
+async def test_a_full_disk_is_said_and_stores_nothing(store: SqliteStore) -> None:
+    def fill(unit: Unit) -> None:
+        unit.conn.exec_driver_sql("PRAGMA max_page_count=1")
+        ADD.run(unit.conn, [(f"n{i}", 1, None) for i in range(5000)])
+
+    with pytest.raises(StoreUnavailable):
+        await store.write(fill)
+    assert await names(store) == []
+
+
+async def test_two_processes_can_write_in_turn(store: SqliteStore, clock: FakeClock) -> None:
+    other = SqliteStore(store.path, METADATA, clock)
+    await asyncio.gather(
+        *(
+            target.write(lambda unit, n=n: ADD.run(unit.conn, [(f"n{n}", n, None)]))  # type: ignore[misc]
+            for n, target in enumerate([store, other] * 10)
+        )
+    )
+    assert len(await names(store)) == 20
+    await other.close()
+
+
+async def test_deleted_rows_leave_nothing_in_the_files(store: SqliteStore) -> None:
+    await store.write(lambda unit: ADD.run(unit.conn, [("canary-7f3a", 1, None)]))
+    assert any(b"canary-7f3a" in file.read_bytes() for file in store.path.parent.glob("thing.db*"))
+    await store.write(lambda unit: unit.conn.execute(THING.delete()))
+    await store.tidy()
+    assert not any(b"canary-7f3a" in file.read_bytes() for file in store.path.parent.glob("thing.db*"))
+
+
+async def test_sequence_numbers_are_never_used_again(store: SqliteStore) -> None:
+    await store.write(lambda unit: unit.emit(CaseOpened(case_ref=CASE)))
+    await store.write(lambda unit: unit.conn.execute(TABLES.outbox.delete()))
+    await store.write(lambda unit: unit.emit(CaseOpened(case_ref=CASE)))
+    found = await store.read(lambda conn: conn.execute(select(TABLES.outbox.c.seq)).scalars().all())
+    assert list(found) == [2]
