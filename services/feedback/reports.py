@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 ITEMS: Final = ("easy", "soon", "heard", "helped", "again")
-TAGS: Final = ("practical", "listening", "next_steps", "too_short", "too_late", "wrong_time", "other_person")
+TAGS: Final = ("practical", "listening", "next_steps", "too_short", "too_late", "wrong_time", "worried")
 GROUPS: Final = ("agree", "neither", "disagree", "no_answer")
 GROUP_OF: Final[Mapping[int, str]] = MappingProxyType(
     {0: "no_answer", 1: "disagree", 2: "disagree", 3: "neither", 4: "agree", 5: "agree"}
@@ -101,7 +101,7 @@ def shares(counts: Mapping[str, int]) -> Shares:
 
 
 def _safe(counts: Mapping[str, int]) -> set[str]:
-    """Groups that may be shown: what is withheld beside them must be nothing, or two groups of three people at least."""
+    """Groups that may be shown: what is withheld beside them is nothing, or two groups of three people at least."""
     falling = sorted(counts, key=lambda group: (-counts[group], GROUPS.index(group) if group in GROUPS else 0))
     shown = [group for group in falling if counts[group] >= LEAST_GROUP]
     while shown and len(shown) < len(counts):

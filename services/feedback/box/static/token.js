@@ -13,6 +13,8 @@ const NONCE = 32; // bytes
 const EPOCH = 8; // bytes: 16 hex characters
 const PREPARED = 64; // bytes
 const PAYLOAD = 256; // bytes
+const CHANGING = new Set(["epoch-changed", "key-not-known"]);
+const TRIES = 9;
 
 export class NotACode extends Error {
   name = "NotACode";
@@ -105,18 +107,20 @@ export async function currentKey(issuer, box) {
  */
 export async function keep({ issuer, box, assertion, saved = null, save = () => {} }) {
   let state = saved;
-  for (let tries = 0; ; tries += 1) {
-    if (!state) {
-      state = await begin(await currentKey(issuer, box));
-      await save(state);
-    }
+  for (let tries = 1; ; tries += 1) {
     try {
+      if (!state) {
+        state = await begin(await currentKey(issuer, box));
+        await save(state);
+      }
       const { epoch, blinded } = state;
       const { signature } = await ask(`${issuer}/v1/claims/mint`, { assertion, epoch, blinded });
       return await finish(state, signature);
     } catch (fault) {
-      if (fault.code !== "epoch-changed" || tries) throw fault;
+      // an epoch has just changed: the next key is known to both within half a minute
+      if (!CHANGING.has(fault.code) || tries === TRIES) throw fault;
       state = null;
+      await new Promise((done) => setTimeout(done, tries * 1000));
     }
   }
 }

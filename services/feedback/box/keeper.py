@@ -1,0 +1,150 @@
+"""Follows the issuer's published epochs: pins each key at first sight, opens windows, and ends them.
+
+It asks on a schedule and never because somebody came: the issuer must not learn when the box is visited.
+"""
+
+import asyncio
+import base64
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, timedelta
+from functools import partial
+from typing import Annotated, Any, Final, Literal
+
+import httpx
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from sqlalchemy import Connection, select, update
+
+from leeward.service import Ground
+from leeward.store import StoreUnavailable, Unit
+from leeward.telemetry import log
+from services.feedback import blind
+from services.feedback.box import ratings, sealing
+from services.feedback.box.models import EPOCH
+
+LONGEST_PAUSE: Final = timedelta(seconds=30)
+RETRY: Final = 1.0  # seconds
+TIMEOUT: Final = 10.0  # seconds
+
+
+class Published(BaseModel):
+    """An epoch as the issuer's `GET /v1/keys` gives it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    epoch: str
+    state: Literal["issuing", "rating", "ended"]
+    key: Annotated[bytes, BeforeValidator(base64.b64decode)]
+    fingerprint: str
+    issued: int | None
+    opened_on: date
+    closed_on: date | None
+
+    @property
+    def honest(self) -> bool:
+        """Whether its name and fingerprint are those of its key."""
+        return blind.fingerprint(self.key) == self.fingerprint and blind.epoch_of(self.key) == self.epoch
+
+
+class Keys(BaseModel):
+    """The answer of `GET /v1/keys`."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    epochs: list[Published]
+
+    def trusted(self) -> list[Published]:
+        """What may be pinned: never a key under another's name, and no two that sign at the same time."""
+        honest = [epoch for epoch in self.epochs if epoch.honest]
+        signing = [epoch for epoch in honest if epoch.state == "issuing"]
+        if len(honest) < len(self.epochs) or len(signing) > 1:
+            log("keys-doubted", reason="two-at-once" if len(signing) > 1 else "fingerprint")
+        return [epoch for epoch in honest if epoch.state != "issuing" or len(signing) == 1]
+
+
+class Keeper:
+    """Keeps the box's epochs in step with the issuer's."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._secret = ground.keys.derive("seal keys")
+        self._window = ground.settings.feedback.window
+        self._pause = min(LONGEST_PAUSE, self._window / 30).total_seconds()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Task: look again and again, by the service's clock, until told to stop."""
+        while not stop.is_set():
+            fine = await self.look()
+            await _either(stop, self._ground.clock.sleep(self._pause if fine else min(RETRY, self._pause)))
+
+    async def look(self) -> bool:
+        """Pin what is new and end what is over; False where the issuer or the database was away."""
+        try:
+            await self._end_windows()
+            published = await self._published()
+            await self._pin(published)
+        except (httpx.HTTPError, ValidationError, StoreUnavailable) as fault:
+            log("keys-not-read", fault=type(fault).__name__)
+            return False
+        return True
+
+    async def _published(self) -> list[Published]:
+        url = f"{self._ground.settings.url('issuer')}/v1/keys"
+        answer = await self._ground.http.get(url, timeout=TIMEOUT)
+        answer.raise_for_status()
+        return Keys.model_validate_json(answer.content).trusted()
+
+    async def _pin(self, published: Sequence[Published]) -> None:
+        known = await self._ground.store.read(_states)
+        for epoch in published:
+            if epoch.epoch not in known and epoch.state != "ended":
+                await self._ground.store.write(_pinned(epoch))
+                known[epoch.epoch] = "issuing"
+            if known.get(epoch.epoch) == "issuing" and epoch.closed_on is not None:
+                public, private = await asyncio.to_thread(sealing.new_key)
+                locked = sealing.lock(self._secret, epoch.epoch, private)
+                await self._ground.store.write(_begun(epoch, self._window, public, locked))
+
+    async def _end_windows(self) -> None:
+        for name, locked in await self._ground.store.read(_over(self._ground.clock.now())):
+            sealed = await self._ground.store.read(partial(ratings.sealed_in, epoch=name))
+            opened = await asyncio.to_thread(sealing.open_batch, self._secret, name, locked, sealed)
+            await self._ground.store.write(ratings.open_window(name, *opened))
+            await self._ground.store.tidy()
+
+
+async def _either(stop: asyncio.Event, sleeping: Any) -> None:
+    """Wait for the one that comes first."""
+    tasks = [asyncio.ensure_future(sleeping), asyncio.ensure_future(stop.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _states(conn: Connection) -> dict[str, str]:
+    return {row.epoch: row.state for row in conn.execute(select(EPOCH.c.epoch, EPOCH.c.state))}
+
+
+def _over(now: datetime) -> Callable[[Connection], list[tuple[str, bytes]]]:
+    over = select(EPOCH.c.epoch, EPOCH.c.seal_private).where(EPOCH.c.state == "rating", EPOCH.c.closes_at <= now)
+    return lambda conn: [(row.epoch, row.seal_private) for row in conn.execute(over.order_by(EPOCH.c.closes_at))]
+
+
+def _pinned(epoch: Published) -> Callable[[Unit], None]:
+    row = {"epoch": epoch.epoch, "state": "issuing", "key": epoch.key, "opened_on": epoch.opened_on, "doubtful": 0}
+
+    def work(unit: Unit) -> None:
+        if unit.conn.execute(select(EPOCH.c.epoch).where(EPOCH.c.epoch == epoch.epoch)).first() is None:
+            unit.conn.execute(EPOCH.insert().values(**row))
+
+    return work
+
+
+def _begun(epoch: Published, window: timedelta, public: bytes, locked: bytes) -> Callable[[Unit], None]:
+    """The window begins when the box sees that the epoch has closed, and always lasts its full time."""
+
+    def work(unit: Unit) -> None:
+        begun = update(EPOCH).where(EPOCH.c.epoch == epoch.epoch, EPOCH.c.state == "issuing")
+        seal = {"seal_key": public, "seal_private": locked, "closes_at": unit.now + window}
+        unit.conn.execute(begun.values(state="rating", issued=epoch.issued, closed_on=epoch.closed_on, **seal))
+
+    return work

@@ -1,0 +1,54 @@
+"""The box's own key of a window: ratings are sealed to it in the browser and opened once, together, after the end."""
+
+import secrets
+from collections.abc import Iterable
+from typing import Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+)
+
+from services.feedback.reports import Rating, Unreadable, parse
+
+BITS: Final = 3072
+SIZE: Final = BITS // 8  # bytes of everything that is sealed
+NONCE: Final = 12  # bytes, AES-GCM
+OAEP: Final = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
+
+
+def new_key() -> tuple[bytes, bytes]:
+    """(public as DER SPKI, private as DER PKCS #8) for WebCrypto's RSA-OAEP with SHA-256."""
+    private = rsa.generate_private_key(65537, BITS)
+    public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return public, private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def lock(secret: bytes, epoch: str, private: bytes) -> bytes:
+    """The private key as it is stored: AES-256-GCM with the service's key, bound to the epoch."""
+    nonce = secrets.token_bytes(NONCE)
+    return nonce + AESGCM(secret).encrypt(nonce, private, epoch.encode())
+
+
+def open_batch(secret: bytes, epoch: str, locked: bytes, sealed: Iterable[bytes]) -> tuple[list[Rating], int]:
+    """Everything that was sealed, in an order drawn anew, and how many of it could not be read."""
+    private = load_der_private_key(AESGCM(secret).decrypt(locked[:NONCE], locked[NONCE:], epoch.encode()), None)
+    if not isinstance(private, rsa.RSAPrivateKey):
+        raise TypeError("not an RSA key")
+    found = [_opened(private, each) for each in sealed]
+    ratings = [rating for rating in found if rating is not None]
+    secrets.SystemRandom().shuffle(ratings)
+    return ratings, len(found) - len(ratings)
+
+
+def _opened(private: rsa.RSAPrivateKey, sealed: bytes) -> Rating | None:
+    try:
+        return parse(private.decrypt(sealed, OAEP))
+    except (ValueError, Unreadable):
+        return None

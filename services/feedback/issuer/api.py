@@ -1,0 +1,102 @@
+"""What browsers ask of the issuer: which keys there are, and one blind signature for a closed case."""
+
+import base64
+import binascii
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from leeward.service import Ground
+from leeward.settings import Settings
+from leeward.web.access import PUBLIC
+from leeward.web.problem import Problem, validation_problem
+from services.feedback import blind
+from services.feedback.issuer import claims, epochs
+
+SUITE: Final = "RSABSSA-SHA384-PSS-Randomized"
+DAY: Final = "86400"  # seconds for which a browser may keep a preflight's answer
+
+
+def octets(value: str) -> str:
+    """Base64, checked here so that nothing of it is echoed later. Raises ValueError where it is not."""
+    try:
+        base64.b64decode(value, validate=True)
+    except binascii.Error:
+        raise ValueError("is not base64") from None
+    return value
+
+
+class Wanted(BaseModel):
+    """The body of `POST /v1/claims/mint`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    assertion: Annotated[str, Field(max_length=2048)]
+    blinded: Annotated[str, Field(max_length=1024), AfterValidator(octets)]
+    epoch: Annotated[str | None, Field(pattern=r"^[0-9a-f]{16}$")] = None
+
+
+REFUSALS: Final[dict[type[Exception], tuple[int, str, str]]] = {
+    claims.NoClaim: (403, "no-claim", "Open your message again and come from there; this way here lasts 15 minutes."),
+    claims.NotYet: (409, "not-yet", "There is no code to fetch now; a few minutes later there may be."),
+    claims.AlreadyUsed: (409, "already-used", "The code was fetched before, from another page."),
+    claims.EpochChanged: (409, "epoch-changed", "Another key signs now; begin again with it, nothing is used up."),
+    blind.CannotSign: (422, "not-valid", "blinded: is not below the modulus of the key, or not as long as it."),
+}
+
+
+def box_origin(settings: Settings) -> str:
+    """The one web origin whose pages may ask."""
+    parts = urlsplit(settings.box_url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def router(ground: Ground, safe: epochs.Safe) -> APIRouter:
+    """GET /v1/keys and POST /v1/claims/mint, for browsers on the box's pages."""
+    routes = APIRouter()
+    cors = {"Access-Control-Allow-Origin": box_origin(ground.settings), "Vary": "Origin"}
+    policy = ground.settings.feedback
+
+    @routes.get("/v1/keys", dependencies=[PUBLIC])
+    async def keys() -> Response:
+        now = ground.clock.now()
+        found = await ground.store.read(lambda conn: epochs.published(conn, now, policy.window))
+        return JSONResponse({"suite": SUITE, "epochs": [_shown(epoch) for epoch in found]}, headers=cors)
+
+    @routes.options("/v1/claims/mint", dependencies=[PUBLIC], include_in_schema=False)
+    async def preflight() -> Response:
+        asked = {"Access-Control-Allow-Methods": "POST", "Access-Control-Allow-Headers": "Content-Type"}
+        return Response(status_code=204, headers={**cors, **asked, "Access-Control-Max-Age": DAY})
+
+    @routes.post("/v1/claims/mint", dependencies=[PUBLIC])
+    async def mint(request: Request) -> Response:
+        asked = _parsed(await request.body(), cors)
+        try:
+            case = claims.asserted_case(ground.keys.assertion_public_key, asked.assertion, ground.clock.now())
+            blinded = base64.b64decode(asked.blinded)
+            minted = await ground.store.write(claims.mint(safe, policy, case, blinded, asked.epoch))
+        except tuple(REFUSALS) as refusal:
+            raise Problem(*REFUSALS[type(refusal)], headers=cors) from None
+        return JSONResponse({"signature": _text(minted.signature), "epoch": minted.epoch}, headers=cors)
+
+    return routes
+
+
+def _parsed(body: bytes, cors: dict[str, str]) -> Wanted:
+    try:
+        return Wanted.model_validate_json(body)
+    except ValidationError as fault:
+        problem = validation_problem(fault)
+        problem.headers = cors
+        raise problem from None
+
+
+def _shown(epoch: dict[str, Any]) -> dict[str, Any]:
+    days = {name: epoch[name].isoformat() if epoch[name] else None for name in ("opened_on", "closed_on", "ends_on")}
+    return {**epoch, "key": _text(epoch["key"]), **days}
+
+
+def _text(value: bytes) -> str:
+    return base64.b64encode(value).decode()
