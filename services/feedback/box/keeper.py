@@ -8,12 +8,13 @@ import base64
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from sqlalchemy import Connection, select, update
 
+from leeward.clock import first_of
 from leeward.service import Ground
 from leeward.store import StoreUnavailable, Unit
 from leeward.telemetry import log
@@ -72,7 +73,8 @@ class Keeper:
         """Task: look again and again, by the service's clock, until told to stop."""
         while not stop.is_set():
             fine = await self.look()
-            await _either(stop, self._ground.clock.sleep(self._pause if fine else min(RETRY, self._pause)))
+            pause = self._pause if fine else min(RETRY, self._pause)
+            await first_of(stop.wait(), self._ground.clock.sleep(pause))
 
     async def look(self) -> bool:
         """Pin what is new and end what is over; False where the issuer or the database was away."""
@@ -108,16 +110,6 @@ class Keeper:
             opened = await asyncio.to_thread(sealing.open_batch, self._secret, name, locked, sealed)
             await self._ground.store.write(ratings.open_window(name, *opened))
             await self._ground.store.tidy()
-
-
-async def _either(stop: asyncio.Event, sleeping: Any) -> None:
-    """Wait for the one that comes first."""
-    tasks = [asyncio.ensure_future(sleeping), asyncio.ensure_future(stop.wait())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def _states(conn: Connection) -> dict[str, str]:

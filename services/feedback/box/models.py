@@ -61,7 +61,7 @@ class Opened(Model, table=True):
 class Release(Model, table=True):
     """The ledger: what was published, once and for good."""
 
-    __tablename__ = "release"
+    __tablename__ = "released"
 
     number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     first_day: date

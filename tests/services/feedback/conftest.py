@@ -1,0 +1,184 @@
+"""The feedback path as it runs: issuer and box as two apps with two databases, and a bus that says which cases closed."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest_asyncio
+from fastapi import APIRouter
+from joserfc import jwt
+from joserfc.jwk import OKPKey
+from sqlalchemy import MetaData
+
+from leeward.clock import FakeClock
+from leeward.contracts import CaseClosed
+from leeward.keys import assertion_key, service_key
+from leeward.runtime import Runtime
+from leeward.service import Parts, Service
+from leeward.settings import Settings, load_settings
+from leeward.store import ground_tables
+from leeward.store.engine import sqlite_engine
+from services.feedback.box import SERVICE as BOX
+from services.feedback.issuer import SERVICE as ISSUER
+from services.feedback.reports import ITEMS
+from tests.services.feedback.browserless import DRIVER, NODE
+
+WINDOW = timedelta(hours=1)
+EPOCH = timedelta(days=2)
+TOKENS = 10
+POLICY = f"""
+[feedback]
+epoch_min = "{EPOCH.days}d"
+epoch_tokens = {TOKENS}
+window = "{WINDOW.seconds}s"
+
+[emergency.en]
+phone = "112"
+"""
+
+
+def _producer() -> Service:
+    metadata = MetaData()
+    ground_tables(metadata)
+    return Service("matching", metadata, lambda _ground: Parts(APIRouter()), lambda _conn, _settings: {})
+
+
+def free_ports(count: int) -> list[int]:
+    bound = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in bound]
+    for each in bound:
+        each.close()
+    return ports
+
+
+class Feedback:
+    """Tells the story: cases close, people keep codes, time passes, codes are spent, something is released."""
+
+    def __init__(self, runtime: Runtime, clock: FakeClock, http: httpx.AsyncClient) -> None:
+        self.runtime = runtime
+        self.settings: Settings = runtime.settings
+        self.clock = clock
+        self.http = http
+        self.issuer = self.settings.url("issuer")
+        self.box = self.settings.box_url
+
+    async def close_case(self) -> str:
+        """A case closes at matching; gives its reference."""
+        case = str(uuid4())
+        event = CaseClosed(case_ref=case)
+        await self.runtime.running["matching"].ground.store.write(lambda unit: unit.emit(event))
+        return case
+
+    def assertion(self, case: str, *, valid: timedelta = timedelta(minutes=15)) -> str:
+        """What notify's follow-up page puts into the address."""
+        now = self.clock.now()
+        key = OKPKey.import_key(assertion_key(service_key(self.settings, "notify")))
+        claims = {"case_ref": case, "iat": int(now.timestamp()), "exp": int((now + valid).timestamp())}
+        return jwt.encode({"alg": "Ed25519"}, claims, key, algorithms=["Ed25519"])
+
+    async def known(self, case: str) -> None:
+        """Wait until the issuer has heard of the case."""
+        from sqlalchemy import select
+
+        from services.feedback.issuer.models import CLAIM
+
+        store = self.runtime.running["issuer"].ground.store
+        query = select(CLAIM.c.case_ref).where(CLAIM.c.case_ref == case)
+        await eventually(lambda: store.read(lambda conn: conn.execute(query).first() is not None))
+
+    async def keep(self, case: str) -> str:
+        """The page's own steps in Node: from the assertion to the code a person keeps."""
+        given = {"issuer": self.issuer, "box": self.box, "assertion": self.assertion(case)}
+        return str((await node("keep", given))["code"])
+
+    async def spend(self, code: str, *, answer: int = 5, tags: tuple[str, ...] = (), refused: bool = False) -> str:
+        rating = {"items": dict.fromkeys(ITEMS, answer), "tags": list(tags)}
+        said = await node("spend", {"box": self.box, "code": code, "rating": rating}, refused=refused)
+        return str(said["refused" if refused else "result"])
+
+    async def codes(self, count: int) -> list[str]:
+        """So many people each keep a code."""
+        cases = [await self.close_case() for _ in range(count)]
+        for case in cases:
+            await self.known(case)
+        return list(await asyncio.gather(*(self.keep(case) for case in cases)))
+
+    async def reports(self) -> list[dict[str, object]]:
+        return list((await self.http.get(f"{self.box}/v1/reports")).json()["items"])
+
+    async def epochs(self, service: str = "box") -> dict[str, str]:
+        """Epoch to state, as issuer or box publish it."""
+        url = f"{self.box}/v1/epochs" if service == "box" else f"{self.issuer}/v1/keys"
+        return {epoch["epoch"]: epoch["state"] for epoch in (await self.http.get(url)).json()["epochs"]}
+
+    async def until(self, condition: "Callable[[], object]") -> None:
+        """Let a little time pass, again and again, until something is so."""
+        for _ in range(200):
+            if await condition():  # type: ignore[misc]
+                return
+            await self.clock.advance(seconds=2)
+            await asyncio.sleep(0.02)
+        raise AssertionError("it never was so")
+
+    async def window_opens(self) -> None:
+        await self.until(lambda: self._some("rating"))
+
+    async def window_ends(self) -> None:
+        await self.clock.advance(seconds=WINDOW.total_seconds() + 60)
+        await self.until(lambda: self._none("rating"))
+
+    async def _some(self, state: str) -> bool:
+        return state in (await self.epochs()).values()
+
+    async def _none(self, state: str) -> bool:
+        return state not in (await self.epochs()).values()
+
+    def database(self, name: str) -> bytes:
+        """Every byte of a service's database, its write-ahead log included."""
+        folder = Path(self.settings.data)
+        return b"".join(path.read_bytes() for path in sorted(folder.glob(f"{name}.db*")) if not path.name.endswith("-shm"))
+
+
+async def node(step: str, given: object, *, refused: bool = False) -> dict[str, object]:
+    """One step of `drive.js`, while the apps go on serving."""
+    pipe = asyncio.subprocess.PIPE
+    done = await asyncio.create_subprocess_exec(NODE, DRIVER, step, json.dumps(given), stdout=pipe, stderr=pipe)
+    out, err = await done.communicate()
+    assert (done.returncode != 0) == refused, err.decode()
+    found: dict[str, object] = json.loads(err if refused else out)
+    return found
+
+
+async def eventually(condition: "Callable[[], object]", seconds: float = 10) -> None:
+    """Wait in real time until something is so."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # type: ignore[misc]
+            await asyncio.sleep(0.01)
+
+
+@pytest_asyncio.fixture
+async def feedback(tmp_path: Path, clock: FakeClock, http: httpx.AsyncClient) -> AsyncIterator[Feedback]:
+    """Issuer and box running on loopback with the clock of the test."""
+    config = tmp_path / "leeward.toml"
+    config.write_text(POLICY)
+    ports = dict(zip(("MATCHING", "ISSUER", "BOX"), free_ports(3), strict=True))
+    environ = {"LEEWARD_ENV": "test", "LEEWARD_DATA": str(tmp_path / "data"), "LEEWARD_CONFIG": str(config)}
+    settings = load_settings(environ | {f"LEEWARD_{name}_PORT": str(port) for name, port in ports.items()})
+    services = [_producer(), ISSUER, BOX]
+    for service in services:
+        path = settings.database_file(service.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        engine = sqlite_engine(path)
+        service.metadata.create_all(engine)
+        engine.dispose()
+    runtime = Runtime(settings, services, clock)
+    await runtime.start(http)
+    story = Feedback(runtime, clock, http)
+    await story.until(lambda: story._some("issuing"))
+    yield story
+    await runtime.finish()
