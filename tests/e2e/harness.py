@@ -1,0 +1,268 @@
+"""The system as its users meet it: `leeward up` as a process, a real SMTP server, a third party's MLLP client."""
+
+import asyncio
+import csv
+import email
+import email.policy
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from leeward.people import COLUMNS
+from leeward.settings import SERVICES, ServiceName
+
+T = TypeVar("T")
+LEEWARD = (sys.executable, "-m", "services")
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(look: Callable[[], T], seconds: float = 10.0, until: Callable[[T], bool] = bool) -> T:
+    """What `look` gives as soon as it satisfies `until`; fails after `seconds` with what was seen last."""
+    patience = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if until(seen):
+            return seen
+        assert time.monotonic() < patience, f"not within {seconds} s; last seen: {seen!r}"
+        time.sleep(0.05)
+
+
+class Mailbox:
+    """A real SMTP server that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        self.port = free_port()
+        self._controller = Controller(self, hostname="127.0.0.1", port=self.port)
+        self._controller.start()
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+        mail = email.message_from_bytes(bytes(envelope.original_content or b""), policy=email.policy.default)
+        mail["X-Envelope-To"] = ",".join(envelope.rcpt_tos)
+        mail["X-Envelope-From"] = envelope.mail_from
+        self.mails.append(mail)
+        return "250 OK"
+
+    def to(self, address: str) -> list[EmailMessage]:
+        """The mails for one address, each Message-ID once, oldest first."""
+        found = {mail["Message-ID"]: mail for mail in list(self.mails) if mail["X-Envelope-To"] == address}
+        return list(found.values())
+
+    def message_ids(self) -> dict[str, set[str]]:
+        """The Message-IDs each address got."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for mail in list(self.mails):
+            found[mail["X-Envelope-To"]].add(mail["Message-ID"])
+        return found
+
+    def stop(self) -> None:
+        self._controller.stop()
+
+
+def link_in(mail: EmailMessage) -> str:
+    """The one link of a message."""
+    links = re.findall(r"https?://\S+", mail.get_content())
+    assert len(links) == 1, f"{len(links)} links in a message"
+    return str(links[0])
+
+
+@dataclass
+class Member:
+    """A roster row in the making; every column has a plain default."""
+
+    staff_id: str
+    unit: str = "ICU"
+    profession: str = "nurse"
+    supporter: bool = False
+    columns: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return self.columns.get("email", f"{self.staff_id.lower()}@hospital.example")
+
+    def row(self) -> dict[str, str]:
+        training = {"training_completed": "2026-01-10", "training_expires": "2027-12-31"} if self.supporter else {}
+        return {
+            "staff_id": self.staff_id,
+            "identifiers": f"ehr=E-{self.staff_id}",
+            "display_name": f"Name{self.staff_id} Person",
+            "profession": self.profession,
+            "unit": self.unit,
+            "languages": "en",
+            "email": self.address,
+            "mobile": "+44 20 7946 0000",
+            "timezone": "UTC",
+            "supporter": "yes" if self.supporter else "no",
+            **training,
+            **self.columns,
+        }
+
+
+def write_roster(path: Path, members: Sequence[Member]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(member.row() for member in members)
+
+
+def death(
+    control_id: str,
+    *people: str,
+    unit: str = "ICU",
+    patient: str | None = None,
+    at: str = "20261121085000",
+    referring: str = "",
+) -> str:
+    """An ADT^A03 with PV1-36 = 20; the people are staff_ids of the roster, the first one attending."""
+    doctors = [f"E-{person}^Doe^Jo^^^^^^EHR" for person in people]
+    pv1 = [""] * 45
+    pv1[2], pv1[3], pv1[7] = "I", f"{unit}^1^1", doctors[0] if doctors else ""
+    pv1[8] = f"E-{referring}^Ref^Al^^^^^^EHR" if referring else ""
+    pv1[9], pv1[17] = "~".join(doctors[1:]), ""
+    pv1[19], pv1[36], pv1[45 - 1] = f"V{control_id}^^^HOSP^VN", "20", ""
+    lines = (
+        f"MSH|^~\\&|EHRSYS|HOSP|LW|HOSP|{at}||ADT^A03|{control_id}|P|2.5",
+        f"EVN|A03|{at}",
+        f"PID|1||{patient or 'P' + control_id}^^^HOSP^MR||Lastname^Firstname||19500101|F|||1 Street"
+        + "|" * 18
+        + f"{at}|Y",
+        "PV1|" + "|".join(["1", *pv1[2:]]),
+    )
+    return "\r".join(lines) + "\r"
+
+
+class System:
+    """One `leeward up` with its own folder, ports and mailbox; can be killed and started again."""
+
+    def __init__(self, folder: Path, mailbox: Mailbox, policy: str = "", **variables: str) -> None:
+        self.folder = folder
+        self.mailbox = mailbox
+        self.ports = {name: free_port() for name in SERVICES}
+        self.mllp_port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        (folder / "leeward.toml").write_text(policy)
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("LEEWARD_")},
+            **{f"LEEWARD_{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
+            "LEEWARD_ENV": "test",
+            "LEEWARD_CONFIG": str(folder / "leeward.toml"),
+            "LEEWARD_DATA": str(folder / "data"),
+            "LEEWARD_MLLP_PORT": str(self.mllp_port),
+            "LEEWARD_SMTP_URL": f"smtp://127.0.0.1:{mailbox.port}",
+            "LEEWARD_MAIL_FROM": "messages@post.example",
+            **variables,
+        }
+
+    def url(self, service: ServiceName, path: str = "") -> str:
+        return f"http://127.0.0.1:{self.ports[service]}{path}"
+
+    def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `leeward …` and give what it printed."""
+        done = subprocess.run(
+            [*LEEWARD, *words], env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert not check or done.returncode == 0, f"leeward {words[0]} ended with {done.returncode}: {done.stderr}"
+        return done
+
+    def import_roster(self, *members: Member) -> None:
+        path = self.folder / "roster.csv"
+        write_roster(path, members)
+        self.command("staff", "import", str(path))
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([*LEEWARD, "up"], env=self.environment, stdout=log, stderr=log)
+        eventually(self.ready, 20)
+
+    def ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+        try:
+            return all(httpx.get(self.url(name, "/readyz")).status_code == 200 for name in SERVICES)
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        """`kill -9`, as a power cut would."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; gives the exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def restart(self, **variables: str) -> None:
+        self.environment.update(variables)
+        self.start()
+
+    def send(self, message: str) -> str:
+        """Send by PyPI hl7's `mllp_send`, somebody else's client; gives what it printed."""
+        file = self.folder / "message.hl7"
+        file.write_text(message, newline="")
+        words = ["--loose", "--file", str(file), "--port", str(self.mllp_port), "127.0.0.1"]
+        sender = Path(sys.executable).with_name("mllp_send")
+        done = subprocess.run([sender, *words], capture_output=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def token(self, role: str = "coordinator") -> str:
+        return self.command("token", "create", role).stdout.split()[-1]
+
+    def get(self, service: ServiceName, path: str, token: str) -> Any:
+        answer = httpx.get(self.url(service, path), headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def page(self, service: ServiceName, path: str, token: str) -> str:
+        answer = httpx.get(self.url(service, path), headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def cases(self, token: str) -> list[dict[str, Any]]:
+        found = self.get("matching", "/v1/cases", token)["items"]
+        assert isinstance(found, list)
+        return found
+
+
+class AckReader:
+    """A plain MLLP connection that counts what was acknowledged, whatever breaks."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def deliver(self, message: str) -> bool:
+        """Send one message; True once it is acknowledged with AA, False when the connection breaks first."""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            writer.write(b"\x0b" + message.encode() + b"\x1c\r")
+            answer = await asyncio.wait_for(reader.readuntil(b"\x1c\r"), 5)
+            writer.close()
+        except (OSError, asyncio.IncompleteReadError, TimeoutError):
+            return False
+        return b"MSA|AA|" in answer
+
+
+LIVE = '[outreach]\nmode = "live"\nquiet_hours = ""\njitter = "0s"\n'
