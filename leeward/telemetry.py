@@ -37,6 +37,22 @@ TASKS_RESTARTED: Final = Counter(
 READY: Final = Gauge("leeward_ready", "1 while the service can do its work.", ["service"], registry=REGISTRY)
 
 # incident
+MESSAGES_ACCEPTED: Final = Counter(
+    "leeward_messages_accepted_total", "Messages stored for the first time.", ["source"], registry=REGISTRY
+)
+MESSAGES_REPEATED: Final = Counter(
+    "leeward_messages_repeated_total", "Messages that had been stored before.", ["source"], registry=REGISTRY
+)
+MESSAGES_REFUSED: Final = Counter(
+    "leeward_messages_refused_total",
+    "Messages that were not stored, by reason code.",
+    ["way", "reason"],
+    registry=REGISTRY,
+)
+MLLP_CONNECTIONS: Final = Gauge("leeward_mllp_connections", "Open MLLP connections.", registry=REGISTRY)
+MLLP_CLOSED: Final = Counter(
+    "leeward_mllp_closed_total", "MLLP connections closed by us after a fault.", ["fault"], registry=REGISTRY
+)
 
 # matching
 

@@ -1,9 +1,10 @@
 """What incident talks about: what a message claims, what is known of a patient, and what was decided."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from leeward.policy import Level
 
@@ -111,6 +112,19 @@ class Current:
     accepted_at: datetime
 
 
+def current_of(row: Mapping[str, Any]) -> Current:
+    """An incident's stored columns as the policy sees it."""
+    return Current(
+        incident_ref=row["incident_ref"],
+        state=row["state"],
+        certain=bool(row["certain"]),
+        by_disposition=bool(row["by_disposition"]),
+        source=row["source"],
+        visit=Visit(row["visit"], row["account"]),
+        accepted_at=row["accepted_at"],
+    )
+
+
 @dataclass(slots=True)
 class Patient:
     """What is known of a patient; `known` says that an earlier message was about them."""
@@ -144,11 +158,3 @@ class Person:
 
     person_ref: str
     reviewer: bool = False
-
-
-@dataclass(slots=True)
-class People:
-    """Who a message's mentions turned out to be: on the roster, or for the work queue by their keyed hash."""
-
-    known: list[Person] = field(default_factory=list)
-    unmatched: list[tuple[str, Mention]] = field(default_factory=list)

@@ -1,6 +1,7 @@
 """From an HL7 v2 message to what it claims (HL7 v2.9 chapters 3, 12 and 15); the rules on it are `policy`'s."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -69,7 +70,7 @@ def _parts(header: Header, number: int) -> tuple[str, str]:
     return first, second
 
 
-def source_of(header: Header, message: Message, sources: dict[str, Source]) -> str | None:
+def source_of(header: Header, message: Message, sources: Mapping[str, Source]) -> str | None:
     """The source whose `match` fits best: a name before a `*`; None where none fits."""
     names = message.header.text(3), message.header.text(4)
     best: tuple[int, str] | None = None

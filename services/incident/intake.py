@@ -1,0 +1,203 @@
+"""Intake: one group commit for MLLP and both HTTP routes. Decide, store and publish in the same transaction.
+
+A batch costs the same few statements whether it holds one message or 256: what is known of the messages, the patients
+and the staff is read in one query each, and everything is written in bulk.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import uuid4
+
+from sqlalchemy import bindparam, select
+
+from leeward.service import Ground
+from leeward.store import Insert, Unit
+from services.incident.domain import Action, Adt, Decision, Patient, Report
+from services.incident.marks import Marks
+from services.incident.models import RawMessage, Receipt, Seen, table_of
+from services.incident.patients import Book, combined
+from services.incident.policy import EVIDENCE, decide_adt, decide_report
+from services.incident.queue import Queue
+from services.incident.records import Records
+from services.incident.sealing import DayKeys, identifier_box
+
+_SEEN: Final = table_of(Seen)
+_RECEIPT: Final = table_of(Receipt)
+_NEW_SEEN: Final = Insert(
+    _SEEN, ("message_hash", "accepted_at"), conflict="nothing", keys=("message_hash",), returning=("message_hash",)
+)
+_NEW_RECEIPT: Final = Insert(
+    _RECEIPT,
+    ("key_hash", "body_hash", "receipt", "accepted_at"),
+    conflict="nothing",
+    keys=("key_hash",),
+    returning=("key_hash",),
+)
+_FIND_SEEN: Final = select(_SEEN).where(_SEEN.c.message_hash.in_(bindparam("hashes", expanding=True)))
+_FIND_RECEIPTS: Final = select(_RECEIPT).where(_RECEIPT.c.key_hash.in_(bindparam("hashes", expanding=True)))
+_RAW: Final = Insert(table_of(RawMessage), ("raw_ref", "key_ref", "source", "accepted_at", "sealed"))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One message at the door, patients and visits already hashed.
+
+    `mark` is what a repetition shares with it; a native report also has its body's hash. `keys` lead to its patient,
+    `merges` are (surviving keys, prior keys).
+    """
+
+    source: str
+    raw: bytes
+    mark: str
+    adt: Adt | None = None
+    report: Report | None = None
+    body_mark: str = ""
+    keys: tuple[str, ...] = ()
+    merges: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+
+    def all_keys(self) -> Iterator[str]:
+        """The keys of every patient this message names."""
+        yield from self.keys
+        for surviving, prior in self.merges:
+            yield from surviving
+            yield from prior
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Safely stored, now or when it came first.
+
+    `receipt` is a native report's answer; `other_body`: its key came before with another body, and nothing was done.
+    """
+
+    accepted_at: datetime
+    repeated: bool = False
+    receipt: str = ""
+    other_body: bool = False
+
+
+class Intake:
+    """Awaiting `intake(item)` gives what became of it once it is committed.
+
+    Raises:
+        leeward.store.StoreUnavailable: nothing was stored.
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        self._rules = ground.settings.incident
+        self._marks = Marks.of(ground.keys)
+        self._day_keys = DayKeys(ground.keys)
+        self._box = identifier_box(ground.keys)
+        self._group = ground.store.group(self._work)
+
+    async def __call__(self, item: Item) -> Accepted:
+        return await self._group(item)
+
+    def _work(self, unit: Unit, items: Sequence[Item]) -> list[Accepted]:
+        answers = admit(unit, items)
+        fresh = [item for item, answer in zip(items, answers, strict=True) if not answer.repeated]
+        if fresh:
+            self._keep_raw(unit, fresh)
+            self._decide(unit, fresh)
+        return answers
+
+    def _keep_raw(self, unit: Unit, items: Sequence[Item]) -> None:
+        key = self._day_keys.today(unit)
+        rows = []
+        for item in items:
+            ref = str(uuid4())
+            rows.append((ref, key.key_ref, item.source, unit.now, key.box.seal(item.raw, ref)))
+        _RAW.run(unit.conn, rows)
+
+    def _decide(self, unit: Unit, items: Sequence[Item]) -> None:
+        book = Book(unit.conn, unit.now.date(), (key for item in items for key in item.all_keys()))
+        reports = [item.report for item in items if item.report]
+        records = Records(unit, self._marks, Queue(self._box), reports)
+        for item in items:
+            if item.adt:
+                self._decide_adt(item, item.adt, book, records, unit.now)
+            elif item.report:
+                self._decide_report(item, item.report, book, records, unit.now)
+        records.write()
+        book.write(unit.conn)
+
+    def _decide_adt(self, item: Item, adt: Adt, book: Book, records: Records, now: datetime) -> None:
+        for surviving, prior in item.merges:
+            book.merge(surviving, prior)
+        patients = book.found(item.keys) if adt.event in EVIDENCE else book.known(item.keys)
+        if not patients:
+            return
+        view = combined(patients)
+        decision = decide_adt(adt, view, self._rules, now)
+        _apply(records, decision, patients, book, adt)
+        for patient in patients:
+            _note(patient, adt, book)
+
+    def _decide_report(self, item: Item, report: Report, book: Book, records: Records, now: datetime) -> None:
+        patients = book.found(item.keys) if item.keys else []
+        view = combined(patients) if patients else None
+        if known := records.reported(report):
+            records.add(known, report.mentions)
+            return
+        _apply(records, decide_report(report, view, self._rules, now), patients, book, report)
+        for patient in patients:
+            patient.known = True
+
+
+def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:
+    """Insert first and see what was new: that order also fences a second process."""
+    messages = [(item.mark, unit.now) for item in items if item.report is None]
+    reports = [(item.mark, item.body_mark, str(uuid4()), unit.now) for item in items if item.report]
+    new = {row[0] for row in (*_NEW_SEEN.run(unit.conn, messages), *_NEW_RECEIPT.run(unit.conn, reports))}
+    stored = _stored(unit, items, new)
+    answers = []
+    for item in items:
+        row = stored.get(item.mark)
+        other = bool(row and item.report and row.body_hash != item.body_mark)
+        receipt = row.receipt if row and item.report and not other else ""
+        answers.append(Accepted(row.accepted_at if row else unit.now, item.mark not in new, receipt, other))
+        new.discard(item.mark)
+    return answers
+
+
+def _stored(unit: Unit, items: Sequence[Item], new: set[str]) -> dict[str, Any]:
+    """Rows of messages that came before, and of every report: its receipt is in its row."""
+    old = sorted({item.mark for item in items if item.report is None} - new)
+    reports = sorted({item.mark for item in items if item.report})
+    found: dict[str, Any] = {}
+    if old:
+        found |= {row.message_hash: row for row in unit.conn.execute(_FIND_SEEN, {"hashes": old})}
+    if reports:
+        found |= {row.key_hash: row for row in unit.conn.execute(_FIND_RECEIPTS, {"hashes": reports})}
+    return found
+
+
+def _apply(
+    records: Records,
+    decision: Decision,
+    patients: Sequence[Patient],
+    book: Book,
+    signal: Adt | Report,
+) -> None:
+    current = combined(patients).current if patients else None
+    if decision.action in (Action.RECORD, Action.REVIEW):
+        made = records.open(signal, decision, replaced=current)
+        if current is None or current.state != "recorded":
+            for patient in patients:
+                patient.current = made
+                book.touch(patient)
+    elif current and decision.action == Action.ADD:
+        records.add(current, signal.mentions)
+    elif current and decision.action == Action.RETRACT:
+        records.retract(current)
+
+
+def _note(patient: Patient, adt: Adt, book: Book) -> None:
+    """Remember the death indicator of this message; an empty field changes nothing."""
+    patient.known = True
+    indicator = "" if adt.indicator == "null" else adt.indicator or patient.indicator
+    if indicator != patient.indicator:
+        patient.indicator = indicator
+        book.touch(patient)

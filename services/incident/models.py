@@ -1,0 +1,147 @@
+"""The tables of incident. Patients are keyed hashes, staff are references, messages are sealed; nothing else is kept.
+
+SQLModel defines them and serves administration; the hot path uses the Core tables.
+"""
+
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Index
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from leeward.store import UtcTime
+
+HASH = 64  # hex of HMAC-SHA256
+
+
+class Model(SQLModel, registry=registry()):
+    """Base of incident's tables, with metadata of their own."""
+
+
+class Incident(Model, table=True):
+    """One outcome. `certain` tells a death from a doubt; visit and account are keyed hashes."""
+
+    __tablename__ = "incident"
+    __table_args__ = (Index("incident_state", "state", "incident_ref"),)
+    incident_ref: str = Field(primary_key=True, max_length=36)
+    state: str = Field(max_length=10)
+    source: str = Field(max_length=32)
+    source_ref: str | None = Field(default=None, max_length=HASH, unique=True)
+    category: str = Field(max_length=64)
+    scheme: str = Field(max_length=64)
+    code: str = Field(max_length=64)
+    level: str = Field(max_length=10)
+    unit: str = Field(max_length=200)
+    urgency: str = Field(max_length=10)
+    reasons: str = Field(max_length=200)  # codes, separated by blanks
+    occurred_at: datetime = Field(sa_type=UtcTime)  # start of its 15-minute bucket
+    accepted_at: datetime = Field(sa_type=UtcTime, index=True)  # likewise
+    certain: bool
+    by_disposition: bool
+    visit: str = Field(max_length=HASH)
+    account: str = Field(max_length=HASH)
+
+
+class Patient(Model, table=True):
+    """What must be remembered of a patient: the last death indicator, and their present incident."""
+
+    __tablename__ = "patient"
+    patient_ref: str = Field(primary_key=True, max_length=36)
+    indicator: str = Field(max_length=1)
+    incident_ref: str | None = Field(default=None, max_length=36)
+    seen_on: date = Field(index=True)
+
+
+class PatientKey(Model, table=True):
+    """A patient's identifier as a keyed hash; several lead to one patient."""
+
+    __tablename__ = "patient_key"
+    key_hash: str = Field(primary_key=True, max_length=HASH)
+    patient_ref: str = Field(max_length=36, index=True)
+
+
+class Seen(Model, table=True):
+    """Accepted messages by a keyed hash of MSH-3, MSH-4, MSH-10 and body: repeated, the answer is the same."""
+
+    __tablename__ = "seen"
+    message_hash: str = Field(primary_key=True, max_length=HASH)
+    accepted_at: datetime = Field(sa_type=UtcTime, index=True)
+
+
+class Receipt(Model, table=True):
+    """Native reports by a keyed hash of source and idempotency key, with that of the body and the answer given."""
+
+    __tablename__ = "receipt"
+    key_hash: str = Field(primary_key=True, max_length=HASH)
+    body_hash: str = Field(max_length=HASH)
+    receipt: str = Field(max_length=36)
+    accepted_at: datetime = Field(sa_type=UtcTime, index=True)
+
+
+class StaffIdentifier(Model, table=True):
+    """A staff identifier as a keyed hash. An alias was set by a coordinator and outlives imports."""
+
+    __tablename__ = "staff_identifier"
+    key_hash: str = Field(primary_key=True, max_length=HASH)
+    person_ref: str = Field(max_length=36, index=True)
+    alias: bool
+    active: bool
+
+
+class Involved(Model, table=True):
+    """Who was listed around an incident; deleted 90 days after it at the latest."""
+
+    __tablename__ = "involved"
+    incident_ref: str = Field(primary_key=True, max_length=36)
+    person_ref: str = Field(primary_key=True, max_length=36)
+    reviewer: bool
+
+
+class Unmatched(Model, table=True):
+    """The work queue: an identifier that led to nobody, sealed; an ignored one keeps its hash alone."""
+
+    __tablename__ = "unmatched"
+    unmatched_ref: str = Field(primary_key=True, max_length=36)
+    key_hash: str = Field(max_length=HASH, unique=True)
+    state: str = Field(max_length=8)  # open, ignored
+    sealed: str = Field(max_length=4000)
+    seen_on: date = Field(index=True)
+
+
+class UnmatchedLink(Model, table=True):
+    """Which incidents name an unmatched identifier; no coordinator is shown it."""
+
+    __tablename__ = "unmatched_link"
+    unmatched_ref: str = Field(primary_key=True, max_length=36)
+    incident_ref: str = Field(primary_key=True, max_length=36, index=True)
+    reviewer: bool
+
+
+class DayKey(Model, table=True):
+    """The key of a day's raw messages, sealed by the service's own; destroyed 72 hours after it was made."""
+
+    __tablename__ = "day_key"
+    key_ref: str = Field(primary_key=True, max_length=36)
+    day: date = Field(unique=True)
+    sealed: str = Field(max_length=200)
+    made_at: datetime = Field(sa_type=UtcTime)
+
+
+class RawMessage(Model, table=True):
+    """An accepted message as it came, sealed by its day's key."""
+
+    __tablename__ = "raw_message"
+    raw_ref: str = Field(primary_key=True, max_length=36)
+    key_ref: str = Field(max_length=36, index=True)
+    source: str = Field(max_length=32)
+    accepted_at: datetime = Field(sa_type=UtcTime)
+    sealed: str
+
+
+METADATA = Model.metadata
+
+
+def table_of(model: type[Model]) -> Any:
+    """A model's Core table."""
+    return METADATA.tables[str(model.__tablename__)]

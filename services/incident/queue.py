@@ -1,0 +1,122 @@
+"""The work queue: identifiers that led to nobody. It shows an identifier alone; what it is linked to is never shown."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import uuid4
+
+from sqlalchemy import Connection, bindparam, delete, select, update
+
+from leeward.contracts import IncidentAmended, Involved
+from leeward.store import Insert, Unit
+from services.incident.domain import Identifier, Mention
+from services.incident.models import Incident, StaffIdentifier, Unmatched, UnmatchedLink, table_of
+from services.incident.models import Involved as InvolvedRow
+from services.incident.sealing import Box, open_identifier, seal_identifier
+
+UNMATCHED: Final = table_of(Unmatched)
+_LINK: Final = table_of(UnmatchedLink)
+_INCIDENT: Final = table_of(Incident)
+_STAFF: Final = table_of(StaffIdentifier)
+_FIND: Final = select(UNMATCHED.c.key_hash, UNMATCHED.c.unmatched_ref, UNMATCHED.c.state).where(
+    UNMATCHED.c.key_hash.in_(bindparam("hashes", expanding=True))
+)
+_NEW: Final = Insert(UNMATCHED, ("unmatched_ref", "key_hash", "state", "sealed", "seen_on"))
+_LINKS: Final = Insert(_LINK, ("unmatched_ref", "incident_ref", "reviewer"), conflict="nothing")
+_INVOLVED: Final = Insert(
+    table_of(InvolvedRow),
+    ("incident_ref", "person_ref", "reviewer"),
+    conflict="nothing",
+    keys=("incident_ref", "person_ref"),
+    returning=("incident_ref", "person_ref", "reviewer"),
+)
+_STAFF_ROWS: Final = Insert(
+    _STAFF, ("key_hash", "person_ref", "alias", "active"), conflict="replace", keys=("key_hash",)
+)
+
+
+@dataclass(slots=True)
+class Queue:
+    """What one batch puts in the queue."""
+
+    box: Box
+    _found: dict[str, Identifier] = field(default_factory=dict)
+    _links: dict[tuple[str, str], bool] = field(default_factory=dict)
+
+    def put(self, key: str, mention: Mention, incident_ref: str) -> None:
+        """An identifier (by its hash) that an incident names and no roster knows."""
+        self._found[key] = mention.identifier
+        self._links[key, incident_ref] = self._links.get((key, incident_ref), False) or mention.reviewer
+
+    def write(self, unit: Unit) -> None:
+        """Rows for identifiers not yet in the queue, links for all that nobody told us to ignore."""
+        if not self._found:
+            return
+        rows = {row.key_hash: row for row in unit.conn.execute(_FIND, {"hashes": sorted(self._found)})}
+        refs = {key: row.unmatched_ref for key, row in rows.items() if row.state == "open"}
+        new = []
+        for key, identifier in self._found.items():
+            if key not in rows:
+                refs[key] = str(uuid4())
+                sealed = seal_identifier(self.box, refs[key], identifier)
+                new.append((refs[key], key, "open", sealed, unit.now.date()))
+        _NEW.run(unit.conn, new)
+        links = [(refs[key], incident, flag) for (key, incident), flag in self._links.items() if key in refs]
+        _LINKS.run(unit.conn, links)
+
+
+def listed(conn: Connection, box: Box, after: str | None, limit: int) -> list[tuple[str, Identifier]]:
+    """Open rows with their identifiers, in the order of their random references."""
+    query = select(UNMATCHED).where(UNMATCHED.c.state == "open", UNMATCHED.c.unmatched_ref > (after or ""))
+    rows = conn.execute(query.order_by(UNMATCHED.c.unmatched_ref).limit(limit))
+    return [(row.unmatched_ref, open_identifier(box, row.unmatched_ref, row.sealed)) for row in rows]
+
+
+def find(conn: Connection, unmatched_ref: str) -> Any:
+    """An open row, None where there is none."""
+    return conn.execute(
+        select(UNMATCHED).where(UNMATCHED.c.unmatched_ref == unmatched_ref, UNMATCHED.c.state == "open")
+    ).one_or_none()
+
+
+def ignore(unit: Unit, unmatched_ref: str) -> None:
+    """Nobody's identifier: keep its hash alone, so that it does not come back."""
+    unit.conn.execute(delete(_LINK).where(_LINK.c.unmatched_ref == unmatched_ref))
+    unit.conn.execute(
+        update(UNMATCHED).where(UNMATCHED.c.unmatched_ref == unmatched_ref).values(state="ignored", sealed="")
+    )
+
+
+def alias(unit: Unit, row: Any, person_ref: str) -> None:
+    """The row's identifier is another one of this person's: remember it and serve what it is linked to."""
+    _STAFF_ROWS.run(unit.conn, [(row.key_hash, person_ref, True, True)])
+    resolve(unit, {row.key_hash: person_ref})
+
+
+def resolve(unit: Unit, people: dict[str, str]) -> None:
+    """Identifiers (by hash) that now lead to people leave the queue; their incidents are amended."""
+    if not people:
+        return
+    query = (
+        select(
+            UNMATCHED.c.key_hash,
+            UNMATCHED.c.unmatched_ref,
+            _LINK.c.reviewer,
+            _INCIDENT.c.incident_ref,
+            _INCIDENT.c.state,
+        )
+        .outerjoin(_LINK, _LINK.c.unmatched_ref == UNMATCHED.c.unmatched_ref)
+        .outerjoin(_INCIDENT, _INCIDENT.c.incident_ref == _LINK.c.incident_ref)
+        .where(UNMATCHED.c.key_hash.in_(bindparam("hashes", expanding=True)))
+    )
+    rows = unit.conn.execute(query, {"hashes": sorted(people)}).all()
+    states = {row.incident_ref: row.state for row in rows if row.state in ("recorded", "review")}
+    pairs = {(row.incident_ref, people[row.key_hash]): row.reviewer for row in rows if row.incident_ref in states}
+    new = _INVOLVED.run(unit.conn, [(*pair, bool(flag)) for pair, flag in pairs.items()])
+    for ref in sorted({row.incident_ref for row in new if states[row.incident_ref] == "recorded"}):
+        involved = [
+            Involved(person_ref=row.person_ref, reviewer=row.reviewer) for row in new if row.incident_ref == ref
+        ]
+        unit.emit(IncidentAmended(incident_ref=ref, involved=tuple(involved)))
+    gone = sorted({row.unmatched_ref for row in rows})
+    for table in (_LINK, UNMATCHED):
+        unit.conn.execute(delete(table).where(table.c.unmatched_ref.in_(gone)))

@@ -1,0 +1,241 @@
+"""What one batch decides, gathered and then written: incidents, who was listed, the work queue, and the events."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from sqlalchemy import bindparam, delete, select
+
+from leeward.contracts import (
+    IncidentAmended,
+    IncidentRecorded,
+    IncidentRetracted,
+    Involved,
+    Severity,
+    bucket_down,
+)
+from leeward.store import Insert, Unit, Update
+from services.incident.domain import DEATH, Action, Adt, Current, Decision, Mention, Person, Report, Visit, current_of
+from services.incident.marks import Marks
+from services.incident.models import Incident, StaffIdentifier, UnmatchedLink, table_of
+from services.incident.models import Involved as InvolvedRow
+from services.incident.queue import Queue
+
+INCIDENT: Final = table_of(Incident)
+INVOLVED: Final = table_of(InvolvedRow)
+LINK: Final = table_of(UnmatchedLink)
+_STAFF: Final = table_of(StaffIdentifier)
+_NEW: Final = Insert(INCIDENT, [column.name for column in INCIDENT.columns])
+_STATE: Final = Update(INCIDENT, ("incident_ref",), ("state",))
+_INVOLVED: Final = Insert(
+    INVOLVED,
+    ("incident_ref", "person_ref", "reviewer"),
+    conflict="nothing",
+    keys=("incident_ref", "person_ref"),
+    returning=("incident_ref", "person_ref"),
+)
+_FIND_STAFF: Final = select(_STAFF.c.key_hash, _STAFF.c.person_ref, _STAFF.c.active).where(
+    _STAFF.c.key_hash.in_(bindparam("hashes", expanding=True))
+)
+_FIND_REPORTED: Final = select(INCIDENT).where(INCIDENT.c.source_ref.in_(bindparam("refs", expanding=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new incident with what its row and its event say."""
+
+    current: Current
+    signal: Adt | Report
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """People for an incident there is."""
+
+    current: Current
+    mentions: Sequence[Mention]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An incident that is over; `told` when others have heard of it."""
+
+    current: Current
+    told: bool
+
+
+class Records:
+    """The steps of one batch, in the order they were decided."""
+
+    def __init__(self, unit: Unit, marks: Marks, queue: Queue, reports: Iterable[Report]) -> None:
+        self._unit = unit
+        self._marks = marks
+        self._queue = queue
+        self._steps: list[Opened | Added | Ended] = []
+        refs = sorted({self._source_ref(report) for report in reports})
+        rows = unit.conn.execute(_FIND_REPORTED, {"refs": refs}).mappings() if refs else ()
+        self._reported = {row["source_ref"]: current_of(dict(row)) for row in rows}
+
+    def open(self, signal: Adt | Report, decision: Decision, replaced: Current | None) -> Current:
+        """A new incident; an open doubt about the same patient that it settles is dismissed."""
+        if replaced and replaced.state == "review":
+            self._end(replaced, "dismissed")
+        made = Current(
+            incident_ref=str(uuid4()),
+            state="recorded" if decision.action == Action.RECORD else "review",
+            certain=decision.certain,
+            by_disposition=isinstance(signal, Adt) and signal.disposition == "dead",
+            source=signal.source,
+            visit=signal.visit if isinstance(signal, Adt) else Visit(),
+            accepted_at=bucket_down(self._unit.now),
+        )
+        if isinstance(signal, Report):
+            self._reported[self._source_ref(signal)] = made
+        self._steps.append(Opened(made, signal, decision))
+        return made
+
+    def add(self, current: Current, mentions: Sequence[Mention]) -> None:
+        """Further people around an incident that is not over."""
+        if current.state in ("recorded", "review"):
+            self._steps.append(Added(current, mentions))
+
+    def retract(self, current: Current) -> None:
+        """The source took it back."""
+        self._end(current, "retracted")
+
+    def reported(self, report: Report) -> Current | None:
+        """The incident a source reported before under the same reference."""
+        return self._reported.get(self._source_ref(report))
+
+    def _source_ref(self, report: Report) -> str:
+        return self._marks.of_message(b"source_ref", report.source.encode(), report.source_ref.encode())
+
+    def _end(self, current: Current, state: str) -> None:
+        self._steps.append(Ended(current, told=current.state == "recorded"))
+        current.state = "retracted" if state == "retracted" else "dismissed"
+
+    # ---- writing
+
+    def write(self) -> None:
+        """Everything in a few statements; events in the order of the steps."""
+        if not self._steps:
+            return
+        opened = [step for step in self._steps if isinstance(step, Opened)]
+        ended = [step.current for step in self._steps if isinstance(step, Ended)]
+        _NEW.run(self._unit.conn, [self._row(step) for step in opened])
+        people = self._people()
+        self._link(people)
+        close(self._unit, ended)
+        self._publish(people)
+
+    def _row(self, step: Opened) -> tuple[object, ...]:
+        current, signal, severity = step.current, step.signal, step.signal.severity
+        native = isinstance(signal, Report)
+        return (
+            current.incident_ref,
+            current.state,
+            current.source,
+            self._source_ref(signal) if isinstance(signal, Report) else None,
+            signal.category if isinstance(signal, Report) else DEATH,
+            severity.scheme,
+            severity.code,
+            severity.level,
+            signal.unit,
+            signal.urgency if isinstance(signal, Report) else "routine",
+            " ".join(step.decision.reasons),
+            bucket_down(signal.occurred_at or self._unit.now),
+            current.accepted_at,
+            current.certain,
+            current.by_disposition and not native,
+            *current.visit,
+        )
+
+    def _people(self) -> dict[int, list[Person]]:
+        """For every step who of its mentions is new to its incident; by the step's place."""
+        mentions = [mentions_of(step) for step in self._steps]
+        hashes = [[self._marks.of_staff(one.identifier) for one in group] for group in mentions]
+        staff = find_staff(self._unit, {key for group in hashes for key in group})
+        people: dict[int, list[Person]] = {}
+        for place, (group, keys) in enumerate(zip(mentions, hashes, strict=True)):
+            ref = self._steps[place].current.incident_ref
+            for mention, key in zip(group, keys, strict=True):
+                if key not in staff:
+                    self._queue.put(key, mention, ref)
+            known = [(staff[key], one.reviewer) for one, key in zip(group, keys, strict=True) if staff.get(key)]
+            people[place] = _each_once(known)
+        self._queue.write(self._unit)
+        return people
+
+    def _link(self, people: dict[int, list[Person]]) -> None:
+        """Store who is involved, and leave in `people` those who were not yet."""
+        rows = {
+            (self._steps[place].current.incident_ref, person.person_ref): person.reviewer
+            for place, group in reversed(people.items())
+            for person in group
+        }
+        new = {tuple(row) for row in _INVOLVED.run(self._unit.conn, [(*key, flag) for key, flag in rows.items()])}
+        for place, group in people.items():
+            ref = self._steps[place].current.incident_ref
+            people[place] = [person for person in group if (ref, person.person_ref) in new]
+            new -= {(ref, person.person_ref) for person in group}
+
+    def _publish(self, people: dict[int, list[Person]]) -> None:
+        for place, step in enumerate(self._steps):
+            involved = tuple(_involved(person) for person in people[place])
+            if isinstance(step, Opened) and step.decision.action == Action.RECORD:
+                self._unit.emit(self._event(step, involved))
+            elif isinstance(step, Added) and involved and step.current.state == "recorded":
+                self._unit.emit(IncidentAmended(incident_ref=step.current.incident_ref, involved=involved))
+            elif isinstance(step, Ended) and step.told:
+                self._unit.emit(IncidentRetracted(incident_ref=step.current.incident_ref))
+
+    def _event(self, step: Opened, involved: tuple[Involved, ...]) -> IncidentRecorded:
+        signal = step.signal
+        return IncidentRecorded(
+            incident_ref=step.current.incident_ref,
+            category=signal.category if isinstance(signal, Report) else DEATH,
+            severity=Severity(**signal.severity._asdict()),
+            unit=signal.unit,
+            occurred_at=bucket_down(signal.occurred_at or self._unit.now),
+            urgency=signal.urgency if isinstance(signal, Report) else "routine",
+            involved=involved,
+        )
+
+
+def mentions_of(step: Opened | Added | Ended) -> Sequence[Mention]:
+    """The people a step lists."""
+    if isinstance(step, Opened):
+        return step.signal.mentions
+    return step.mentions if isinstance(step, Added) else ()
+
+
+def find_staff(unit: Unit, hashes: set[str]) -> dict[str, str]:
+    """person_refs by an identifier's hash; "" for somebody who has left: known, and nobody to write to."""
+    if not hashes:
+        return {}
+    rows = unit.conn.execute(_FIND_STAFF, {"hashes": sorted(hashes)})
+    return {row.key_hash: row.person_ref if row.active else "" for row in rows}
+
+
+def close(unit: Unit, ended: Sequence[Current]) -> None:
+    """Store that incidents are over, and forget who was listed around them."""
+    if not ended:
+        return
+    _STATE.run(unit.conn, [(current.incident_ref, current.state) for current in ended])
+    refs = [current.incident_ref for current in ended]
+    for table in (INVOLVED, LINK):
+        unit.conn.execute(delete(table).where(table.c.incident_ref.in_(refs)))
+
+
+def _each_once(known: Iterable[tuple[str, bool]]) -> list[Person]:
+    """A person listed twice is listed once, as a reviewer if either says so."""
+    found: dict[str, bool] = {}
+    for ref, reviewer in known:
+        found[ref] = found.get(ref, False) or reviewer
+    return [Person(ref, reviewer) for ref, reviewer in found.items()]
+
+
+def _involved(person: Person) -> Involved:
+    return Involved(person_ref=person.person_ref, reviewer=person.reviewer)

@@ -1,0 +1,196 @@
+"""MLLP (HL7 v2 minimal lower layer protocol, release 1): frames over raw bytes, answers in order.
+
+A frame is VT … FS CR. What stands between frames is dropped, a frame above the limit is refused without being held in
+memory, and a frame that begins anew inside another counts from its new beginning.
+"""
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final
+
+from leeward import telemetry
+
+VT: Final = b"\x0b"
+END: Final = b"\x1c\r"
+LIMIT: Final = 1024 * 1024
+KEPT: Final = 4096  # of a frame that is too large: enough for its header
+PIPELINE: Final = 256  # frames of one connection that may wait for their answers
+IDLE_SECONDS: Final = 3600.0
+FRAME_SECONDS: Final = 60.0  # from a frame's first byte to its last, and for a peer to take its answers
+FINISH_SECONDS: Final = 10.0
+_END: Final = re.compile(rb"\x1c(?:[\r\n]|(?=\x0b))")  # some send LF, some nothing before the next VT
+_RESTART: Final = b"\x0bMSH"
+
+
+@dataclass(frozen=True, slots=True)
+class Oversized:
+    """A frame above the limit: its first bytes."""
+
+    head: bytes
+
+
+class Framer:
+    """Bytes in, whole frames out; holds one frame at most."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._head: bytes | None = None  # of a frame that has grown too large
+        self.inside = False
+        self.dropped = 0  # bytes outside frames, so far
+
+    def feed(self, data: bytes) -> list[bytes | Oversized]:
+        """The frames that these bytes complete, in order."""
+        self._buffer += data
+        frames: list[bytes | Oversized] = []
+        while self._begin():
+            found = _END.search(self._buffer, self._scanned)
+            if not found:
+                self._hold()
+                break
+            frames.append(self._cut(found.start()))
+            del self._buffer[: found.end()]
+            self._scanned, self._head, self.inside = 0, None, False
+        return frames
+
+    def _begin(self) -> bool:
+        if not self.inside:
+            start = self._buffer.find(VT)
+            self.inside = start >= 0
+            skipped = start if self.inside else len(self._buffer)
+            self.dropped += skipped
+            del self._buffer[: skipped + self.inside]
+        return self.inside
+
+    def _hold(self) -> None:
+        """Wait for more, keeping no more than the limit."""
+        if len(self._buffer) > self._limit:
+            self._head = self._head or bytes(self._buffer[:KEPT])
+            del self._buffer[:-1]
+        self._scanned = max(0, len(self._buffer) - 1)
+
+    def _cut(self, end: int) -> bytes | Oversized:
+        if self._head is not None or end > self._limit:
+            return Oversized(self._head or bytes(self._buffer[:KEPT]))
+        restart = self._buffer.rfind(_RESTART, 0, end)
+        return bytes(self._buffer[restart + 1 if restart >= 0 else 0 : end])
+
+
+def framed(content: bytes) -> bytes:
+    """Content as one frame."""
+    return VT + content + END
+
+
+Answer = Callable[[bytes | Oversized], Awaitable[list[bytes]]]
+
+
+@dataclass(eq=False)
+class Connection:
+    """One peer: frames are handed on as they come, at most `PIPELINE` at a time, and answered in their order."""
+
+    answer: Answer
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PIPELINE))
+    _waiting: asyncio.Queue[asyncio.Task[list[bytes]] | None] = field(default_factory=asyncio.Queue)
+    _reading: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Until the peer is done, idle for too long, or a message could not be stored."""
+        self._reading = asyncio.create_task(self._read())
+        writing = asyncio.create_task(self._write())
+        await asyncio.wait([self._reading])
+        self._waiting.put_nowait(None)
+        await asyncio.wait([writing])
+        self.writer.close()
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self.writer.wait_closed()
+
+    def finish(self) -> None:
+        """Take nothing more; what was taken is still answered."""
+        if self._reading:
+            self._reading.cancel()
+
+    async def _read(self) -> None:
+        framer, loop = Framer(), asyncio.get_running_loop()
+        deadline = loop.time() + IDLE_SECONDS
+        with contextlib.suppress(OSError, TimeoutError):
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    data = await self.reader.read(65536)
+                if not data:
+                    return
+                was_inside = framer.inside
+                frames = framer.feed(data)
+                for frame in frames:
+                    await self._slots.acquire()
+                    self._waiting.put_nowait(asyncio.ensure_future(self.answer(frame)))
+                if not framer.inside:
+                    deadline = loop.time() + IDLE_SECONDS
+                elif frames or not was_inside:
+                    deadline = loop.time() + FRAME_SECONDS
+
+    async def _write(self) -> None:
+        """Answer in order. A message that was not stored gets no answer: the connection closes instead."""
+        while (taken := await self._waiting.get()) is not None:
+            try:
+                self.writer.writelines(framed(one) for one in await taken)
+                async with asyncio.timeout(FRAME_SECONDS):
+                    await self.writer.drain()
+            except Exception as fault:
+                telemetry.MLLP_CLOSED.labels(type(fault).__name__).inc()
+                self.finish()
+                break
+            self._slots.release()
+        while not self._waiting.empty():
+            if rest := self._waiting.get_nowait():
+                rest.cancel()
+
+
+class Listener:
+    """The MLLP port. Without TLS it serves this machine alone: MLLP has no other way to say who sends."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._connections: dict[asyncio.Task[None], Connection] = {}
+
+    async def run(self, bound: socket.socket, stop: asyncio.Event) -> None:
+        """Serve on a bound socket until `stop`, then finish what was taken."""
+        server = await asyncio.start_server(self._accept, sock=bound, backlog=1024)
+        try:
+            await stop.wait()
+        finally:
+            server.close()
+            for connection in self._connections.values():
+                connection.finish()
+            if self._connections:
+                await asyncio.wait(list(self._connections), timeout=FINISH_SECONDS)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not on_loopback(writer):
+            telemetry.MESSAGES_REFUSED.labels("mllp", "not_loopback").inc()
+            writer.close()
+            return
+        connection = Connection(self._answer, reader, writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = connection
+        telemetry.MLLP_CONNECTIONS.inc()
+        try:
+            await connection.run()
+        finally:
+            telemetry.MLLP_CONNECTIONS.dec()
+            del self._connections[task]
+
+
+def on_loopback(writer: asyncio.StreamWriter) -> bool:
+    """Whether the peer is on this machine."""
+    peer = writer.get_extra_info("peername")
+    return bool(peer) and ip_address(peer[0]).is_loopback
