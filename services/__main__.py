@@ -1,0 +1,196 @@
+"""The `leeward` command: how each of its words is called. What they do is imported when they are."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.commands.console import Failed, warn
+
+app = typer.Typer(
+    name="leeward",
+    help="Discreet peer support for hospital staff. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def group(name: str, about: str) -> typer.Typer:
+    """A word with words of its own."""
+    made = typer.Typer(help=about, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(made, name=name)
+    return made
+
+
+token = group("token", "API tokens: create, list, revoke.")
+staff = group("staff", "The roster: check, import.")
+rota = group("rota", "The rota: import.")
+hl7 = group("hl7", "HL7 v2 messages: send, explain.")
+
+
+class ServiceWord(StrEnum):
+    """One of the five."""
+
+    INCIDENT = "incident"
+    MATCHING = "matching"
+    NOTIFY = "notify"
+    ISSUER = "issuer"
+    BOX = "box"
+
+
+class RoleWord(StrEnum):
+    """Who somebody signs in as."""
+
+    COORDINATOR = "coordinator"
+    TRAINER = "trainer"
+    REPORTER = "reporter"
+    OPS = "ops"
+
+
+File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
+
+
+@app.command()
+def up() -> None:
+    """Bring the databases up to date and run everything until Ctrl-C or SIGTERM."""
+    from services.commands import running
+
+    running.up()
+
+
+@app.command()
+def run(services: Annotated[list[ServiceWord], typer.Argument(metavar="SERVICE...")]) -> None:
+    """Run some services alone: incident, matching, notify, issuer, box."""
+    from services.commands import running
+
+    running.run([service.value for service in services])
+
+
+@app.command()
+def demo(
+    *, once: Annotated[bool, typer.Option("--once", help="Play every person and check each step.")] = False
+) -> None:
+    """Start a hospital that does not exist, send a real HL7 message and show what follows."""
+    from services.demo import command
+
+    raise typer.Exit(command.run(once=once))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring every database to its newest revision."""
+    from services.commands import running
+
+    running.migrate()
+
+
+@app.command()
+def doctor(*, as_json: Json = False) -> None:
+    """Say what is missing or wrong, one line each, and what to do about it."""
+    from services.commands import doctor as command
+
+    raise typer.Exit(command.doctor(as_json=as_json))
+
+
+@app.command()
+def status(*, as_json: Json = False) -> None:
+    """Show figures of every service; in rehearsal, what would have been sent and which gaps there are."""
+    from services.commands import status as command
+
+    command.status(as_json=as_json)
+
+
+@app.command()
+def login(role: RoleWord) -> None:
+    """Print a link that signs a browser on this machine in, once."""
+    from services.commands import access
+
+    access.login(role.value)
+
+
+@token.command("create")
+def token_create(role: RoleWord) -> None:
+    """Make an API token; the last word printed is the token, and it is shown this once."""
+    from services.commands import access
+
+    access.create(role.value)
+
+
+@token.command("list")
+def token_list(*, as_json: Json = False) -> None:
+    """List the tokens by handle, role and last day."""
+    from services.commands import access
+
+    access.listed(as_json=as_json)
+
+
+@token.command("revoke")
+def token_revoke(handle: str) -> None:
+    """End a token by its handle."""
+    from services.commands import access
+
+    access.revoke(handle)
+
+
+@staff.command("check")
+def staff_check(file: File) -> None:
+    """Check a roster (CSV or XLSX) and write nothing."""
+    from services.commands import staff as command
+
+    command.check(file)
+
+
+@staff.command("import")
+def staff_import(file: File, *, as_json: Json = False) -> None:
+    """Import a roster (CSV or XLSX); whoever is missing from it has left."""
+    from services.commands import staff as command
+
+    command.import_file(file, as_json=as_json)
+
+
+@rota.command("import")
+def rota_import(file: File, *, as_json: Json = False) -> None:
+    """Import a rota (iCalendar)."""
+    from services.commands import rota as command
+
+    command.import_file(file, as_json=as_json)
+
+
+@hl7.command("send")
+def hl7_send(
+    file: File,
+    host: Annotated[str, typer.Option(help="Where the listener is; this machine's settings by default.")] = "",
+    port: Annotated[int, typer.Option(help="Its port; LEEWARD_MLLP_PORT by default.", min=0, max=65535)] = 0,
+) -> None:
+    """Send the messages of a file over MLLP and show how each was acknowledged."""
+    from services.commands import hl7 as command
+
+    command.send(file, host, port)
+
+
+@hl7.command("explain")
+def hl7_explain(file: File, *, as_json: Json = False) -> None:
+    """Say what would be done with the messages of a file, and why, without sending them."""
+    from services.commands import hl7 as command
+
+    command.explain(file, as_json=as_json)
+
+
+def main() -> None:
+    """Run the command; a fault that has an explanation is one line and exit code 1."""
+    from leeward.settings import SettingsError
+
+    try:
+        app()
+    except (SettingsError, Failed) as fault:
+        warn(str(fault))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""`login` and `token`: who may look, without an identity provider."""
+
+from typing import Final
+
+from sqlalchemy import delete, select
+
+from leeward.settings import ServiceName, load_settings
+from leeward.web.access import Role, issue, new_token
+from services.commands import catalogue
+from services.commands.console import Failed, say, show_json
+from services.commands.databases import migrate_all, reading, transaction
+
+DOOR: Final[ServiceName] = "matching"
+
+
+def login(role: Role) -> None:
+    """Print a one-time link that signs a browser on this machine in."""
+    settings = load_settings(starting=False)
+    if not settings.on_loopback:
+        raise Failed("login: links are for loopback alone; LEEWARD_HOST or LEEWARD_PUBLIC_URL leaves this machine")
+    door = catalogue.load([DOOR])
+    migrate_all(settings, door)
+    code = new_token()
+    with transaction(settings, door[0], settings.clock().now()) as unit:
+        issue(unit, role, "login", code)
+    say(f"{settings.url(DOOR)}/login/{code}")
+
+
+def create(role: Role) -> None:
+    """Make a token that every service knows by its hash; it is shown this once."""
+    settings = load_settings(starting=False)
+    services = catalogue.load()
+    migrate_all(settings, services)
+    token, handle = new_token(), ""
+    for service in services:
+        with transaction(settings, service, settings.clock().now()) as unit:
+            handle = issue(unit, role, "token", token)
+    say(f"{role} token {handle}, shown this once: {token}")
+
+
+def listed(*, as_json: bool) -> None:
+    """Print the handle, role and last day of each token."""
+    settings = load_settings(starting=False)
+    found: dict[str, dict[str, str]] = {}
+    for service in catalogue.load():
+        with reading(settings, service.name) as conn:
+            table = service.metadata.tables["access"]
+            rows = conn.execute(select(table).where(table.c.kind == "token")) if conn else ()
+            for row in rows:
+                found[row.handle] = {"handle": row.handle, "role": row.role, "expires": f"{row.expires_at:%Y-%m-%d}"}
+    if as_json:
+        show_json(list(found.values()))
+        return
+    for one in found.values():
+        say(f"{one['handle']}  {one['role']:<12} until {one['expires']}")
+    if not found:
+        say("there are no tokens")
+
+
+def revoke(handle: str) -> None:
+    """End a token everywhere, at once."""
+    settings = load_settings(starting=False)
+    gone = 0
+    for service in catalogue.load():
+        if not settings.database_file(service.name).exists():
+            continue
+        table = service.metadata.tables["access"]
+        with transaction(settings, service, settings.clock().now()) as unit:
+            gone += unit.conn.execute(delete(table).where(table.c.handle == handle, table.c.kind == "token")).rowcount
+    if not gone:
+        raise Failed("token revoke: there is no token of that handle; `leeward token list` shows those there are")
+    say(f"{handle} has ended")
