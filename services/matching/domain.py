@@ -26,6 +26,7 @@ from services.matching.case import (
 )
 from services.matching.moves import (
     CHECK_INS,
+    LIMIT,
     TIMERS,
     ask_supporter,
     current,
@@ -41,7 +42,6 @@ from services.matching.moves import (
 AGAIN: Final = {"week": timedelta(days=7), "month": timedelta(days=30)}
 LONGEST_SUPPORT: Final = timedelta(days=28)
 UNDO: Final = timedelta(hours=24)
-LIMIT: Final = timedelta(days=90)
 # what a supporter's coded form counts as: the upper end, so that nobody's limit is passed in fact
 MINUTES: Final = {"under_15": 15, "15_45": 45, "45_90": 90, "over_90": 120}
 CONTACTS: Final = {"1": 1, "2": 2, "3": 3, "more": 4}
@@ -317,6 +317,11 @@ def retract(case: Case, now: datetime) -> Step:
         return replace(step, case=replace(step.case, notes=(*case.notes, "retracted")))
     told = replace(step.case, notes=(*case.notes, "retracted", "retracted_after_sending"))
     return replace(step, case=told).then(Tell("retracted_after_sending"))
+
+
+def moved(case: Case, incident_ref: str) -> Step:
+    """The evidence was taken back, and the person was around another outcome too: the offer stands for that one."""
+    return Step(replace(case, incident_ref=incident_ref))
 
 
 def gone(case: Case, now: datetime) -> Step:

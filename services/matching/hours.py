@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 AFTER_SHIFT: Final = timedelta(minutes=30)
 AFTER_NIGHT: Final = timedelta(hours=8)
+# shifts that begin later cannot lengthen a hold that is still worth waiting for
+LOOK_AHEAD: Final = timedelta(days=4)
 _DEEP_NIGHT: Final = time(3)
 
 Span = tuple[time, time]

@@ -28,6 +28,7 @@ CHECK_INS: Final = (
     ("check_in_28d", timedelta(days=28)),
 )
 AFTER_LAST_CHECK_IN: Final = timedelta(days=7)
+LIMIT: Final = timedelta(days=90)
 TIMERS: Final = tuple(DropTimer(name) for name in ("reminder", "again", "confirm", "check_in", "not_closed"))
 
 

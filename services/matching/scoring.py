@@ -138,6 +138,10 @@ class State:
     on_duty: frozenset[str] = frozenset()
     caps: Caps = field(default_factory=Caps)
 
+    def allows(self, supporter: Supporter) -> bool:
+        """Whether the supporter's load leaves room for one more case."""
+        return self.caps.allow(supporter, self.loads.get(supporter.person_ref, _NOTHING))
+
 
 @lru_cache(maxsize=4096)
 def family(profession: str) -> str:
@@ -265,8 +269,7 @@ def _may(search: Search, supporter: Supporter, state: State) -> bool:
     ref = supporter.person_ref
     if ref in search.barred or not supporter.ready or not supporter.trained(state.today):
         return False
-    load = state.loads.get(ref)
-    if not state.caps.allow(supporter, load or _NOTHING):
+    if not state.allows(supporter):
         return False
     return search.also_barred is None or not search.also_barred(ref)
 

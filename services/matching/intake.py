@@ -1,0 +1,284 @@
+"""Outcomes come in: who was around, who may be written to now, and one new case for each of them.
+
+The hot path: a batch costs a fixed handful of bulk statements, whatever its size.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import uuid4
+
+from sqlalchemy import select
+
+from leeward.contracts import CaseOpened, Event, IncidentAmended, IncidentRecorded, IncidentRetracted, Involved
+from leeward.store import Insert, Unit
+from services.matching import domain, rows
+from services.matching.case import Attention, Case, Message, Step
+from services.matching.choosing import EXPOSURE, LOAD, SHIFT, refused, search, shifts, state
+from services.matching.desk import ENTRY, INSERT_ENTRIES, PERSON, Desk, OpenedElsewhere
+from services.matching.hours import hold_until
+from services.matching.models import Incident, table
+from services.matching.office import Office
+from services.matching.people import Colleague, People
+from services.matching.rows import CASE, Draft
+from services.matching.scoring import Proposal
+from services.matching.solver import propose
+
+INCIDENT: Final = table(Incident)
+GROUP: Final = 5
+_LONGEST_SHIFT: Final = timedelta(days=3)
+_INCIDENT_COLUMNS: Final = ("incident_ref", "urgency", "listed", "expected", "retracted", "occurred_at")
+_INSERT_INCIDENTS: Final = Insert(INCIDENT, _INCIDENT_COLUMNS, conflict="nothing", keys=("incident_ref",))
+_INSERT_EXPOSURES: Final = Insert(
+    EXPOSURE, ("incident_ref", "who", "reviewer"), conflict="nothing", returning=("incident_ref", "who")
+)
+_EXPOSE: Final = Insert(
+    LOAD,
+    ("supporter_ref", "active", "month", "minutes", "exposed_until"),
+    conflict="nothing",
+    keys=("supporter_ref",),
+    returning=("supporter_ref",),
+)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is needed of an outcome. `around` are those involved and on shift, reviewers apart."""
+
+    incident_ref: str
+    urgency: str
+    listed: bool
+    expected: bool
+    occurred_at: datetime
+    around: dict[str, None] = field(default_factory=dict)
+    reviewers: set[str] = field(default_factory=set)
+    accepted_at: datetime | None = None
+
+    def involve(self, involved: Iterable[Involved]) -> None:
+        for one in involved:
+            if one.reviewer:
+                self.reviewers.add(one.person_ref)
+            else:
+                self.around[one.person_ref] = None
+
+
+def recorded(unit: Unit, events: Sequence[Event], office: Office) -> None:
+    """Store outcomes and who was around, and open cases."""
+    outcomes = {}
+    units = {}
+    for event in events:
+        data = event.data
+        if isinstance(data, IncidentRecorded):
+            outcome = _outcome(data, office)
+            outcome.accepted_at = event.accepted_at
+            outcome.involve(data.involved)
+            outcomes[outcome.incident_ref] = outcome
+            units[outcome.incident_ref] = data.unit
+    _add_those_on_shift(unit, outcomes, units)
+    _INSERT_INCIDENTS.run(
+        unit.conn, [(o.incident_ref, o.urgency, o.listed, o.expected, False, o.occurred_at) for o in outcomes.values()]
+    )
+    people = office.roster.read(unit.conn)
+    _reach(unit, office, people, outcomes)
+    _tell(unit, people, outcomes.values())
+
+
+def amended(unit: Unit, events: Sequence[Event], office: Office) -> None:
+    """People who became known later are treated as if they had been named at once."""
+    refs = {event.data.incident_ref for event in events if isinstance(event.data, IncidentAmended)}
+    found = unit.conn.execute(
+        select(INCIDENT).where(INCIDENT.c.incident_ref.in_(refs), INCIDENT.c.retracted.is_(False))
+    )
+    outcomes = {
+        row.incident_ref: Outcome(row.incident_ref, row.urgency, row.listed, row.expected, row.occurred_at)
+        for row in found
+    }
+    for event in events:
+        if isinstance(event.data, IncidentAmended) and event.data.incident_ref in outcomes:
+            outcomes[event.data.incident_ref].involve(event.data.involved)
+            outcomes[event.data.incident_ref].accepted_at = event.accepted_at
+    people = office.roster.read(unit.conn)
+    _reach(unit, office, people, outcomes)
+    _settle(unit, outcomes)
+
+
+def retracted(unit: Unit, events: Sequence[Event], office: Office) -> None:
+    """The evidence was taken back; who was around another outcome as well keeps their offer for that one."""
+    refs = [event.data.incident_ref for event in events if isinstance(event.data, IncidentRetracted)]
+    unit.conn.execute(INCIDENT.update().where(INCIDENT.c.incident_ref.in_(refs)).values(retracted=True))
+    unit.conn.execute(ENTRY.delete().where(ENTRY.c.about.in_(refs)))
+    desk = Desk(unit, office)
+    found = rows.cases(unit.conn, CASE.c.incident_ref.in_(refs))
+    desk.load(case.case_ref for case in found)
+    others = _other_outcomes(unit, [case.person_ref for case in found if case.person_ref])
+    for case in found:
+        other = others.get(case.person_ref or "")
+        desk.take(domain.moved(case, other) if other and not case.over else domain.retract(case, unit.now))
+    desk.write()
+
+
+def _outcome(data: IncidentRecorded, office: Office) -> Outcome:
+    listed = data.category in office.listed
+    expected = data.unit in office.expected_units and data.severity.level == "death" and not listed
+    return Outcome(data.incident_ref, data.urgency, listed, expected, data.occurred_at)
+
+
+def _add_those_on_shift(unit: Unit, outcomes: Mapping[str, Outcome], units: Mapping[str, str]) -> None:
+    """The message names physicians; nurses and technicians stand in the unit's rota."""
+    if not outcomes:
+        return
+    moments = [outcome.occurred_at for outcome in outcomes.values()]
+    query = select(SHIFT.c.unit, SHIFT.c.person_ref, SHIFT.c.starts_at, SHIFT.c.ends_at).where(
+        SHIFT.c.unit.in_(set(units.values())),
+        SHIFT.c.starts_at <= max(moments),
+        SHIFT.c.starts_at > min(moments) - _LONGEST_SHIFT,
+        SHIFT.c.ends_at > min(moments),
+        SHIFT.c.on_call.is_(False),
+    )
+    duty: defaultdict[str, list[tuple[str, datetime, datetime]]] = defaultdict(list)
+    for name, person, starts, ends in unit.conn.execute(query):
+        duty[name].append((person, starts, ends))
+    for ref, outcome in outcomes.items():
+        for person, starts, ends in duty.get(units[ref], ()):
+            if starts <= outcome.occurred_at < ends:
+                outcome.around[person] = None
+
+
+def _reach(unit: Unit, office: Office, people: People, outcomes: Mapping[str, Outcome]) -> None:
+    """Note who was around, and open a case for everybody who is new to the outcome and may be written to."""
+    listed = [
+        (o.incident_ref, who, reviewer)
+        for o in outcomes.values()
+        for group, reviewer in ((o.reviewers, True), (o.around.keys() - o.reviewers, False))
+        for who in sorted(group)
+        if who in people.known
+    ]
+    fresh = {(row.incident_ref, row.who) for row in _INSERT_EXPOSURES.run(unit.conn, listed)}
+    new = [(outcomes[ref], who) for ref, who, reviewer in listed if (ref, who) in fresh and not reviewer]
+    _rest_supporters(unit, office, people, new)
+    wanted = [(o, who) for o, who in new if not o.expected and people.known[who].here]
+    _open(unit, office, people, _first_each(unit, wanted))
+
+
+def _rest_supporters(unit: Unit, office: Office, people: People, new: Sequence[tuple[Outcome, str]]) -> None:
+    """A supporter who was around an outcome supports nobody for a while."""
+    until = {who: outcome.occurred_at + office.after_exposure for outcome, who in new if who in people.pool.supporters}
+    made = _EXPOSE.run(unit.conn, [(who, 0, "", 0, moment) for who, moment in until.items()])
+    for who in until.keys() - {row.supporter_ref for row in made}:
+        unit.conn.execute(LOAD.update().where(LOAD.c.supporter_ref == who).values(exposed_until=until[who]))
+
+
+def _first_each(unit: Unit, wanted: Sequence[tuple[Outcome, str]]) -> dict[str, Outcome]:
+    """One outcome a person; nobody in their quiet time, but for a listed category, and nobody with a case open."""
+    persons = {who for _, who in wanted}
+    if not persons:
+        return {}
+    hushed = select(PERSON.c.person_ref).where(PERSON.c.person_ref.in_(persons), PERSON.c.quiet_until > unit.now)
+    busy = select(CASE.c.person_ref).where(CASE.c.person_ref.in_(persons), CASE.c.stage.not_in(("closed", "ended")))
+    quiet = set(unit.conn.execute(hushed).scalars())
+    open_now = set(unit.conn.execute(busy).scalars())
+    chosen: dict[str, Outcome] = {}
+    for outcome, who in wanted:
+        if who not in open_now and (who not in quiet or outcome.listed):
+            chosen.setdefault(who, outcome)
+    return chosen
+
+
+def _open(unit: Unit, office: Office, people: People, chosen: Mapping[str, Outcome]) -> None:
+    if not chosen:
+        return
+    cases = [_new_case(unit, office, who, outcome) for who, outcome in chosen.items()]
+    near = {outcome.incident_ref: {*outcome.around, *outcome.reviewers} for outcome in chosen.values()}
+    spared = refused(unit.conn, chosen.keys())
+    searches = [
+        search(people, office, case, spared.get(who, ()), {o.incident_ref: near[o.incident_ref]})
+        for case, (who, o) in zip(cases, chosen.items(), strict=True)
+    ]
+    proposals = propose(people.pool, searches, state(unit.conn, unit.now, office))
+    duty = shifts(unit.conn, chosen.keys(), unit.now)
+    steps = []
+    for case, proposal in zip(cases, proposals, strict=True):
+        colleague = people.known[case.person_ref or ""]
+        hold = hold_until(unit.now, duty.get(colleague.person_ref, ()), colleague.timezone)
+        steps.append(_opened(case, colleague, proposal, hold, office))
+    _store(unit, office, people, steps, chosen)
+
+
+def _new_case(unit: Unit, office: Office, who: str, outcome: Outcome) -> Case:
+    return Case(
+        case_ref=str(uuid4()),
+        person_ref=who,
+        incident_ref=outcome.incident_ref,
+        urgency="urgent" if outcome.urgency == "urgent" else "routine",
+        notes=("rehearsal",) if office.rules.rehearsal else (),
+        opened_at=unit.now,
+        occurred_at=outcome.occurred_at,
+        ends_at=unit.now + office.rules.longest_hold + office.rules.coalesce,
+    )
+
+
+def _opened(case: Case, colleague: Colleague, proposal: Proposal | None, hold: datetime | None, office: Office) -> Step:
+    stuck: Attention | None = None if proposal else "no_supporter"
+    if hold and hold > case.opened_at + office.rules.longest_hold and case.urgency != "urgent":
+        stuck = "held_too_long"
+    if not colleague.reachable:
+        stuck = "unreachable"
+    case = replace(case, proposed=proposal.person_ref if proposal else None)
+    return domain.opened(case, not_before=hold, stuck=stuck)
+
+
+def _store(unit: Unit, office: Office, people: People, steps: Sequence[Step], chosen: Mapping[str, Outcome]) -> None:
+    """Cases, requests and events of all new cases, in bulk; like `Desk`, which does it one by one."""
+    stored = rows.INSERT_CASES.run(unit.conn, [rows.case_row(step.case) for step in steps])
+    if len(stored) < len(steps):
+        raise OpenedElsewhere
+    deadline = unit.now + office.rules.longest_hold
+    events = []
+    for step in steps:
+        accepted_at = chosen[step.case.person_ref or ""].accepted_at
+        unit.emit(CaseOpened(case_ref=step.case.case_ref), accepted_at)
+        for message in (effect for effect in step.effects if isinstance(effect, Message)):
+            recipient = people.known[step.case.person_ref or ""].recipient_ref
+            event = rows.requested(Draft(step.case.case_ref, message, recipient, step.case.ends_at, deadline))
+            unit.emit(event, accepted_at)
+            events.append((event, False))
+    rows.insert_requests(unit.conn, events)
+
+
+def _tell(unit: Unit, people: People, outcomes: Iterable[Outcome]) -> None:
+    """What is for the coordinator: nobody to write to, or so many that they might like to meet (DESIGN §5.9)."""
+    notes = [
+        (str(uuid4()), kind, outcome.incident_ref, unit.now)
+        for outcome in outcomes
+        if not outcome.expected and (kind := _note(people, outcome))
+    ]
+    INSERT_ENTRIES.run(unit.conn, notes)
+
+
+def _note(people: People, outcome: Outcome) -> str | None:
+    here = [people.known[who] for who in outcome.around if who in people.known and people.known[who].here]
+    around = [colleague for colleague in here if colleague.person_ref not in outcome.reviewers]
+    if not around:
+        return "nobody_to_reach"
+    several = len({colleague.profile.unit for colleague in around}) > 1
+    return "group_session" if len(around) > GROUP or several else None
+
+
+def _settle(unit: Unit, outcomes: Mapping[str, Outcome]) -> None:
+    """Somebody was found after all."""
+    about = ENTRY.c.about.in_(outcomes.keys())
+    unit.conn.execute(ENTRY.delete().where(about, ENTRY.c.kind == "nobody_to_reach"))
+
+
+def _other_outcomes(unit: Unit, persons: Sequence[str]) -> dict[str, str]:
+    """Another outcome, not retracted, that each of these persons was around."""
+    joined = EXPOSURE.join(INCIDENT, EXPOSURE.c.incident_ref == INCIDENT.c.incident_ref)
+    query = (
+        select(EXPOSURE.c.who, EXPOSURE.c.incident_ref)
+        .select_from(joined)
+        .where(EXPOSURE.c.who.in_(persons), EXPOSURE.c.reviewer.is_(False))
+        .where(INCIDENT.c.retracted.is_(False), INCIDENT.c.expected.is_(False))
+    )
+    return {row.who: row.incident_ref for row in unit.conn.execute(query.order_by(INCIDENT.c.occurred_at))}

@@ -1,0 +1,89 @@
+"""Timers of cases and people; each fires in the transaction that rechecks its condition."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+from uuid import uuid4
+
+from sqlalchemy import delete, or_
+
+from leeward.contracts import MessageCancelled
+from leeward.store import Timer, Unit
+from services.matching import domain, rows
+from services.matching.answers import MONTH
+from services.matching.case import Case, Message, Step
+from services.matching.choosing import shifts
+from services.matching.desk import PERSON, Desk
+from services.matching.hours import hold_until
+from services.matching.office import Office
+from services.matching.rows import CASE, REQUEST, Draft
+
+OfCase = Callable[[Desk, Case], Step]
+
+
+def _again(desk: Desk, case: Case) -> Step:
+    colleague = desk.people.known.get(case.person_ref or "")
+    if colleague is None:
+        return Step(case)
+    duty = shifts(desk.unit.conn, [colleague.person_ref], desk.now)
+    hold = hold_until(desk.now, duty.get(colleague.person_ref, ()), colleague.timezone)
+    return domain.offer_again(case, hold)
+
+
+OF_CASES: Final[Mapping[str, OfCase]] = {
+    "reminder": lambda desk, case: domain.remind(case),
+    "again": _again,
+    "confirm": lambda desk, case: domain.unconfirmed(case, desk.now, desk.rules, desk.find),
+    "check_in": lambda desk, case: domain.check_in(case, desk.now),
+    "not_closed": lambda desk, case: domain.not_closed(case),
+}
+
+
+def of_case(unit: Unit, timers: Sequence[Timer], office: Office, choose: OfCase) -> None:
+    """Timers whose key is a case."""
+    desk = Desk(unit, office)
+    desk.load(timer.key for timer in timers)
+    for timer in timers:
+        if timer.key in desk.cases:
+            desk.take(choose(desk, desk.cases[timer.key]))
+    desk.write()
+
+
+def monthly(unit: Unit, timers: Sequence[Timer], office: Office) -> None:
+    """The monthly check-in that somebody in a unit of expected deaths opted in to."""
+    desk = Desk(unit, office)
+    found = PERSON.select().where(PERSON.c.person_ref.in_([timer.key for timer in timers]), PERSON.c.monthly == "yes")
+    for row in unit.conn.execute(found).all():
+        if _here(desk, row.person_ref):
+            message = Message(f"monthly-{unit.now:%Y%m}", "check_in", "person")
+            deadline = unit.now + office.rules.longest_hold
+            ends = unit.now + MONTH
+            desk.send(Draft(str(uuid4()), message, row.recipient_ref, ends, deadline), loose=True)
+            unit.set_timer("monthly", row.person_ref, unit.now + MONTH)
+
+
+def departed(unit: Unit, timers: Sequence[Timer], office: Office) -> None:
+    """Who has left or died gets nothing more; whoever they supported is given somebody else."""
+    desk = Desk(unit, office)
+    refs = [timer.key for timer in timers]
+    found = rows.cases(unit.conn, or_(CASE.c.person_ref.in_(refs), CASE.c.supporter.in_(refs)))
+    desk.load(case.case_ref for case in found)
+    for case in found:
+        if case.person_ref in refs and not _here(desk, case.person_ref):
+            desk.take(domain.gone(case, unit.now))
+        elif case.supporter in refs:
+            desk.take(domain.supporter_gone(case, unit.now, office.rules, desk.find))
+    desk.write()
+    _end_loose(desk, [ref for ref in refs if not _here(desk, ref)])
+
+
+def _here(desk: Desk, person_ref: str) -> bool:
+    return person_ref in desk.people.known and desk.people.known[person_ref].here
+
+
+def _end_loose(desk: Desk, gone: Sequence[str]) -> None:
+    """Questions that belong to no case."""
+    recipients = [desk.people.known[ref].recipient_ref for ref in gone if ref in desk.people.known]
+    theirs = REQUEST.c.case_ref.is_(None) & REQUEST.c.recipient_ref.in_(recipients)
+    for asked in rows.requests(desk.unit.conn, theirs):
+        desk.unit.emit(MessageCancelled(request_ref=asked.request_ref))
+    desk.unit.conn.execute(delete(REQUEST).where(theirs))
