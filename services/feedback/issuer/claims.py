@@ -108,6 +108,7 @@ def mint(safe: Safe, policy: Feedback, case_ref: str, blinded: bytes, wanted: st
         signature = blind.sign_blinded(safe.unlock(epoch.epoch, epoch.private), blinded)
         used = update(CLAIM).where(CLAIM.c.case_ref == case_ref)
         unit.conn.execute(used.values(epoch=epoch.epoch, asked=asked, signature=signature))
+        unit.cancel_timer(FORGET, case_ref)
         _count(unit, epoch, policy)
         return Minted(signature, epoch.epoch)
 

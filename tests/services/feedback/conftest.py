@@ -1,11 +1,12 @@
-"""The feedback path as it runs: issuer and box as two apps with two databases, and a bus that says which cases closed."""
+"""The feedback path as it runs: issuer and box as two apps with two databases, and a bus that tells of closed cases."""
 
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -13,7 +14,7 @@ import pytest_asyncio
 from fastapi import APIRouter
 from joserfc import jwt
 from joserfc.jwk import OKPKey
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, select
 
 from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed
@@ -25,6 +26,7 @@ from leeward.store import ground_tables
 from leeward.store.engine import sqlite_engine
 from services.feedback.box import SERVICE as BOX
 from services.feedback.issuer import SERVICE as ISSUER
+from services.feedback.issuer.models import CLAIM
 from services.feedback.reports import ITEMS
 from tests.services.feedback.browserless import DRIVER, NODE
 
@@ -83,32 +85,32 @@ class Feedback:
 
     async def known(self, case: str) -> None:
         """Wait until the issuer has heard of the case."""
-        from sqlalchemy import select
-
-        from services.feedback.issuer.models import CLAIM
-
         store = self.runtime.running["issuer"].ground.store
         query = select(CLAIM.c.case_ref).where(CLAIM.c.case_ref == case)
         await eventually(lambda: store.read(lambda conn: conn.execute(query).first() is not None))
 
-    async def keep(self, case: str) -> str:
-        """The page's own steps in Node: from the assertion to the code a person keeps."""
-        given = {"issuer": self.issuer, "box": self.box, "assertion": self.assertion(case)}
-        return str((await node("keep", given))["code"])
-
-    async def spend(self, code: str, *, answer: int = 5, tags: tuple[str, ...] = (), refused: bool = False) -> str:
+    async def spend(self, codes: Sequence[str], *, answer: int = 5, tags: Sequence[str] = ()) -> list[str]:
+        """The page's own steps in Node: seal an answer for each code, and send it."""
         rating = {"items": dict.fromkeys(ITEMS, answer), "tags": list(tags)}
-        said = await node("spend", {"box": self.box, "code": code, "rating": rating}, refused=refused)
-        return str(said["refused" if refused else "result"])
+        said: Any = await node("spend", [{"box": self.box, "code": code, "rating": rating} for code in codes])
+        return [each["result"] for each in said]
+
+    async def refusal(self, code: str) -> str:
+        """What the page is told when a code does not work now."""
+        rating = {"items": dict.fromkeys(ITEMS, 5), "tags": []}
+        said = await node("spend", {"box": self.box, "code": code, "rating": rating}, refused=True)
+        return str(said["refused"])
 
     async def codes(self, count: int) -> list[str]:
-        """So many people each keep a code."""
+        """So many people each keep a code, by the page's own steps in Node."""
         cases = [await self.close_case() for _ in range(count)]
         for case in cases:
             await self.known(case)
-        return list(await asyncio.gather(*(self.keep(case) for case in cases)))
+        way = {"issuer": self.issuer, "box": self.box}
+        kept: Any = await node("keep", [{**way, "assertion": self.assertion(case)} for case in cases])
+        return [each["code"] for each in kept]
 
-    async def reports(self) -> list[dict[str, object]]:
+    async def reports(self) -> list[dict[str, Any]]:
         return list((await self.http.get(f"{self.box}/v1/reports")).json()["items"])
 
     async def epochs(self, service: str = "box") -> dict[str, str]:
@@ -116,10 +118,10 @@ class Feedback:
         url = f"{self.box}/v1/epochs" if service == "box" else f"{self.issuer}/v1/keys"
         return {epoch["epoch"]: epoch["state"] for epoch in (await self.http.get(url)).json()["epochs"]}
 
-    async def until(self, condition: "Callable[[], object]") -> None:
+    async def until(self, condition: Callable[[], Awaitable[object]]) -> None:
         """Let a little time pass, again and again, until something is so."""
         for _ in range(200):
-            if await condition():  # type: ignore[misc]
+            if await condition():
                 return
             await self.clock.advance(seconds=2)
             await asyncio.sleep(0.02)
@@ -141,23 +143,23 @@ class Feedback:
     def database(self, name: str) -> bytes:
         """Every byte of a service's database, its write-ahead log included."""
         folder = Path(self.settings.data)
-        return b"".join(path.read_bytes() for path in sorted(folder.glob(f"{name}.db*")) if not path.name.endswith("-shm"))
+        return b"".join(path.read_bytes() for path in sorted(folder.glob(f"{name}.db*")))
 
 
-async def node(step: str, given: object, *, refused: bool = False) -> dict[str, object]:
+async def node(step: str, given: object, *, refused: bool = False) -> dict[str, Any]:
     """One step of `drive.js`, while the apps go on serving."""
     pipe = asyncio.subprocess.PIPE
     done = await asyncio.create_subprocess_exec(NODE, DRIVER, step, json.dumps(given), stdout=pipe, stderr=pipe)
     out, err = await done.communicate()
     assert (done.returncode != 0) == refused, err.decode()
-    found: dict[str, object] = json.loads(err if refused else out)
+    found: dict[str, Any] = json.loads(err if refused else out)
     return found
 
 
-async def eventually(condition: "Callable[[], object]", seconds: float = 10) -> None:
+async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 10) -> None:
     """Wait in real time until something is so."""
     async with asyncio.timeout(seconds):
-        while not await condition():  # type: ignore[misc]
+        while not await condition():
             await asyncio.sleep(0.01)
 
 
