@@ -14,8 +14,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, get_args
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 from sqlalchemy import Connection, select
+from starlette.routing import BaseRoute
+from starlette.staticfiles import StaticFiles
 
 from leeward.keys import derive
 from leeward.service import Ground
@@ -49,10 +51,11 @@ def _source() -> None:
 
 async def _services(request: Request) -> None:
     """Another service of ours."""
-    if not hmac.compare_digest(_bearer(request).encode(), request.app.state.gate.services_secret.encode()):
+    if not hmac.compare_digest(bearer(request).encode(), request.app.state.gate.services_secret.encode()):
         raise _unknown()
 
 
+_MARKS: Final = frozenset({_public, _link, _source, _services})
 PUBLIC: Final = Depends(_public)
 LINK: Final = Depends(_link)
 SOURCE: Final = Depends(_source)
@@ -87,8 +90,8 @@ class Gate:
         Raises:
             Problem: 401 for strangers, 403 for a session's form without its CSRF field.
         """
-        if bearer := _bearer(request):
-            return await self._token_role(bearer)
+        if token := bearer(request):
+            return await self._token_role(token)
         session = request.cookies.get(COOKIE, "")
         found = self._session_role(session)
         if found is None:
@@ -97,9 +100,9 @@ class Gate:
             raise Problem(403, "not-allowed", "The form has gone stale; go back, reload and try again.")
         return found
 
-    async def _token_role(self, bearer: str) -> str:
+    async def _token_role(self, token: str) -> str:
         now = self.ground.clock.now()
-        found = await self.ground.store.read(lambda conn: find(conn, self.ground, bearer, "token", now))
+        found = await self.ground.store.read(lambda conn: find(conn, self.ground, token, "token", now))
         if found is None:
             raise _unknown()
         return found
@@ -116,7 +119,7 @@ class Gate:
 
     def _session_role(self, session: str) -> str | None:
         text, _, signature = session.rpartition(".")
-        if not text or not hmac.compare_digest(signature, self._sign(text)):
+        if not text or not hmac.compare_digest(signature.encode(), self._sign(text).encode()):
             return None
         found, expires, _ = text.split(".")
         return found if int(expires) > self.ground.clock.now().timestamp() else None
@@ -158,23 +161,37 @@ def new_token() -> str:
 
 
 def check_routes(app: FastAPI) -> None:
-    """Refuse to start with a route that does not say who it is for.
+    """Refuse to start with a route that does not say who it is for, or says it twice.
 
     Raises:
         RuntimeError: naming the route.
     """
-    allowed = {_public, _link, _source, _services}
-    for route in app.routes:
-        calls = _dependencies(route) if isinstance(route, APIRoute) else None
-        if calls is not None and not any(call in allowed or call.__name__.startswith("role:") for call in calls):
-            raise RuntimeError(f"route {getattr(route, 'path', '?')} does not say who it is for")
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if isinstance(route, (APIRoute, APIWebSocketRoute)):
+            marks = [call for call in _dependencies(route) if _marks(call)]
+            if len(marks) != 1:
+                raise RuntimeError(f"route {route.path} does not say who it is for")
+        elif not _harmless(route):
+            raise RuntimeError(f"route {getattr(route, 'path', '?')} cannot say who it is for")
 
 
-def _dependencies(route: APIRoute) -> list[Callable[..., Any]]:
+def _dependencies(route: APIRoute | APIWebSocketRoute) -> list[Callable[..., Any]]:
     return [depends.call for depends in route.dependant.dependencies if depends.call]
 
 
-def _bearer(request: Request) -> str:
+def _marks(call: Callable[..., Any]) -> bool:
+    """Whether a dependency says who a route is for; `role` names its own by what they check."""
+    return call in _MARKS or getattr(call, "__name__", "").startswith("role:")
+
+
+def _harmless(route: BaseRoute) -> bool:
+    """FastAPI's own description of the app, and files that are the same for everybody."""
+    return getattr(route, "path", "") == "/openapi.json" or isinstance(getattr(route, "app", None), StaticFiles)
+
+
+def bearer(request: Request) -> str:
+    """The bearer token of a request, empty where there is none."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 

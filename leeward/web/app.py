@@ -1,5 +1,6 @@
 """One service's web app: its routes, access, problem documents, security headers, health, metrics."""
 
+import hmac
 from collections.abc import Callable
 from typing import Final
 
@@ -7,15 +8,18 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.datastructures import MutableHeaders
+from sqlalchemy import select
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leeward import __version__, telemetry
 from leeward.service import Ground
+from leeward.store import StoreUnavailable
 from leeward.web import problem
-from leeward.web.access import PUBLIC, Gate, check_routes
+from leeward.web.access import PUBLIC, Gate, bearer, check_routes
 
 MAX_BODY: Final = 1024 * 1024
+_ANYTHING: Final = select(1)
 SECURITY_HEADERS: Final = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -30,16 +34,15 @@ SECURITY_HEADERS: Final = {
 
 
 class Guard:
-    """Plain ASGI around the app: security headers on every answer, and no body above 1 MiB."""
+    """Plain ASGI around the app: security headers on every answer, and no body that says it is too large.
+
+    FastAPI counts the others as they come, but answers those that say so in plain text.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -47,20 +50,20 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, self._limited(receive), send_with_headers)
+        app = problem.answer(problem.of_status(413)) if _says_too_large(scope) else self._app
+        await app(scope, receive, send_with_headers)
 
-    def _limited(self, receive: Receive) -> Receive:
-        size = 0
 
-        async def receive_some() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY:
-                raise problem.Problem(413, "too-large", "The body is larger than 1 MiB.")
-            return message
+def _says_too_large(scope: Scope) -> bool:
+    length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+    return length.isdecimal() and int(length) > MAX_BODY
 
-        return receive_some
+
+class App(FastAPI):
+    """FastAPI inside the guard, so that a fault's answer, which Starlette sends outermost, has the headers too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Guard(super().build_middleware_stack())
 
 
 def create_app(ground: Ground, router: APIRouter, *, ready: Callable[[], bool] = lambda: True) -> FastAPI:
@@ -69,13 +72,13 @@ def create_app(ground: Ground, router: APIRouter, *, ready: Callable[[], bool] =
     Raises:
         RuntimeError: when a route does not say who it is for.
     """
-    app = FastAPI(title=f"Leeward {ground.name}", version=__version__, docs_url=None, redoc_url=None)
+    title = f"Leeward {ground.name}"
+    app = App(title=title, version=__version__, docs_url=None, redoc_url=None, max_body_size=MAX_BODY)
     app.state.gate = Gate(ground)
     app.include_router(_ground_routes(ground, ready))
     app.include_router(router)
     check_routes(app)
     problem.install(app)
-    app.add_middleware(Guard)
     return app
 
 
@@ -88,7 +91,7 @@ def _ground_routes(ground: Ground, ready: Callable[[], bool]) -> APIRouter:
 
     @router.get("/readyz", dependencies=[PUBLIC])
     async def readyz() -> JSONResponse:
-        fit = ready()
+        fit = ready() and await _store_answers(ground)
         return JSONResponse({"status": "ready" if fit else "not ready"}, 200 if fit else 503)
 
     @router.get("/metrics", dependencies=[PUBLIC])
@@ -99,10 +102,18 @@ def _ground_routes(ground: Ground, ready: Callable[[], bool]) -> APIRouter:
     return router
 
 
+async def _store_answers(ground: Ground) -> bool:
+    try:
+        await ground.store.read(lambda conn: conn.execute(_ANYTHING).all())
+    except StoreUnavailable:
+        return False
+    return True
+
+
 def _check_metrics_token(ground: Ground, request: Request) -> None:
     """Open on loopback alone; elsewhere LEEWARD_METRICS_TOKEN is asked for, and without one there are none."""
     if ground.settings.on_loopback:
         return
     token = ground.settings.variable("METRICS_TOKEN")
-    if token is None or request.headers.get("authorization") != f"Bearer {token}":
+    if token is None or not hmac.compare_digest(bearer(request).encode(), token.encode()):
         raise problem.Problem(401, "not-signed-in", "Metrics need LEEWARD_METRICS_TOKEN as a bearer token.")

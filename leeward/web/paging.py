@@ -23,7 +23,7 @@ def after(cursor: str | None) -> str | None:
     if cursor is None:
         return None
     try:
-        return base64.urlsafe_b64decode(cursor.encode()).decode()
+        return base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise Problem(422, "not-valid", "cursor: is not one that a list of ours gave") from None
 

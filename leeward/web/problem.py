@@ -1,6 +1,6 @@
 """Errors as application/problem+json (RFC 9457): a place and a rule, never the value that was sent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -20,6 +20,13 @@ _TITLES: Final = {
     405: ("method-not-allowed", "This address does not take that method."),
     413: ("too-large", "The body is larger than 1 MiB."),
     503: ("try-again", "Nothing was stored; the same request may work later."),
+}
+_RULES: Final = {
+    "extra_forbidden": "There is a key here that is not known.",
+    "json_invalid": "This is not JSON.",
+    "union_tag_invalid": "Its kind is not one of those allowed.",
+    "uuid_parsing": "Input should be a UUID.",
+    "timezone_offset": "Input should have another time zone offset.",
 }
 
 
@@ -50,6 +57,12 @@ class Problem(Exception):
         return problem_body(self.status, self.code, self.detail, self.errors)
 
 
+def of_status(status: int, headers: Mapping[str, str] | None = None) -> Problem:
+    """The problem that a plain HTTP status stands for."""
+    code, detail = _TITLES.get(status, ("refused", "The request was refused."))
+    return Problem(status, code, detail, headers=headers)
+
+
 def problem_body(status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None) -> dict[str, Any]:
     """The members of RFC 9457; `type` is a relative reference to the reference page."""
     body: dict[str, Any] = {"type": f"/problems#{code}", "title": code.replace("-", " "), "status": status}
@@ -57,12 +70,28 @@ def problem_body(status: int, code: str, detail: str, errors: list[dict[str, str
 
 
 def validation_problem(fault: ValidationError | RequestValidationError) -> Problem:
-    """A pydantic fault as places and rules, without the input it would echo."""
-    errors = [
-        {"place": ".".join(str(part) for part in error["loc"]), "rule": str(error["msg"]).removeprefix("Value error, ")}
-        for error in fault.errors()
-    ]
-    return Problem(422, "not-valid", "Some of the body does not fit; see errors.", errors=errors)
+    """A pydantic fault as places and rules, without the input or the keys it would echo."""
+    return Problem(422, "not-valid", "Some of the body does not fit; see errors.", errors=_errors(fault.errors()))
+
+
+def _errors(faults: Sequence[Any]) -> list[dict[str, str]]:
+    return [{"place": _place(fault), "rule": _rule(fault)} for fault in faults]
+
+
+def _place(fault: Mapping[str, Any]) -> str:
+    parts = [str(part) for part in fault["loc"]]
+    if fault["type"] == "extra_forbidden":
+        # the last part is the sender's own word
+        parts.pop()
+    if "[key]" in parts:
+        parts = parts[: parts.index("[key]") - 1]
+    return ".".join(parts)
+
+
+def _rule(fault: Mapping[str, Any]) -> str:
+    # these texts quote what was sent
+    plain = _RULES.get(fault["type"])
+    return plain or str(fault["msg"]).removeprefix("Value error, ")
 
 
 def install(app: FastAPI) -> None:
@@ -74,33 +103,32 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _fault)
 
 
-def _answer(problem: Problem) -> JSONResponse:
+def answer(problem: Problem) -> JSONResponse:
+    """The response that says it."""
     return JSONResponse(problem.body, problem.status, problem.headers, media_type=MEDIA_TYPE)
 
 
 async def _problem(_request: Request, fault: Exception) -> JSONResponse:
     if not isinstance(fault, Problem):
         raise fault
-    return _answer(fault)
+    return answer(fault)
 
 
 async def _http(_request: Request, fault: Exception) -> JSONResponse:
     status = fault.status_code if isinstance(fault, HTTPException) else 500
-    code, detail = _TITLES.get(status, ("refused", "The request was refused."))
-    headers = fault.headers if isinstance(fault, HTTPException) else None
-    return _answer(Problem(status, code, detail, headers=headers))
+    return answer(of_status(status, fault.headers if isinstance(fault, HTTPException) else None))
 
 
 async def _validation(_request: Request, fault: Exception) -> JSONResponse:
     if not isinstance(fault, RequestValidationError):
         raise fault
-    return _answer(validation_problem(fault))
+    return answer(validation_problem(fault))
 
 
 async def _storage(_request: Request, _fault: Exception) -> JSONResponse:
-    return _answer(Problem(503, *_TITLES[503], headers={"Retry-After": "5"}))
+    return answer(Problem(503, *_TITLES[503], headers={"Retry-After": "5"}))
 
 
 async def _fault(_request: Request, fault: Exception) -> JSONResponse:
     telemetry.log("request_failed", fault=type(fault).__name__, place=telemetry.place(fault))
-    return _answer(Problem(500, "fault", "Something here failed; it has been noted for those who run this."))
+    return answer(Problem(500, "fault", "Something here failed; it has been noted for those who run this."))
