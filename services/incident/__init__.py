@@ -1,0 +1,80 @@
+"""incident: takes severe outcomes from the hospital's systems and publishes those that lead to offers.
+
+It knows staff identifiers as keyed hashes that lead to `person_ref`, and patients as keyed hashes alone.
+"""
+
+import asyncio
+import socket
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from leeward import telemetry
+from leeward.service import Ground, Parts, Service
+from leeward.settings import Settings, SettingsError
+from leeward.store.retention import Retention
+from services.incident.api import routes
+from services.incident.edge import Edge
+from services.incident.intake import Intake
+from services.incident.marks import Marks
+from services.incident.models import METADATA, Incident, StaffIdentifier, Unmatched, table_of
+from services.incident.retention import destroy_keys, forget
+from services.incident.sealing import KEY_TIMER
+from services.incident.sources.mllp import Listener
+
+
+def build(ground: Ground) -> Parts:
+    """Routes, the MLLP listener, the destruction of day keys, and retention."""
+    marks, intake = Marks.of(ground.keys), Intake(ground)
+    edge = Edge(ground.settings.sources, ground.clock, marks, intake)
+    return Parts(
+        router=routes(ground, edge, intake, marks),
+        timers={KEY_TIMER: destroy_keys},
+        tasks=(partial(listen, ground.settings, edge), Retention(ground.store, forget).run),
+    )
+
+
+async def listen(settings: Settings, edge: Edge, stop: asyncio.Event) -> None:
+    """The MLLP port, on loopback alone: elsewhere plain MLLP could not say who sends (DESIGN §9)."""
+    if not settings.on_loopback:
+        telemetry.log("mllp_not_started", reason="needs_loopback", port=settings.mllp_port)
+        await stop.wait()
+        return
+    with mllp_socket(settings) as bound:
+        await Listener(edge.from_mllp).run(bound, stop)
+
+
+def mllp_socket(settings: Settings) -> socket.socket:
+    """The bound MLLP port.
+
+    Raises:
+        SettingsError: when the port is taken or not ours to take.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((settings.host, settings.mllp_port))
+    except OSError as fault:
+        bound.close()
+        port = settings.mllp_port
+        raise SettingsError(f"LEEWARD_MLLP_PORT: {port} cannot be used ({fault.strerror})") from None
+    bound.setblocking(False)
+    return bound
+
+
+def status(conn: Connection, settings: Settings) -> dict[str, Any]:
+    """Figures for `leeward status`."""
+    incident, unmatched, staff = table_of(Incident), table_of(Unmatched), table_of(StaffIdentifier)
+    states = conn.execute(select(incident.c.state, func.count()).group_by(incident.c.state)).all()
+    waiting = select(func.count()).select_from(unmatched).where(unmatched.c.state == "open")
+    return {
+        "incidents": {row.state: row[1] for row in states},
+        "unmatched": conn.execute(waiting).scalar(),
+        "identifiers": conn.execute(select(func.count()).select_from(staff).where(staff.c.active)).scalar(),
+        "sources": len(settings.sources),
+    }
+
+
+SERVICE = Service("incident", METADATA, build, status)

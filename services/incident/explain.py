@@ -1,0 +1,98 @@
+"""`leeward hl7 explain FILE`: what was read of a message and why it is decided so, without a word of the patient's."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from leeward.settings import Settings
+from services.incident.domain import Adt, Patient, Visit
+from services.incident.edge import Reading, read
+from services.incident.policy import EVENTS, decide_adt
+from services.incident.sources.ack import answers
+from services.incident.sources.adt import message_event
+from services.incident.sources.hl7v2 import CONDITIONS, Hl7Error, Message
+
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
+
+
+def explain(raw: bytes, settings: Settings) -> list[str]:
+    """Lines about one message as it lies in a file; MLLP framing around it is taken off."""
+    body = raw.strip(b"\x0b\x1c\r\n ")
+    clock = settings.clock()
+    reading = read(body, settings.sources, clock)
+    lines = [*_read(body, reading), *_answered(reading, clock.now())]
+    if reading.fault is None:
+        lines += _decided(reading, settings, clock.now())
+    return lines
+
+
+def _read(body: bytes, reading: Reading) -> list[str]:
+    try:
+        names = Message(body).names()
+    except Hl7Error:
+        return ["read: no message"]
+    kind, event = (part if _CODE.fullmatch(part) else "?" for part in message_event(reading.header))
+    return [
+        f"read: {kind}^{event}, segments {' '.join(names)}",
+        f"source: {reading.source or 'none matches MSH-3 and MSH-4'}",
+    ]
+
+
+def _answered(reading: Reading, now: datetime) -> list[str]:
+    conditions = reading.header.conditions()
+    mode = f"enhanced mode ({'/'.join(conditions)})" if conditions else "original mode"
+    codes = [re.split(rb"[\r]", one)[1][4:6].decode() for one in answers(reading.header, reading.fault, now, "0")]
+    said = " then ".join(codes) or "no answer"
+    fault = reading.fault
+    why = f", {fault.code} {CONDITIONS[fault.code]} at {fault.place} ({fault.reason})" if fault else ""
+    return [f"answer: {said}, {mode}{why}"]
+
+
+def _decided(reading: Reading, settings: Settings, now: datetime) -> Sequence[str]:
+    adt = reading.adt
+    if adt is None:
+        kind, event = message_event(reading.header)
+        known = kind == "ADT" and event in EVENTS
+        return ["decision: nothing (not_live)" if known else "decision: nothing (event_not_read)"]
+    if adt.merges or adt.event == "A40":
+        return [f"decision: merge, {len(adt.merges)} patient(s) with identifiers on both sides"]
+    return [*_evidence(adt), *_people(adt), *_outcomes(adt, settings, now)]
+
+
+def _evidence(adt: Adt) -> list[str]:
+    disposition = {"": "empty", "dead": "one of death_dispositions", "living": "none of death_dispositions"}
+    given = {True: "given", False: "empty"}
+    return [
+        f"PV1-36: {disposition.get(adt.disposition, 'deleted')}",
+        f"PID-30: {adt.indicator or 'empty'}; PID-29: {given[adt.death_given]}",
+        f"patient: {len(adt.patient)} identifier(s); visit: {given[any(adt.visit)]}",
+    ]
+
+
+def _people(adt: Adt) -> list[str]:
+    unlisted = sum(mention.identifier.system is None for mention in adt.mentions)
+    return [f"people: {len(adt.mentions)} listed, {unlisted} of them by an authority that is not in identifier_systems"]
+
+
+def _outcomes(adt: Adt, settings: Settings, now: datetime) -> list[str]:
+    """The decision rests on what is known of the patient, which this command does not ask."""
+    cases = {
+        "for a patient not seen before": Patient(""),
+        "for a patient last seen alive": Patient("", known=True, indicator="N"),
+        "for a patient last seen with PID-30 Y": Patient("", known=True, indicator="Y"),
+    }
+    plain = Adt(
+        adt.event,
+        adt.source,
+        (),
+        Visit(),
+        adt.disposition,
+        adt.indicator,
+        adt.severity,
+        adt.death_given,
+        adt.death_until,
+        adt.occurred_at,
+    )
+    decided = {case: decide_adt(plain, patient, settings.incident, now) for case, patient in cases.items()}
+    return [f"decision {case}: {one.action} ({', '.join(one.reasons)})" for case, one in decided.items()]
