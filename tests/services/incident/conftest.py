@@ -1,0 +1,188 @@
+"""The incident service as a story needs it: a hospital with three people, messages, and what was published."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from sqlalchemy import select
+
+from leeward.clock import FakeClock
+from leeward.people import Member
+from leeward.service import Ground
+from leeward.settings import Settings, load_settings
+from leeward.store import Unit
+from leeward.web.access import issue, new_token
+from leeward.web.app import create_app
+from services.incident import SERVICE, roster
+from services.incident.edge import Edge
+from services.incident.intake import Intake
+from services.incident.marks import Marks
+from services.incident.models import METADATA
+
+ANNA, BEN, CARO = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
+HL7_SECRET = "ehr-secret-of-many-characters"
+NATIVE_SECRET = "whsec_" + "c2FmZXR5LXNlY3JldC1vZi10aGlydHktdHdvLWJ5dGU="
+
+
+def member(ref: str, *identifiers: tuple[str, str], status: str = "active") -> Member:
+    return Member(
+        person_ref=ref,
+        recipient_ref=ref.replace("8000", "9000"),
+        identifiers=identifiers,
+        display_name="",
+        profession="",
+        unit="",
+        line_managers=(),
+        languages=(),
+        email="",
+        mobile="",
+        timezone="UTC",
+        status=status,
+        supporter=False,
+        introduction="",
+        training_completed=None,
+        training_expires=date(2027, 1, 1),
+        max_active=None,
+    )
+
+
+STAFF = [member(ANNA, ("ehr", "A1"), ("npi", "111")), member(BEN, ("ehr", "B2")), member(CARO, ("ehr", "C3"))]
+
+
+def hl7(event: str = "A03", *, kind: str = "ADT", ident: str = "1", msh: str = "", **fields: str) -> bytes:
+    """A message of EHR and HOSPITAL: `PV1_36="20"` sets PV1-36; `msh` goes behind the version."""
+    segments: dict[str, dict[int, str]] = {"PID": {3: "4711^^^HOSP^MR"}, "PV1": {3: "ICU", 19: "V1"}}
+    for place, value in fields.items():
+        name, number = place.split("_")
+        segments.setdefault(name, {})[int(number)] = value
+    lines = [f"MSH|^~\\&|EHR|HOSPITAL|US|HERE|20261121085000||{kind}^{event}|{ident}|P|2.5{msh}"]
+    for name, values in segments.items():
+        if values:
+            lines.append("|".join([name, *(values.get(n, "") for n in range(1, max(values) + 1))]))
+    return "\r".join(lines).encode() + b"\r"
+
+
+def death(event: str = "A03", **fields: str) -> bytes:
+    """A discharge with the patient dead, Anna attending."""
+    return hl7(event, **{"PV1_36": "20", "PV1_7": "A1^Anna", **fields})
+
+
+def codes(answers: list[bytes]) -> list[str]:
+    """MSA-1 of each acknowledgement."""
+    return [answer.split(b"\rMSA|")[1].split(b"|")[0].decode() for answer in answers]
+
+
+class Desk:
+    """The service with its doors: what it is told, what it answers, what it publishes."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.marks = Marks.of(ground.keys)
+        self.intake = Intake(ground)
+        self.edge = Edge(ground.settings.sources, ground.clock, self.marks, self.intake)
+
+    async def send(self, message: bytes) -> list[str]:
+        return codes(await self.edge.from_mllp(message))
+
+    async def import_roster(self, members: list[Member]) -> None:
+        await self.ground.store.write(lambda unit: roster.apply(unit, members, self.ground.keys))
+
+    async def events(self) -> list[tuple[str, dict[str, Any]]]:
+        """(short type, body) of everything published so far."""
+        table = self.ground.store.writes.tables.outbox
+        rows = await self.ground.store.read(lambda conn: conn.execute(select(table).order_by(table.c.seq)).all())
+        return [(row.type.split(".")[2], json.loads(row.body)) for row in rows]
+
+    async def kinds(self) -> list[str]:
+        return [kind for kind, _ in await self.events()]
+
+    async def rows(self, name: str) -> list[Any]:
+        query = select(METADATA.tables[name])
+        return list(await self.ground.store.read(lambda conn: conn.execute(query).all()))
+
+    async def states(self) -> list[str]:
+        return sorted(row.state for row in await self.rows("incident"))
+
+
+@pytest.fixture
+def settings(tmp_path: Any) -> Settings:
+    """The default policy, with a secret for both sources."""
+    variables = {
+        "LEEWARD_ENV": "test",
+        "LEEWARD_DATA": str(tmp_path / "data"),
+        "LEEWARD_MLLP_PORT": "0",
+        "LEEWARD_SOURCE_EHR_SECRET": HL7_SECRET,
+        "LEEWARD_SOURCE_SAFETY_SECRET": NATIVE_SECRET,
+    }
+    return load_settings(variables)
+
+
+@pytest_asyncio.fixture
+async def desk(make_ground: Callable[..., Ground]) -> Desk:
+    """The service with its three people on the roster."""
+    found = Desk(make_ground("incident", METADATA))
+    await found.import_roster(STAFF)
+    return found
+
+
+def with_policy(desk: Desk, **incident: Any) -> Desk:
+    """The same service under another [incident] policy."""
+    policy = desk.ground.settings.incident.model_copy(update=incident)
+    return Desk(replace(desk.ground, settings=desk.ground.settings.model_copy(update={"incident": policy})))
+
+
+def with_source(desk: Desk, **source: Any) -> Desk:
+    """The same service, its HL7 source set up otherwise."""
+    settings = desk.ground.settings
+    sources = {**settings.sources, "ehr": settings.sources["ehr"].model_copy(update=source)}
+    return Desk(replace(desk.ground, settings=settings.model_copy(update={"sources": sources})))
+
+
+@pytest_asyncio.fixture
+async def web(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the real app, without any credential."""
+    app = create_app(desk.ground, SERVICE.build(desk.ground).router)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://incident") as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def coordinator(desk: Desk, web: httpx.AsyncClient) -> httpx.AsyncClient:
+    """The same client with a coordinator's token."""
+    token = new_token()
+
+    def work(unit: Unit) -> None:
+        issue(unit, "coordinator", "token", token)
+
+    await desk.ground.store.write(work)
+    web.headers["Authorization"] = f"Bearer {token}"
+    return web
+
+
+@contextlib.contextmanager
+def full(desk: Desk) -> Iterator[None]:
+    """The disk is full: the database may grow no further."""
+    engine = desk.ground.store._engine  # type: ignore[attr-defined]
+    with engine.connect() as conn:
+        raw = conn.connection.driver_connection
+        pages = raw.execute("PRAGMA page_count").fetchone()[0]
+        raw.execute(f"PRAGMA max_page_count={pages}").fetchone()
+    try:
+        yield
+    finally:
+        with engine.connect() as conn:
+            conn.connection.driver_connection.execute("PRAGMA max_page_count=1073741823").fetchone()
+
+
+async def settle(clock: FakeClock, **span: float) -> None:
+    """Let time pass and everything that wakes up run."""
+    await clock.advance(**span)
+    await asyncio.sleep(0.01)
