@@ -57,6 +57,15 @@ MLLP_CLOSED: Final = Counter(
 # matching
 
 # notify
+HAND_OFFS: Final = Counter(
+    "leeward_hand_offs_total",
+    "Attempts to hand a message over, by what they came to.",
+    ["channel", "result"],
+    registry=REGISTRY,
+)
+HAND_OFFS_IN_DOUBT: Final = Counter(
+    "leeward_hand_offs_in_doubt_total", "Hand-offs found unfinished at a start and repeated.", registry=REGISTRY
+)
 
 # issuer, box: none that a rating or a claim could move
 

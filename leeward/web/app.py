@@ -17,6 +17,7 @@ from leeward.service import Ground
 from leeward.store import StoreUnavailable
 from leeward.web import problem
 from leeward.web.access import PUBLIC, Gate, bearer, check_routes
+from leeward.web.look.files import files
 
 MAX_BODY: Final = 1024 * 1024
 _ANYTHING: Final = select(1)
@@ -76,6 +77,7 @@ def create_app(ground: Ground, router: APIRouter, *, ready: Callable[[], bool] =
     app = App(title=title, version=__version__, docs_url=None, redoc_url=None, max_body_size=MAX_BODY)
     app.state.gate = Gate(ground)
     app.include_router(_ground_routes(ground, ready))
+    app.include_router(files(ground.settings, ground.clock))
     app.include_router(router)
     check_routes(app)
     problem.install(app)

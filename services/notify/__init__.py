@@ -1,0 +1,81 @@
+"""`notify`: knows who can be reached how, sends neutral messages and shows the pages behind them; never why."""
+
+from typing import Any
+from uuid import uuid4
+
+from fastapi import APIRouter
+from sqlalchemy import Connection, func, select
+
+from leeward.service import Ground, Parts, Service
+from leeward.settings import Settings
+from leeward.web.look import pages
+from services.notify import public, retention
+from services.notify.ask import AskPages
+from services.notify.calls import TIMER, Calls
+from services.notify.channels import Channel
+from services.notify.channels.email import Email, smtp_server
+from services.notify.channels.mail import Mailer
+from services.notify.channels.webhook import Gateway, Webhook
+from services.notify.dispatch import Dispatch
+from services.notify.handlers import Handlers
+from services.notify.links import seals
+from services.notify.models import DELIVERY, METADATA, RECIPIENT
+from services.notify.outgoing import GONE, Outgoing
+from services.notify.pages import MessagePages
+from services.notify.questions import Answers
+from services.notify.texts import TEMPLATES, wording
+
+
+def build(ground: Ground) -> Parts:
+    """notify's parts: in rehearsal without any channel, so that nothing can leave."""
+    outgoing = Outgoing(ground.settings, seals(ground.keys), uuid4().hex)
+    dispatch = Dispatch(ground, outgoing, [] if outgoing.rehearsal else channels(ground))
+    calls = Calls(outgoing)
+    return Parts(
+        router=_routes(ground, outgoing, calls),
+        handlers=Handlers(outgoing, outgoing.seals).table(),
+        timers={TIMER: calls.fire},
+        tasks=[dispatch.pump, *(post.run for post in dispatch.posts.values()), retention.task(ground)],
+    )
+
+
+def channels(ground: Ground) -> list[Channel]:
+    """The channels that the site has set up."""
+    settings, now = ground.settings, ground.clock.now
+    found: list[Channel] = []
+    if settings.smtp_url:
+        mailer = Mailer(settings.mail_from, settings.public_url, wording)
+        found.append(Email(smtp_server(settings.smtp_url), mailer, now))
+    if settings.channels.webhook:
+        secret = settings.variable("WEBHOOK_SECRET") or ""
+        gateway = Gateway(settings.channels.webhook.url, secret, settings.public_url)
+        found.append(Webhook(ground.http, gateway, wording, now))
+    return found
+
+
+def _routes(ground: Ground, outgoing: Outgoing, calls: Calls) -> APIRouter:
+    look = pages(TEMPLATES, ground.settings)
+    router = APIRouter()
+    router.include_router(MessagePages(ground, look, Answers(outgoing, calls), calls).routes())
+    router.include_router(AskPages(ground, look, outgoing).routes())
+    router.include_router(public.routes(ground, look))
+    return router
+
+
+def status(conn: Connection, settings: Settings) -> dict[str, Any]:
+    """How many can be reached, and what became of the messages of the last 14 days."""
+    here = RECIPIENT.c.status.not_in(GONE)
+    everybody = conn.execute(select(func.count()).select_from(RECIPIENT).where(here)).scalar_one()
+    reached = select(func.count()).select_from(RECIPIENT).where(here, RECIPIENT.c.reachable.is_(True))
+    states = select(DELIVERY.c.state, func.count()).where(DELIVERY.c.kind == "message").group_by(DELIVERY.c.state)
+    return {
+        "mode": settings.outreach.mode,
+        "recipients": everybody,
+        "reachable": conn.execute(reached).scalar_one(),
+        "messages": dict(conn.execute(states.order_by(DELIVERY.c.state)).tuples().all()),
+    }
+
+
+SERVICE = Service("notify", METADATA, build, status)
+
+__all__ = ["SERVICE"]

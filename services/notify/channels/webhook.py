@@ -1,0 +1,87 @@
+"""A signed POST to a gateway of the site's own (Standard Webhooks 1.0): `webhook-id` is the idempotency key."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import httpx
+from standardwebhooks.webhooks import Webhook as Signer
+
+from services.notify.channels import Letter
+from services.notify.channels.mail import Words, letter_link
+from services.notify.domain import Result
+
+LANES: Final = 32
+TIMEOUT: Final = 15.0
+# answers that ask to come again although they are 4xx (RFC 9110, 15.5.9; RFC 8470; RFC 6585)
+AGAIN: Final = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Where to post, the secret to sign with (`whsec_…`), and the base of the links."""
+
+    url: str
+    secret: str = field(repr=False)
+    public_url: str
+
+
+class Webhook:
+    """Hands letters to one URL. A gateway that sees the same `webhook-id` again has it already."""
+
+    name = "webhook"
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        gateway: Gateway,
+        words: Words,
+        now: Callable[[], datetime],
+        lanes: int = LANES,
+    ) -> None:
+        self.lanes = lanes
+        self._client = client
+        self._url = gateway.url
+        self._signer = Signer(gateway.secret)
+        self._public_url = gateway.public_url
+        self._words = words
+        self._now = now
+
+    async def send(self, letter: Letter, lane: int) -> Result:
+        body, headers = self._signed(letter)
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                answer = await self._client.post(self._url, content=body, headers=headers)
+        except httpx.ConnectError:
+            return Result.NOT_TRIED
+        except (httpx.HTTPError, TimeoutError):
+            return Result.UNSURE
+        return _read(answer.status_code)
+
+    def _signed(self, letter: Letter) -> tuple[str, dict[str, str]]:
+        now = self._now()
+        words = self._words(letter.kind, letter.locale)
+        link = letter_link(self._public_url, letter)
+        to = {name: value for name, value in (("email", letter.email), ("mobile", letter.mobile)) if value}
+        data = {"to": to, "subject": words.subject, "text": words.body.format(link=link, code=letter.token).rstrip()}
+        body = json.dumps({"type": "message", "timestamp": now.isoformat(), "data": {**data, "url": link}})
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": letter.key,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signer.sign(letter.key, now, body),
+            "user-agent": "webhook",
+        }
+        return body, headers
+
+    async def close(self) -> None:
+        """The client is the ground's and stays open."""
+
+
+def _read(status: int) -> Result:
+    if status < 300:
+        return Result.TAKEN
+    return Result.LATER if status in AGAIN or status >= 500 else Result.REFUSED

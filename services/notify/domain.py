@@ -1,0 +1,320 @@
+"""What a question may be answered with, and what becomes of a delivery: values only, no I/O (DESIGN §5.6, §6, §8)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, Literal
+
+UNDO: Final = timedelta(hours=24)
+LONGEST: Final = timedelta(days=90)
+
+QuestionState = Literal[
+    "open", "accepted", "later", "declined", "withdrawn", "confirmed", "passed", "handed_over", "closed"
+]
+ALWAYS_OPEN: Final[frozenset[QuestionState]] = frozenset({"accepted", "confirmed"})
+
+# What a page asks in each state, in the order of its buttons. `undo` is there for a day only, talk_now always last.
+ANSWERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "offer": {
+        "open": ("accept", "another", "not_now", "no_thanks", "talk_now"),
+        "later": ("accept", "no_thanks", "talk_now"),
+        "declined": ("undo", "talk_now"),
+        "withdrawn": ("undo", "talk_now"),
+        "accepted": ("another", "not_contacted", "check_ins", "withdraw", "talk_now"),
+    },
+    "supporter_request": {
+        "open": ("confirm", "pass"),
+        "confirmed": ("close", "hand_over", "urgent_help"),
+        "handed_over": ("urgent_help",),
+    },
+    "check_in": {
+        "open": ("accept", "no_thanks", "talk_now"),
+        "accepted": ("talk_now",),
+        "declined": ("undo", "talk_now"),
+    },
+    "monthly_offer": {
+        "open": ("check_ins", "no_thanks", "talk_now"),
+        "accepted": ("no_thanks", "talk_now"),
+        "declined": ("undo", "talk_now"),
+    },
+    "follow_up": {
+        "open": ("keep", "accept", "no_thanks", "talk_now"),
+        "accepted": ("keep", "talk_now"),
+        "declined": ("keep", "undo", "talk_now"),
+    },
+    "cover": {},
+}
+FIELDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "accept": {"when": ("now", "hours", "days", "week"), "how": ("email", "mobile")},
+    "not_now": {"again": ("week", "month", "never")},
+    "close": {
+        "channel": ("in_person", "phone", "video", "text", "group"),
+        "duration": ("under_15", "15_45", "45_90", "over_90"),
+        "contacts": ("1", "2", "3", "more"),
+        "referral": ("none", "professional", "eap", "crisis", "other"),
+        "strain": ("1", "2", "3", "4", "5"),
+    },
+}
+_AFTER: Final[Mapping[str, QuestionState]] = {
+    "accept": "accepted",
+    "not_now": "later",
+    "no_thanks": "declined",
+    "withdraw": "withdrawn",
+    "undo": "open",
+    "confirm": "confirmed",
+    "pass": "passed",
+    "hand_over": "handed_over",
+    "close": "closed",
+}
+# answers that this service keeps to itself; `no_thanks` and `withdraw` are told as one
+_UNTOLD: Final = frozenset({"undo", "keep"})
+_TOLD_AS: Final[Mapping[str, str]] = {"no_thanks": "ended", "withdraw": "ended"}
+_KEPT_HERE: Final = frozenset({"how"})
+_CALLS: Final = frozenset({"talk_now", "urgent_help"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question to one recipient, as its row has it.
+
+    `said` is the last answer; `wanted` (when) and `how` are those of `accept`, `again` that of `not_now`.
+    """
+
+    template: str
+    state: QuestionState = "open"
+    expires_at: datetime
+    answered_at: datetime | None = None
+    said: str = ""
+    wanted: str = ""
+    how: str = ""
+    again: str = ""
+    check_ins: bool = False
+
+    @property
+    def answered(self) -> bool:
+        return self.answered_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an answer changes: the question after it, what is told to whom.
+
+    `publish` is the answer for the bus with its `options`, None where nobody is told; `calls`: the professional is.
+    """
+
+    question: Question
+    publish: str | None
+    options: Mapping[str, str]
+    calls: bool
+
+
+class Impossible(Exception):
+    """The question cannot be answered like this now: it was answered before, or has ended."""
+
+
+class Incomplete(Exception):
+    """Fields of the answer are missing or hold something else than what is offered; `fields` names them."""
+
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        super().__init__(", ".join(fields))
+        self.fields = fields
+
+
+def alive(question: Question, now: datetime) -> bool:
+    """A link lives as long as its question: until it expires unanswered, or a day after an answer that ends it."""
+    if question.state in ALWAYS_OPEN:
+        return True
+    last = question.expires_at
+    if question.answered_at is not None:
+        last = max(last, question.answered_at + UNDO)
+    return now < last
+
+
+def possible(question: Question, now: datetime) -> tuple[str, ...]:
+    """The answers the page offers now, in the order of its buttons."""
+    answers = ANSWERS[question.template].get(question.state, ())
+    late = question.answered_at is None or now >= question.answered_at + UNDO
+    dropped = {"undo"} if late else set()
+    if question.template == "offer" and question.check_ins:
+        dropped.add("check_ins")
+    return tuple(answer for answer in answers if answer not in dropped)
+
+
+def decide(question: Question, answer: str, fields: Mapping[str, str], now: datetime) -> Decision:
+    """Apply an answer.
+
+    Raises:
+        Impossible: when the page does not offer it now.
+        Incomplete: when its fields are not as offered.
+    """
+    if answer not in possible(question, now):
+        raise Impossible
+    given = _fields(answer, fields)
+    after = _after(question, answer, given, now)
+    told = None if answer in _UNTOLD else _TOLD_AS.get(answer, answer)
+    options = {name: value for name, value in given.items() if name not in _KEPT_HERE}
+    return Decision(after, told, options, answer in _CALLS)
+
+
+def _fields(answer: str, fields: Mapping[str, str]) -> dict[str, str]:
+    offered = FIELDS.get(answer, {})
+    wrong = tuple(name for name, values in offered.items() if fields.get(name) not in values)
+    if wrong:
+        raise Incomplete(wrong)
+    return {name: fields[name] for name in offered}
+
+
+def _after(question: Question, answer: str, given: Mapping[str, str], now: datetime) -> Question:
+    """`never` is a no like any other; the state of a monthly offer says whether the check-ins run."""
+    state = _AFTER.get(answer, question.state)
+    if given.get("again") == "never":
+        state = "declined"
+    if answer == "check_ins" and question.template == "monthly_offer":
+        state = "accepted"
+    return replace(
+        question,
+        state=state,
+        answered_at=now,
+        said=answer,
+        wanted=given.get("when", question.wanted),
+        how=given.get("how", question.how),
+        again=given.get("again", question.again),
+        check_ins=question.check_ins or answer == "check_ins",
+    )
+
+
+def reopened(question: Question) -> bool:
+    """Whether a new message for a question starts it anew: only where it had been answered with an end."""
+    return question.state not in ("open", "accepted", "confirmed")
+
+
+class DeliveryState(StrEnum):
+    """The life of one hand-off (DESIGN §6)."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    HANDED_OFF = "handed_off"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+    HELD_TOO_LONG = "held_too_long"
+    REHEARSED = "rehearsed"
+    CANCELLED = "cancelled"
+
+
+class Result(StrEnum):
+    """What one attempt came to, as a channel reports it."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    BOUNCED = "bounced"
+    LATER = "later"
+    UNSURE = "unsure"
+    NOT_TRIED = "not_tried"
+
+
+OUTCOMES: Final = frozenset(
+    {
+        DeliveryState.HANDED_OFF,
+        DeliveryState.DELIVERED,
+        DeliveryState.FAILED,
+        DeliveryState.UNKNOWN,
+        DeliveryState.EXPIRED,
+        DeliveryState.HELD_TOO_LONG,
+    }
+)
+NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
+    DeliveryState.QUEUED: frozenset(
+        {
+            DeliveryState.SENDING,
+            DeliveryState.CANCELLED,
+            DeliveryState.EXPIRED,
+            DeliveryState.HELD_TOO_LONG,
+            DeliveryState.FAILED,
+        }
+    ),
+    DeliveryState.SENDING: frozenset(
+        {DeliveryState.QUEUED, DeliveryState.HANDED_OFF, DeliveryState.FAILED, DeliveryState.UNKNOWN}
+    ),
+    DeliveryState.HANDED_OFF: frozenset({DeliveryState.DELIVERED, DeliveryState.FAILED}),
+}
+RETRIES: Final = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800, 3600, 7200))
+# how often an attempt that nobody knows the end of is repeated under its key: a gateway drops repetitions by that key
+# itself (Standard Webhooks), a mailbox may show both
+DOUBTS: Final[Mapping[str, int]] = {"email": 1, "webhook": len(RETRIES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A delivery after an attempt: its state, how often it was tried and left in doubt, and when it is due again."""
+
+    state: DeliveryState
+    attempts: int
+    doubts: int
+    due_at: datetime
+
+
+def after_attempt(channel: str, result: Result, attempts: int, doubts: int, now: datetime) -> Progress:
+    """What follows an attempt.
+
+    A temporary refusal is tried again later each time; an attempt whose outcome nobody knows is repeated under the same
+    key, by mail once; one that never reached the other side is tried again and counts as none.
+    """
+    tried = attempts + 1
+    if result is Result.TAKEN:
+        return Progress(DeliveryState.HANDED_OFF, tried, doubts, now)
+    if result in (Result.REFUSED, Result.BOUNCED):
+        return Progress(DeliveryState.FAILED, tried, doubts, now)
+    if result is Result.NOT_TRIED:
+        return Progress(DeliveryState.QUEUED, attempts, doubts, now + RETRIES[0])
+    if result is Result.UNSURE and doubts >= DOUBTS[channel]:
+        return Progress(DeliveryState.UNKNOWN, tried, doubts + 1, now)
+    if attempts >= len(RETRIES):
+        return Progress(DeliveryState.UNKNOWN if doubts else DeliveryState.FAILED, tried, doubts, now)
+    return Progress(DeliveryState.QUEUED, tried, doubts + (result is Result.UNSURE), now + RETRIES[attempts])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A queued delivery whose time to be looked at has come.
+
+    `opens_at` is the end of the quiet hours it is in, else now.
+    """
+
+    answered: bool
+    gone: bool
+    rehearsal: bool
+    due_at: datetime
+    opens_at: datetime
+    hold_deadline: datetime | None
+    expires_at: datetime
+
+
+def look_at(waiting: Waiting, now: datetime) -> DeliveryState:
+    """What becomes of it now; queued again where it must wait for its time or for the morning."""
+    if waiting.answered or waiting.gone:
+        return DeliveryState.CANCELLED
+    if waiting.rehearsal:
+        return DeliveryState.REHEARSED
+    if waiting.expires_at <= now:
+        return DeliveryState.EXPIRED
+    leaves = max(waiting.due_at, waiting.opens_at)
+    if leaves <= now and (waiting.hold_deadline is None or now <= waiting.hold_deadline):
+        return DeliveryState.SENDING
+    held = waiting.hold_deadline is not None and now >= waiting.hold_deadline
+    return DeliveryState.HELD_TOO_LONG if held else DeliveryState.QUEUED
+
+
+TITLES: Final = frozenset(
+    {"dr", "prof", "mr", "mrs", "ms", "miss", "mx", "sir", "dame", "med", "sr", "rn", "md", "phd"}
+)
+
+
+def first_name(display_name: str) -> str:
+    """The name one is called by: no titles, and the part behind the comma where the family name comes first."""
+    family, comma, given = display_name.partition(",")
+    words = (given if comma and given.strip() else family).split()
+    named = [word for word in words if word.rstrip(".").lower() not in TITLES]
+    return (named or words or [""])[0]

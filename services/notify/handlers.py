@@ -1,0 +1,187 @@
+"""What other services ask of notify: messages, their cancellation, and forgetting."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, cast
+
+from sqlalchemy import BindParameter, bindparam, delete, select
+
+from leeward.contracts import CaseErased, Event, MessageCancelled, MessageRequested, Outcome
+from leeward.contracts.events import DeliveryState as PublicState
+from leeward.service import Handler
+from leeward.store import Insert, Unit, Update
+from services.notify.domain import OUTCOMES, DeliveryState
+from services.notify.links import Seals, hashed
+from services.notify.models import CALL, DELIVERY, LINK, QUESTION
+from services.notify.outgoing import Contact, Outgoing, Wanted
+
+_QUESTION_COLUMNS: Final = (
+    "question_ref",
+    "case_ref",
+    "recipient_ref",
+    "template",
+    "options",
+    "state",
+    "expires_at",
+    "answered_at",
+    "said",
+    "wanted",
+    "how",
+    "again",
+    "check_ins",
+    "browser",
+    "accepted_at",
+)
+_QUESTIONS: Final = Insert(QUESTION, _QUESTION_COLUMNS, conflict="nothing", keys=("question_ref",))
+_RENEW: Final = Update(
+    QUESTION, ("question_ref",), ("options", "state", "expires_at", "answered_at", "said", "browser")
+)
+_EXTEND: Final = Update(QUESTION, ("question_ref",), ("options", "expires_at"))
+LINKS: Final = Insert(LINK, ("token_hash", "question_ref", "request_ref", "fresh"), conflict="nothing")
+_refs: Final[BindParameter[Any]] = bindparam("refs", expanding=True)
+_KNOWN: Final = select(QUESTION.c.question_ref, QUESTION.c.state, QUESTION.c.expires_at).where(
+    QUESTION.c.question_ref.in_(_refs)
+)
+_LINKED: Final = select(LINK.c.question_ref).where(LINK.c.request_ref.in_(_refs)).distinct()
+_STILL_LINKED: Final = select(LINK.c.question_ref).where(LINK.c.question_ref.in_(_refs)).distinct()
+_UNLINK: Final = delete(LINK).where(LINK.c.request_ref.in_(_refs))
+_UNLINK_QUESTION: Final = delete(LINK).where(LINK.c.question_ref.in_(_refs))
+_FORGET_QUESTION: Final = delete(QUESTION).where(QUESTION.c.question_ref.in_(_refs))
+_CANCEL: Final = (
+    DELIVERY.update()
+    .where(DELIVERY.c.request_ref.in_(_refs), DELIVERY.c.state == str(DeliveryState.QUEUED))
+    .values(state=str(DeliveryState.CANCELLED))
+)
+_OF_CASES: Final = select(QUESTION.c.question_ref).where(QUESTION.c.case_ref.in_(_refs))
+# the row stays until the log is cleared, so that nothing is sent twice; whom and what it was for goes
+_BLANK: Final = DELIVERY.update().where(DELIVERY.c.case_ref.in_(_refs)).values(recipient_ref="", question_ref="")
+_CANCEL_CASES: Final = (
+    DELIVERY.update()
+    .where(DELIVERY.c.case_ref.in_(_refs), DELIVERY.c.state == str(DeliveryState.QUEUED))
+    .values(state=str(DeliveryState.CANCELLED))
+)
+_FORGET_CALLS: Final = delete(CALL).where(CALL.c.case_ref.in_(_refs))
+STARTS_ANEW: Final = frozenset({"later", "declined", "withdrawn", "passed", "handed_over", "closed"})
+
+
+class Handlers:
+    """notify's side of the bus."""
+
+    def __init__(self, outgoing: Outgoing, seals: Seals) -> None:
+        self._outgoing = outgoing
+        self._seals = seals
+
+    def table(self) -> dict[type[Any], Handler]:
+        return {MessageRequested: self.requested, MessageCancelled: self.cancelled, CaseErased: self.erased}
+
+    def requested(self, unit: Unit, events: Sequence[Event]) -> None:
+        """Store question, link and delivery of each, and send what is due."""
+        contacts = self._outgoing.contacts(unit.conn, (_asked(event).recipient_ref for event in events))
+        messages: list[tuple[Wanted, str]] = []
+        for event in events:
+            request = _asked(event)
+            contact = contacts.get(request.recipient_ref)
+            channel = self._outgoing.channel(contact) if contact else None
+            if contact is None or channel is None:
+                unit.emit(Outcome(request_ref=request.request_ref, state="failed"), event.accepted_at, key=event.key)
+            else:
+                messages.append((self._wanted(event, contact), channel))
+        self._store_questions(unit, events, {message.request_ref for message, _ in messages})
+        new = self._outgoing.enqueue(unit, messages)
+        self._store_links(unit, messages)
+        self._tell_repeated(unit, [pair for pair in messages if self._outgoing.key(*pair) not in new])
+
+    def _wanted(self, event: Event, contact: Contact) -> Wanted:
+        request = _asked(event)
+        return Wanted(
+            kind="message",
+            request_ref=request.request_ref,
+            case_ref=request.case_ref,
+            step=request.step,
+            recipient_ref=request.recipient_ref,
+            question_ref=self.question_ref(request),
+            contact=contact,
+            urgent=request.urgency == "urgent",
+            not_before=request.not_before,
+            hold_deadline=request.hold_deadline,
+            expires_at=request.expires_at,
+            accepted_at=event.accepted_at,
+        )
+
+    def question_ref(self, request: MessageRequested) -> str:
+        """The same for every message about the same question, so that no look-up is needed to make it."""
+        return self._seals.key("question", request.case_ref, request.recipient_ref, request.template)
+
+    def _store_questions(self, unit: Unit, events: Sequence[Event], wanted: set[str]) -> None:
+        if self._outgoing.rehearsal:
+            return
+        asked = {self.question_ref(_asked(event)): event for event in events if _asked(event).request_ref in wanted}
+        known = {row.question_ref: row for row in unit.conn.execute(_KNOWN, {"refs": list(asked)})} if asked else {}
+        _QUESTIONS.run(unit.conn, [_question(ref, event) for ref, event in asked.items() if ref not in known])
+        self._ask_again(unit, [(row, _asked(asked[ref])) for ref, row in known.items()])
+
+    def _ask_again(self, unit: Unit, repeated: Sequence[tuple[Any, MessageRequested]]) -> None:
+        """A reminder leads to the question as it stands; after an end it starts anew for whoever opens the mail."""
+        anew = [(row, request) for row, request in repeated if row.state in STARTS_ANEW]
+        if anew:
+            unit.conn.execute(_UNLINK_QUESTION, {"refs": [row.question_ref for row, _ in anew]})
+        _RENEW.run(
+            unit.conn,
+            [(r.question_ref, _options(asked), "open", asked.expires_at, None, "", "") for r, asked in anew],
+        )
+        rest = [(row, asked) for row, asked in repeated if row.state not in STARTS_ANEW]
+        _EXTEND.run(
+            unit.conn,
+            [(row.question_ref, _options(asked), max(row.expires_at, asked.expires_at)) for row, asked in rest],
+        )
+
+    def _store_links(self, unit: Unit, messages: Iterable[tuple[Wanted, str]]) -> None:
+        if self._outgoing.rehearsal:
+            return
+        tokens = ((self._seals.token(self._outgoing.key(*pair)), pair[0]) for pair in messages)
+        LINKS.run(unit.conn, [(hashed(token), m.question_ref, m.request_ref, False) for token, m in tokens])
+
+    def _tell_repeated(self, unit: Unit, repeated: Sequence[tuple[Wanted, str]]) -> None:
+        """A step that was handed off before is not sent again; whoever asks anew hears how it ended."""
+        for message, channel in repeated:
+            same = (DELIVERY.c.case_ref == message.case_ref) & (DELIVERY.c.step == message.step)
+            to = (DELIVERY.c.recipient_ref == message.recipient_ref) & (DELIVERY.c.channel == channel)
+            state = unit.conn.execute(select(DELIVERY.c.state).where(same & to)).scalar()
+            if state in OUTCOMES:
+                outcome = Outcome(request_ref=message.request_ref, state=cast(PublicState, state))
+                unit.emit(outcome, message.accepted_at, key=message.case_ref)
+
+    def cancelled(self, unit: Unit, events: Sequence[Event]) -> None:
+        """Nothing more is sent for these requests and their links are dead; a question without a link goes."""
+        refs = {"refs": [cast(MessageCancelled, event.data).request_ref for event in events]}
+        unit.conn.execute(_CANCEL, refs)
+        questions = list(unit.conn.execute(_LINKED, refs).scalars())
+        unit.conn.execute(_UNLINK, refs)
+        if questions:
+            kept = set(unit.conn.execute(_STILL_LINKED, {"refs": questions}).scalars())
+            unit.conn.execute(_FORGET_QUESTION, {"refs": [ref for ref in questions if ref not in kept]})
+
+    def erased(self, unit: Unit, events: Sequence[Event]) -> None:
+        """Forget who a case was about."""
+        refs = {"refs": [cast(CaseErased, event.data).case_ref for event in events]}
+        questions = list(unit.conn.execute(_OF_CASES, refs).scalars())
+        unit.conn.execute(_CANCEL_CASES, refs)
+        unit.conn.execute(_BLANK, refs)
+        unit.conn.execute(_FORGET_CALLS, refs)
+        if questions:
+            unit.conn.execute(_UNLINK_QUESTION, {"refs": questions})
+            unit.conn.execute(_FORGET_QUESTION, {"refs": questions})
+
+
+def _asked(event: Event) -> MessageRequested:
+    return cast(MessageRequested, event.data)
+
+
+def _options(request: MessageRequested) -> str:
+    """What a page shows of a request: a supporter sees when somebody would like to talk."""
+    return request.options.get("when", "")
+
+
+def _question(ref: str, event: Event) -> tuple[Any, ...]:
+    request = _asked(event)
+    who = (ref, request.case_ref, request.recipient_ref, request.template, _options(request), "open")
+    return (*who, request.expires_at, None, "", "", "", "", False, "", event.accepted_at)

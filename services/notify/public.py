@@ -1,0 +1,53 @@
+"""Pages for everybody, and the list of supporters' names for matching's board."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+from sqlalchemy import Connection, select
+
+from leeward.service import Ground
+from leeward.web import paging
+from leeward.web.access import PUBLIC, SERVICES
+from leeward.web.look import Pages
+from services.notify.models import RECIPIENT
+from services.notify.outgoing import GONE
+
+
+def routes(ground: Ground, pages: Pages) -> APIRouter:
+    """GET /resources, /privacy, / and /v1/supporters."""
+    router = APIRouter()
+    _serve(router, pages, "resources")
+    _serve(router, pages, "privacy")
+
+    @router.api_route("/", methods=["GET", "HEAD"], dependencies=[PUBLIC], include_in_schema=False)
+    async def home() -> Response:
+        return RedirectResponse("/resources", 303)
+
+    @router.get("/v1/supporters", dependencies=[SERVICES])
+    async def supporters(limit: paging.Limit = 50, cursor: paging.Cursor = None) -> dict[str, Any]:
+        """Supporters alone, by recipient_ref and display name, in the order of their references."""
+        rows = await ground.store.read(lambda conn: _supporters(conn, paging.after(cursor), limit))
+        return paging.page(rows, limit, lambda row: str(row.recipient_ref), _shown)
+
+    return router
+
+
+def _serve(router: APIRouter, pages: Pages, name: str) -> None:
+    async def page(request: Request) -> Response:
+        return pages.render(request, f"{name}.html")
+
+    router.add_api_route(
+        f"/{name}", page, methods=["GET", "HEAD"], dependencies=[PUBLIC], include_in_schema=False, name=name
+    )
+
+
+def _supporters(conn: Connection, after: str | None, limit: int) -> list[Any]:
+    query = select(RECIPIENT.c.recipient_ref, RECIPIENT.c.display_name).where(
+        RECIPIENT.c.supporter.is_(True), RECIPIENT.c.status.not_in(GONE), RECIPIENT.c.recipient_ref > (after or "")
+    )
+    return list(conn.execute(query.order_by(RECIPIENT.c.recipient_ref).limit(limit + 1)).all())
+
+
+def _shown(row: Any) -> dict[str, str]:
+    return {"recipient_ref": row.recipient_ref, "display_name": row.display_name}

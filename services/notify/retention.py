@@ -1,0 +1,44 @@
+"""What notify forgets by itself: the delivery log after 14 days, questions after 90, codes and calls after a day."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import delete, select
+
+from leeward.clock import first_of
+from leeward.service import Ground, Task
+from leeward.store import StoreUnavailable, Unit
+from services.notify.domain import LONGEST, UNDO
+from services.notify.models import CALL, CODE, DELIVERY, LINK, QUESTION
+
+LOG: Final = timedelta(days=14)
+EVERY: Final = 3600.0
+
+
+def forget(unit: Unit) -> None:
+    """Delete what is old. A hand-off is remembered as long as its message could still be asked for again."""
+    now = unit.now
+    waiting = DELIVERY.c.state.in_(("queued", "sending"))
+    unit.conn.execute(delete(DELIVERY).where(DELIVERY.c.changed_at < now - LOG, ~waiting))
+    unit.conn.execute(delete(CODE).where(CODE.c.expires_at < now - timedelta(hours=1)))
+    unit.conn.execute(delete(CALL).where(CALL.c.expires_at < now))
+    silent = QUESTION.c.answered_at.is_(None) & (QUESTION.c.expires_at < now)
+    over = QUESTION.c.state.not_in(("open", "accepted", "confirmed")) & (QUESTION.c.answered_at < now - UNDO)
+    done = over & (QUESTION.c.expires_at < now)
+    unit.conn.execute(delete(QUESTION).where(silent | done | (QUESTION.c.accepted_at < now - LONGEST)))
+    held = select(QUESTION.c.question_ref).union(select(CALL.c.call_ref))
+    unit.conn.execute(delete(LINK).where(LINK.c.question_ref.not_in(held)))
+
+
+def task(ground: Ground) -> Task:
+    """Forget at the start and every hour; the ground's own checkpoint takes it out of the files."""
+
+    async def run(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            with suppress(StoreUnavailable):
+                await ground.store.write(forget)
+            await first_of(stop.wait(), ground.clock.sleep(EVERY))
+
+    return run
