@@ -7,6 +7,7 @@ from typing import Final
 
 from leeward.service import Service
 from leeward.settings import SERVICES, ServiceName
+from leeward.store import ground_tables
 
 PACKAGES: Final[Mapping[ServiceName, str]] = MappingProxyType(
     {
@@ -20,5 +21,8 @@ PACKAGES: Final[Mapping[ServiceName, str]] = MappingProxyType(
 
 
 def load(names: Iterable[ServiceName] = SERVICES) -> list[Service]:
-    """The descriptors of these services, in the order given."""
-    return [importlib.import_module(PACKAGES[name]).SERVICE for name in names]
+    """The descriptors of these services, in the order given, each with the ground's tables beside its own."""
+    found: list[Service] = [importlib.import_module(PACKAGES[name]).SERVICE for name in names]
+    for service in found:
+        ground_tables(service.metadata)
+    return found

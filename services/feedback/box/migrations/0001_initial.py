@@ -1,4 +1,4 @@
-"""first tables."""
+"""Initial."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -116,7 +116,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("timer", schema=None) as batch_op:
         batch_op.create_index("timer_due", ["due_at"], unique=False)
-
 
 
 def downgrade() -> None:

@@ -1,0 +1,222 @@
+"""`doctor`: what is missing or wrong, one finding a line, each with what to do. Nothing here stops `live`."""
+
+import asyncio
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from sqlalchemy import func, select
+
+from leeward.settings import Settings, load_settings
+from services.commands import catalogue
+from services.commands.console import say, show_json
+from services.commands.databases import reading
+
+CHECKED: Final = timedelta(days=365)
+SMTP_PATIENCE: Final = 10.0  # seconds
+AHEAD: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`error`: something will not work; `warning`: somebody may be missed, or should look."""
+
+    level: Literal["error", "warning"]
+    what: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.what}; {self.do}"
+
+
+def doctor(*, as_json: bool) -> int:
+    """Print the findings; 1 where one of them is an error."""
+    settings = load_settings(starting=False)
+    found = [finding for check in CHECKS for finding in check(settings)]
+    if as_json:
+        show_json([asdict(finding) for finding in found])
+    else:
+        for finding in found:
+            say(str(finding))
+        if not found:
+            say("nothing to report")
+    return int(any(finding.level == "error" for finding in found))
+
+
+def _error(what: str, do: str) -> Finding:
+    return Finding("error", what, do)
+
+
+def _warning(what: str, do: str) -> Finding:
+    return Finding("warning", what, do)
+
+
+def help_lines(settings: Settings) -> Iterator[Finding]:
+    """Emergency numbers and crisis lines of every language, and how long ago somebody checked them."""
+    today = settings.clock().now().date()
+    for locale in settings.locales:
+        if locale not in settings.emergency:
+            yield _error(f"emergency.{locale} is missing", "production does not start without: add it to leeward.toml")
+        if not settings.crisis_lines.get(locale):
+            yield _error(f"crisis_lines.{locale} is missing", "production does not start without: look one up, add it")
+        for number, line in enumerate(settings.crisis_lines.get(locale, ()), 1):
+            yield from _old_line(f"crisis_lines.{locale}, number {number}", line.checked_on, today)
+
+
+def _old_line(place: str, checked_on: date, today: date) -> Iterator[Finding]:
+    if checked_on > today:
+        yield _warning(f"{place} was checked on a day to come", "correct checked_on")
+    elif today - checked_on > CHECKED:
+        yield _warning(f"{place} was not checked for a year", "call it, then set checked_on to that day")
+
+
+def professionals(settings: Settings) -> Iterator[Finding]:
+    """The ones whom urgent help pages, and where else a person may turn."""
+    if not settings.on_call:
+        yield _warning("on_call is empty", "urgent help then shows the numbers and pages nobody: name a professional")
+    for number, one in enumerate(settings.on_call, 1):
+        if not one.email:
+            yield _warning(f"on_call, number {number} has no email", "nobody is paged there: add one that is read")
+    for locale in settings.locales:
+        if not settings.referrals.get(locale):
+            yield _warning(f"referrals.{locale} is empty", "add where supporters can hand on to")
+    if not settings.concerns:
+        yield _warning("concerns is empty", "name somebody outside the programme on every page")
+
+
+def sources(settings: Settings) -> Iterator[Finding]:
+    """Feeds that cannot show who they are, and none at all."""
+    if not settings.sources:
+        yield _error("sources is empty", "no outcome will arrive: add a [sources.NAME] to leeward.toml")
+    for name, source in settings.sources.items():
+        if settings.source_secret(name):
+            continue
+        key = f"LEEWARD_SOURCE_{name.upper()}_SECRET"
+        if source.kind == "hl7v2" and settings.on_loopback:
+            yield _warning(f"sources.{name} has no secret", f"it takes loopback MLLP only; set {key} for HTTP")
+        else:
+            yield _warning(f"sources.{name} has no secret", f"it takes nothing until {key} is set")
+
+
+def mail(settings: Settings) -> Iterator[Finding]:
+    """Whether anybody can be reached, by really connecting to the mail server."""
+    url = settings.smtp_url
+    if url is None:
+        if settings.channels.webhook is None:
+            yield _error("there is no channel", "nobody can be reached: set LEEWARD_SMTP_URL or channels.webhook")
+        return
+    if fault := asyncio.run(_smtp_fault(url)):
+        yield _error(f"LEEWARD_SMTP_URL: {fault}", "correct it, or see whether the mail server is up")
+    if settings.variable("MAIL_FROM") is None:
+        yield _warning("LEEWARD_MAIL_FROM is not set", "mail leaves as messages@localhost: set a neutral address")
+
+
+async def _smtp_fault(url: str) -> str:
+    """Connect, encrypt and sign in as notify will; the fault without what the server said."""
+    from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException
+
+    from services.notify.channels.email import smtp_server
+
+    at = smtp_server(url)
+    client = SMTP(
+        hostname=at.host,
+        port=at.port,
+        username=at.user,
+        password=at.password,
+        use_tls=at.tls,
+        start_tls=at.starttls,
+        timeout=SMTP_PATIENCE,
+    )
+    try:
+        async with client:
+            return ""
+    except SMTPAuthenticationError:
+        return "the server does not take this user and password"
+    except (SMTPException, OSError) as fault:
+        return f"cannot be reached ({type(fault).__name__})"
+
+
+def figures(settings: Settings) -> Iterator[Finding]:
+    """What the databases say: roster, training, rota, and identifiers that lead to nobody."""
+    from services.commands.status import figures as read
+
+    found = read(settings)
+    if found["services"]["matching"] is None:
+        yield _warning("there is no database yet", "run `leeward migrate`, or `leeward up`")
+        return
+    counts = {**found["services"]["matching"]["roster"], **(found["services"]["incident"] or {})}
+    for gap in found["gaps"]:
+        what, do, figure = GAPS.get(gap, (gap.replace("_", " "), "see `leeward status`", ""))
+        number = f"{counts[figure]} " if figure in counts else ""
+        yield _warning(f"{number}{what}", do)
+
+
+# what is missing, what to do, and the figure that says how many
+GAPS: Final = {
+    "no_roster": ("the roster is empty", "run `leeward staff import FILE`", ""),
+    "no_supporters": ("no supporter is ready", "name supporters with valid training in the roster", ""),
+    "no_shift_data": ("no shift in the next two days", "run `leeward rota import FILE.ics`", ""),
+    "training_expired": ("supporters have expired training", "they are never asked: renew it", "training_expired"),
+    "training_expires_soon": ("supporters' training ends soon", "plan a renewal", "training_expires_soon"),
+    "unmatched_identifiers": ("identifiers lead to nobody", "GET /v1/unmatched as coordinator, resolve", "unmatched"),
+    "people_unreachable": ("people have no channel", "add an address to the roster", "unreachable"),
+}
+
+
+def key_files(settings: Settings) -> Iterator[Finding]:
+    """Keys that others on this machine could read."""
+    folder = settings.data / "keys"
+    for path in [folder, *sorted(folder.glob("*"))] if folder.is_dir() else ():
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            mode = "700" if path.is_dir() else "600"
+            yield _error(f"keys/{path.name if path != folder else ''} can be read by others", f"chmod {mode} it")
+
+
+def addresses(settings: Settings) -> Iterator[Finding]:
+    """Links that leave this machine need https, and what stands behind them must be told where it is."""
+    for key, url in (("LEEWARD_PUBLIC_URL", settings.public_url), ("LEEWARD_BOX_URL", settings.box_url)):
+        parts = urlsplit(url)
+        if parts.scheme != "https" and parts.hostname not in LOOPBACK_NAMES:
+            yield _error(f"{key} is not https", "links and ratings would travel in the clear: put TLS in front")
+    if settings.variable("PUBLIC_URL") is None:
+        yield _warning("LEEWARD_PUBLIC_URL is not set", "links open on this machine alone: set what people reach")
+    if not settings.on_loopback and settings.variable("METRICS_TOKEN") is None:
+        yield _warning("LEEWARD_METRICS_TOKEN is not set", "/metrics answers nobody: set it where you collect them")
+
+
+def clock(settings: Settings) -> Iterator[Finding]:
+    """A clock that is set, or that has gone back behind what was stored."""
+    if settings.variable("CLOCK"):
+        yield _warning("LEEWARD_CLOCK is set", "time is not real: for tests and demonstrations only")
+        return
+    limit = settings.clock().now() + AHEAD
+    for service in catalogue.load():
+        with reading(settings, service.name) as conn:
+            newest: Any = conn and _newest(conn, service)
+        if newest and newest > limit:
+            yield _error(f"{service.name} holds events from the future", "the clock went back: check time service")
+
+
+def _newest(conn: Any, service: Any) -> Any:
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        return conn.execute(select(func.max(service.metadata.tables["outbox"].c.accepted_at))).scalar()
+    except OperationalError:
+        return None
+
+
+LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
+    help_lines,
+    professionals,
+    sources,
+    mail,
+    addresses,
+    key_files,
+    clock,
+    figures,
+)

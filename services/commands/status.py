@@ -1,0 +1,96 @@
+"""`status`: figures of every service from its database, beside a running system or without one."""
+
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy.exc import OperationalError
+
+from leeward.settings import Settings, load_settings
+from services.commands import catalogue
+from services.commands.console import flat, say, show_json
+from services.commands.databases import reading
+
+GAPS: Final[Mapping[str, str]] = {
+    "no_roster": "no roster: run `leeward staff import FILE`",
+    "no_supporters": "no supporter whose training is valid",
+    "no_shift_data": "no shift in the next two days: run `leeward rota import FILE.ics`",
+    "training_expired": "supporters whose training has expired",
+    "training_expires_soon": "supporters whose training ends within 30 days",
+    "people_unreachable": "people on the roster whom no channel reaches",
+    "unmatched_identifiers": "identifiers that lead to nobody on the roster wait in the work queue",
+}
+
+
+def status(*, as_json: bool) -> None:
+    """Print the figures."""
+    found = figures(load_settings(starting=False))
+    if as_json:
+        show_json(found)
+        return
+    say(f"mode     {found['mode']}")
+    say(f"running  {', '.join(found['running']) or 'nothing'}")
+    for name, parts in found["services"].items():
+        for place, value in flat(parts):
+            say(f"{name:<9}{place:<40}{_text(value)}")
+    _say_rehearsal(found)
+    for gap in found["gaps"]:
+        say(f"gap      {GAPS.get(gap, gap.replace('_', ' '))}")
+
+
+def figures(settings: Settings) -> dict[str, Any]:
+    """`{"mode", "running": [service], "gaps": [code], "rehearsal": {…}, "services": {service: figures or null}}`."""
+    services = {one.name: _read(settings, one) for one in catalogue.load()}
+    matching = services["matching"] or {}
+    gaps = [*matching.get("gaps", ["no_roster"])]
+    if (services["incident"] or {}).get("unmatched"):
+        gaps.append("unmatched_identifiers")
+    return {
+        "mode": settings.outreach.mode,
+        "running": [name for name in services if listening(settings, name)],
+        "gaps": gaps,
+        "rehearsal": matching.get("rehearsal", {}),
+        "services": services,
+    }
+
+
+def _read(settings: Settings, service: Any) -> dict[str, Any] | None:
+    """A service's figures, None while it has no database or one that is older than this program."""
+    with reading(settings, service.name) as conn:
+        if conn is None:
+            return None
+        try:
+            found: dict[str, Any] = service.status(conn, settings)
+        except OperationalError:
+            return None
+    return found
+
+
+def listening(settings: Settings, service: str) -> bool:
+    """Whether something answers at the service's port."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    try:
+        with socket.create_connection((host, settings.ports[service]), timeout=0.5):
+            return True
+    except OSError:
+        return False
+
+
+def _say_rehearsal(found: dict[str, Any]) -> None:
+    played = found["rehearsal"]
+    if found["mode"] != "rehearsal" or not played:
+        return
+    say(
+        f"rehearsal: {played.get('offers', 0)} people would have been sent an offer, "
+        f"{played.get('with_supporter', 0)} of them with a supporter at hand; "
+        f"{played.get('no_supporter', 0)} had none, {played.get('unreachable', 0)} could not be reached, "
+        f"{played.get('held_too_long', 0)} were held too long. Nothing was sent."
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "no database yet: run `leeward migrate`"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(one) for one in value) or "-"
+    return "-" if value == {} else str(value)

@@ -1,0 +1,82 @@
+"""A database brought up from nothing is what the models say, to the name, on every service."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, inspect, text
+
+from leeward.service import Service
+from leeward.settings import SERVICES, ServiceName
+from leeward.store.engine import sqlite_engine
+from leeward.store.migrate import drift, migrate
+from services.commands import catalogue
+
+
+@pytest.fixture(params=SERVICES)
+def service(request: pytest.FixtureRequest) -> Service:
+    name: ServiceName = request.param
+    return catalogue.load([name])[0]
+
+
+def made(path: Path, make: Callable[[Engine], Any]) -> dict[str, Any]:
+    """What there is in a database after `make`: columns, keys, indexes and the tables' own options."""
+    engine = sqlite_engine(path)
+    make(engine)
+    found = described(engine)
+    engine.dispose()
+    return found
+
+
+def described(engine: Engine) -> dict[str, Any]:
+    looked = inspect(engine)
+    with engine.connect() as conn:
+        query = text("SELECT name, lower(sql) FROM sqlite_master WHERE type = 'table'")
+        statements = {name: sql for name, sql in conn.execute(query)}
+        query = text("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+        indexes = {name: " ".join(sql.split()) for name, sql in conn.execute(query)}
+    tables = [name for name in looked.get_table_names() if name != "alembic_version"]
+    return {
+        "indexes": indexes,
+        **{
+            name: {
+                "columns": {
+                    column["name"]: (str(column["type"]), column["nullable"], column["default"])
+                    for column in looked.get_columns(name)
+                },
+                "primary": looked.get_pk_constraint(name)["constrained_columns"],
+                "unique": sorted(sorted(one["column_names"]) for one in looked.get_unique_constraints(name)),
+                "never reuses a number": "autoincrement" in statements[name],
+                "without rowid": "without rowid" in statements[name],
+            }
+            for name in tables
+        },
+    }
+
+
+def test_from_nothing_to_the_models(service: Service, tmp_path: Path) -> None:
+    package = catalogue.PACKAGES[service.name]
+    migrated = made(tmp_path / "migrated.db", lambda engine: migrate(engine, package, service.metadata))
+    modelled = made(tmp_path / "modelled.db", service.metadata.create_all)
+    assert migrated == modelled
+    assert migrated["outbox"]["never reuses a number"]
+    assert migrated["inbox"]["without rowid"]
+
+
+def test_nothing_drifts_and_a_second_run_changes_nothing(service: Service, tmp_path: Path) -> None:
+    package = catalogue.PACKAGES[service.name]
+    engine = sqlite_engine(tmp_path / "database.db")
+    assert migrate(engine, package, service.metadata)
+    assert drift(engine, service.metadata) == []
+    assert not migrate(engine, package, service.metadata)
+    engine.dispose()
+
+
+def test_a_missing_column_would_be_found(service: Service, tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'database.db'}")
+    service.metadata.create_all(engine)
+    with engine.begin() as conn:
+        conn.execute(text("ALTER TABLE access DROP COLUMN role"))
+    assert [change[0] for change in drift(engine, service.metadata)] == ["add_column"]
+    engine.dispose()
