@@ -57,7 +57,6 @@ class Edge:
         return await self._take(body, source, "http")
 
     async def _take(self, raw: bytes, source: str | None, way: str) -> list[bytes]:
-        header = guess_header(raw)
         try:
             reading = read(raw, self.sources, self.clock, source)
             if reading.fault:
@@ -72,7 +71,7 @@ class Edge:
             # one message that this program cannot handle must not hold up a feed: it is told so and sends the next
             telemetry.MESSAGES_REFUSED.labels(way, "internal").inc()
             telemetry.log("message_failed", fault=type(fault).__name__, place=telemetry.place(fault))
-            return internal_error(header, self.clock.now(), uuid4().hex[:16])
+            return internal_error(guess_header(raw), self.clock.now(), uuid4().hex[:16])
         (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(reading.source).inc()
         mark = self.marks.of_message(b"answer", reading.header.control_id, raw)
         return answers(reading.header, None, accepted.accepted_at, mark[:16])

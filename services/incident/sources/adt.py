@@ -95,15 +95,20 @@ def read_adt(message: Message, header: Header, name: str, source: Source, now: d
     disposition, indicator = _disposition(visit, source), _indicator(pid)
     died = moment(pid.text(29), source.timezone)
     seen = Visit(_plain(visit.text(19)), _plain(pid.text(18)))
+    patient = _patient(pid, seen, name, source)
+    death_given = bool(_plain(pid.text(29)))
+    if disposition != "dead" and indicator != "Y" and not death_given:
+        # most messages: nothing of a death, so nobody asks when, where and who
+        return Adt(event, name, patient, seen, disposition, indicator)
     return Adt(
         event=event,
         source=name,
-        patient=_patient(pid, seen, name, source),
+        patient=patient,
         visit=seen,
         disposition=disposition,
         indicator=indicator,
         severity=_severity(visit.text(36) if disposition == "dead" else ""),
-        death_given=bool(_plain(pid.text(29))),
+        death_given=death_given,
         death_until=died.until if died else None,
         occurred_at=occurred_at(message, source.timezone, now),
         unit=unit_of(visit, source),

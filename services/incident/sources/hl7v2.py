@@ -94,11 +94,13 @@ class Segment:
 
     def text(self, number: int, component: int = 1, subcomponent: int = 1) -> str:
         """The text of one subcomponent of a field's first repetition."""
-        return self.message.part(self.message.repetitions(self.raw(number))[0], component, subcomponent)
+        field = self.raw(number)
+        return self.message.part(self.message.repetitions(field)[0], component, subcomponent) if field else ""
 
     def repetitions(self, number: int) -> list[bytes]:
         """The repetitions of a field that are not empty."""
-        return [one for one in self.message.repetitions(self.raw(number)) if one]
+        field = self.raw(number)
+        return [one for one in self.message.repetitions(field) if one] if field else []
 
 
 class Message:
@@ -158,6 +160,8 @@ class Message:
 
     def decode(self, value: bytes) -> str:
         """Bytes between delimiters as text."""
+        if not value:
+            return ""
         if self.delimiters.escape and self.delimiters.escape in value:
             value = self._unescaped(value)
         try:
