@@ -33,19 +33,19 @@ class _Bulk:
         statement = self._sqlite if conn.dialect.name == "sqlite" else self._postgresql
         encoders = self._encoders(conn.dialect.name)
         table = [[encode(value) for encode, value in zip(encoders, row, strict=True)] for row in rows]
-        result = conn.execute(statement, {"rows": json.dumps(table)})
+        result = conn.execute(statement, {"rows": json.dumps(table, allow_nan=False)})
         return result.all() if self._returning else []
 
     @cached_property
     def _sqlite(self) -> TextClause:
-        fields = ", ".join(f"json_extract(value, '$[{n}]') AS {c.name}" for n, c in enumerate(self._columns))
+        fields = ", ".join(f"json_extract(value, '$[{n}]') AS {_name(c)}" for n, c in enumerate(self._columns))
         return self._statement(f"SELECT {fields} FROM json_each(:rows) WHERE true")
 
     @cached_property
     def _postgresql(self) -> TextClause:
         types = [c.type.compile(_DIALECTS["postgresql"]) for c in self._columns]
         fields = ", ".join(
-            f"(r->>{n})::{t} AS {c.name}" for n, (c, t) in enumerate(zip(self._columns, types, strict=True))
+            f"(r->>{n})::{t} AS {_name(c)}" for n, (c, t) in enumerate(zip(self._columns, types, strict=True))
         )
         source = "jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS e(r, n)"
         return self._statement(f"SELECT {fields} FROM {source} ORDER BY n")
@@ -57,7 +57,7 @@ class _Bulk:
         return statement.columns(*(column(c.name, c.type) for c in self._returning))  # type: ignore[return-value]
 
     def _returning_sql(self) -> str:
-        names = ", ".join(f"{self._table.name}.{c.name}" for c in self._returning)
+        names = ", ".join(f'"{self._table.name}".{_name(c)}' for c in self._returning)
         return f" RETURNING {names}" if names else ""
 
     def _sql(self, source: str) -> str:
@@ -74,7 +74,10 @@ class _Bulk:
 
 
 class Insert(_Bulk):
-    """Insert rows; on a conflict fail (None), skip the row ("nothing") or overwrite it by its `keys` ("replace")."""
+    """Insert rows; on a conflict fail (None), skip the row ("nothing") or overwrite it by its `keys` ("replace").
+
+    With "replace", the rows of one run need different keys: PostgreSQL refuses to overwrite a row twice.
+    """
 
     def __init__(
         self,
@@ -90,21 +93,24 @@ class Insert(_Bulk):
         self._keys = keys
 
     def _sql(self, source: str) -> str:
-        names = ", ".join(c.name for c in self._columns)
+        names = ", ".join(_name(c) for c in self._columns)
         return f'INSERT INTO "{self._table.name}" ({names}) {source}{self._conflict_sql()}'
 
     def _conflict_sql(self) -> str:
         if self._conflict is None:
             return ""
-        target = f" ({', '.join(self._keys)})" if self._keys else ""
+        target = f" ({', '.join(_name(self._table.c[key]) for key in self._keys)})" if self._keys else ""
         if self._conflict == "nothing":
             return f" ON CONFLICT{target} DO NOTHING"
-        changes = ", ".join(f"{c.name} = excluded.{c.name}" for c in self._columns if c.name not in self._keys)
+        changes = ", ".join(f"{_name(c)} = excluded.{_name(c)}" for c in self._columns if c.name not in self._keys)
         return f" ON CONFLICT{target} DO UPDATE SET {changes}"
 
 
 class Update(_Bulk):
-    """Update rows found by `keys`, setting `columns`; a row's values are the keys' first, then the columns'."""
+    """Update rows found by `keys`, setting `columns`; a row's values are the keys' first, then the columns'.
+
+    The rows of one run need different keys.
+    """
 
     def __init__(
         self, table: Table, keys: Sequence[str], columns: Sequence[str], *, returning: Sequence[str] = ()
@@ -114,9 +120,13 @@ class Update(_Bulk):
 
     def _sql(self, source: str) -> str:
         name = self._table.name
-        changes = ", ".join(f"{c.name} = given.{c.name}" for c in self._columns if c.name not in self._keys)
-        match = " AND ".join(f'"{name}".{key} = given.{key}' for key in self._keys)
+        changes = ", ".join(f"{_name(c)} = given.{_name(c)}" for c in self._columns if c.name not in self._keys)
+        match = " AND ".join(f'"{name}"."{key}" = given."{key}"' for key in self._keys)
         return f'UPDATE "{name}" SET {changes} FROM ({source}) AS given WHERE {match}'
+
+
+def _name(field: Column[Any]) -> str:
+    return f'"{field.name}"'
 
 
 def _encoder(field: Column[Any], dialect: str) -> Callable[[Any], Any]:

@@ -1,16 +1,22 @@
 """The database of one service. SQLite: one writer on the event loop, its fsync in a thread, readers beside it."""
 
 import asyncio
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import QueuePool
 
+from leeward import telemetry
 from leeward.clock import Clock
 from leeward.store.group import Group
 from leeward.store.unit import GroundWrites, Unit
@@ -20,6 +26,8 @@ A = TypeVar("A")
 R = TypeVar("R")
 _PATIENCE: Final = 30.0
 _READERS: Final = 4
+_TIDY_TRIES: Final = 100
+_TIDY_PAUSE: Final = 0.05
 
 
 class StoreUnavailable(Exception):
@@ -53,7 +61,11 @@ class Store(ABC):
 
     @abstractmethod
     async def tidy(self) -> None:
-        """Leave nothing of deleted rows behind in the files."""
+        """Leave nothing of deleted rows behind in the files.
+
+        Raises:
+            StoreUnavailable: when others read for too long; it may be tried again later.
+        """
 
     @abstractmethod
     async def close(self) -> None:
@@ -64,20 +76,30 @@ class Store(ABC):
         return Group(self.write, work, limit)
 
     def committed(self, unit: Unit) -> None:
-        unit.announce()
-        for listener in self.listeners:
-            listener(unit)
+        """Wake who waits for this; what is committed stays so, whatever a listener does."""
+        calls: list[Callable[[], None]] = [*unit.afterwards, *(partial(listener, unit) for listener in self.listeners)]
+        for call in calls:
+            try:
+                call()
+            except Exception as fault:
+                telemetry.log("wake_up_failed", fault=type(fault).__name__, place=telemetry.place(fault))
 
 
 def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:
-    """An engine for one file: WAL, every commit on disk, deleted rows overwritten, transactions begun explicitly."""
+    """An engine for one file: WAL, every commit on disk, deleted rows overwritten, transactions begun explicitly.
+
+    A reader never makes the file.
+    """
+    address = f"file:{quote(str(path.absolute()))}?mode={'rw' if read_only else 'rwc'}"
     engine = create_engine(
-        f"sqlite:///{path}",
+        "sqlite://",
+        creator=lambda: sqlite3.connect(
+            address, uri=True, check_same_thread=False, isolation_level=None, timeout=_PATIENCE
+        ),
         poolclass=QueuePool,
         pool_size=_READERS if read_only else 1,
         max_overflow=_READERS if read_only else 0,
         hide_parameters=True,
-        connect_args={"check_same_thread": False, "isolation_level": None, "timeout": _PATIENCE if read_only else 0},
     )
 
     @event.listens_for(engine, "connect")
@@ -100,20 +122,25 @@ class SqliteStore(Store):
 
     def __init__(self, path: Path, metadata: MetaData, clock: Clock) -> None:
         super().__init__(metadata, clock)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
         self._engine = sqlite_engine(path)
+        event.listen(self._engine, "connect", _never_wait)
         self._readers = sqlite_engine(path, read_only=True)
         self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{path.stem}")
 
     async def write(self, work: Callable[[Unit], T]) -> T:
         async with self._turn:
+            began = perf_counter()
             try:
                 with self._engine.connect() as conn:
                     unit, result = await self._transaction(conn, work)
-            except (OperationalError, InterfaceError) as fault:
-                raise StoreUnavailable(type(fault.orig).__name__) from fault
+            except DBAPIError as fault:
+                if _away(fault):
+                    raise StoreUnavailable(type(fault.orig).__name__) from fault
+                raise
+            telemetry.COMMIT_SECONDS.labels(self.path.stem).observe(perf_counter() - began)
         self.committed(unit)
         return result
 
@@ -158,22 +185,46 @@ class SqliteStore(Store):
         try:
             with self._readers.connect() as conn:
                 return query(conn)
-        except (OperationalError, InterfaceError) as fault:
-            raise StoreUnavailable(type(fault.orig).__name__) from fault
+        except NoConnection as fault:
+            raise StoreUnavailable("NoConnection") from fault
+        except DBAPIError as fault:
+            if _away(fault):
+                raise StoreUnavailable(type(fault.orig).__name__) from fault
+            raise
 
     async def tidy(self) -> None:
-        async with self._turn:
-            await asyncio.to_thread(self._checkpoint)
+        for _ in range(_TIDY_TRIES):
+            async with self._turn:
+                if await asyncio.to_thread(self._checkpoint):
+                    return
+            await asyncio.sleep(_TIDY_PAUSE)
+        raise StoreUnavailable("checkpoint")
 
-    def _checkpoint(self) -> None:
-        with self._engine.connect() as conn:
-            conn.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()  # type: ignore[union-attr]
+    def _checkpoint(self) -> bool:
+        """Whether the write-ahead log is now empty; a reader under way keeps it."""
+        try:
+            with self._engine.connect() as conn:
+                driver: Any = conn.connection.driver_connection
+                busy: int = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except (DBAPIError, sqlite3.Error) as fault:
+            raise StoreUnavailable(type(fault).__name__) from fault
+        return busy == 0
 
     async def close(self) -> None:
         async with self._turn:
             self._engine.dispose()
             self._readers.dispose()
             self._thread.shutdown()
+
+
+def _never_wait(connection: Any, _record: Any) -> None:
+    # the loop must not stand still for another process's lock; `_begin` waits without blocking it
+    connection.execute("PRAGMA busy_timeout=0").close()
+
+
+def _away(fault: DBAPIError) -> bool:
+    """Whether the database is away, full, locked or damaged, rather than the work at fault."""
+    return isinstance(fault, (OperationalError, InterfaceError)) or type(fault) is DatabaseError
 
 
 def _locked(fault: DBAPIError) -> bool:

@@ -48,12 +48,18 @@ class Group(Generic[A, R]):
         finally:
             self._running = None
 
+    def _results(self, unit: "Unit", items: Sequence[A]) -> Sequence[R]:
+        results = self._work(unit, items)
+        if len(results) != len(items):
+            raise TypeError("a group's work gives one result an item")
+        return results
+
     async def _commit(self, batch: list[tuple[A, "asyncio.Future[R]"]]) -> None:
         from leeward.store.engine import StoreUnavailable
 
         items = [item for item, _ in batch]
         try:
-            results = await self._write(lambda unit: self._work(unit, items))
+            results = await self._write(lambda unit: self._results(unit, items))
         except Exception as fault:
             if len(batch) == 1 or isinstance(fault, StoreUnavailable):
                 for _, answer in batch:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import ColumnElement, delete, select, tuple_
 
 if TYPE_CHECKING:
     from leeward.store.unit import Unit
@@ -36,6 +36,18 @@ def due(unit: "Unit", limit: int = BATCH) -> list[Timer]:
     return [Timer(*row) for row in found]
 
 
+def still_due(unit: "Unit", timer: Timer) -> list[Timer]:
+    """That timer, unless it has been fired, moved or cancelled since it was read."""
+    table = unit.tables.timer
+    query = select(table.c.name, table.c.key, table.c.due_at).where(_same(unit, timer), table.c.due_at <= unit.now)
+    return [Timer(*row) for row in unit.conn.execute(query.with_for_update(skip_locked=True))]
+
+
+def _same(unit: "Unit", timer: Timer) -> ColumnElement[bool]:
+    table = unit.tables.timer
+    return (table.c.name == timer.name) & (table.c.key == timer.key)
+
+
 def fire(unit: "Unit", timers: Sequence[Timer], handlers: Mapping[str, TimerHandler]) -> None:
     """Delete these timers and call their handlers, in one transaction; a handler may set its timer again."""
     table = unit.tables.timer
@@ -47,13 +59,7 @@ def fire(unit: "Unit", timers: Sequence[Timer], handlers: Mapping[str, TimerHand
 
 def postpone(unit: "Unit", timer: Timer) -> None:
     """After a fault: try this timer again, later each time, never giving up."""
-    table = unit.tables.timer
-    same = (table.c.name == timer.name) & (table.c.key == timer.key)
+    table, same = unit.tables.timer, _same(unit, timer)
     attempts = unit.conn.execute(select(table.c.attempts).where(same)).scalar() or 0
     wait = min(_RETRY * 2 ** min(attempts, 10), _LONGEST_RETRY)
     unit.conn.execute(table.update().where(same).values(attempts=attempts + 1, due_at=unit.now + wait))
-
-
-def earliest(unit: "Unit") -> datetime | None:
-    """When the next timer is due, None where there is none."""
-    return unit.conn.execute(select(func.min(unit.tables.timer.c.due_at))).scalar()

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 from leeward import telemetry
 from leeward.clock import first_of
 from leeward.store.engine import Store, StoreUnavailable
-from leeward.store.timers import BATCH, Timer, TimerHandler, due, fire, postpone
+from leeward.store.timers import BATCH, Timer, TimerHandler, due, fire, postpone, still_due
 from leeward.store.unit import Unit
 
 # another process (an import) may set timers without waking us
@@ -72,7 +72,7 @@ class TimerLoop:
         timers: Sequence[Timer] = await self._store.write(due)
         for timer in timers:
             try:
-                await self._store.write(lambda unit, timer=timer: fire(unit, [timer], self._handlers))  # type: ignore[misc]
+                await self._store.write(lambda unit, timer=timer: fire(unit, still_due(unit, timer), self._handlers))  # type: ignore[misc]
             except StoreUnavailable:
                 raise
             except Exception as fault:

@@ -34,7 +34,7 @@ class Unit:
         self.writes = writes
         self.emitted: list[Event] = []
         self._timers: dict[tuple[str, str], datetime | None] = {}
-        self._afterwards: list[Callable[[], None]] = []
+        self.afterwards: list[Callable[[], None]] = []
 
     @property
     def tables(self) -> GroundTables:
@@ -59,7 +59,7 @@ class Unit:
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Call this once the commit has succeeded: for wake-ups in memory, never for anything that must happen."""
-        self._afterwards.append(call)
+        self.afterwards.append(call)
 
     @property
     def earliest_timer(self) -> datetime | None:
@@ -75,10 +75,6 @@ class Unit:
             for event in self.emitted
         ]
         self.writes.outbox.run(self.conn, rows)
-
-    def announce(self) -> None:
-        for call in self._afterwards:
-            call()
 
     def _flush_timers(self) -> None:
         table = self.tables.timer

@@ -400,7 +400,7 @@ async def test_access_that_has_expired_is_forgotten(ground: Ground, clock: FakeC
     from leeward.store.retention import Retention
 
     await ground.store.write(lambda unit: access.issue(unit, "ops", "login", "x"))
-    await clock.advance(**{"minutes": 15, "seconds": 1})
+    await clock.advance(minutes=15, seconds=1)
     await Retention(ground.store).once()
 
     def left(unit: Unit) -> int:
