@@ -31,7 +31,7 @@ def told(unit: Unit, events: Sequence[Event], office: Office) -> None:
     for outcome in outcomes:
         asked = known.get(outcome.request_ref)
         case = desk.cases.get(asked.case_ref or "") if asked else None
-        if asked and case and not asked.ended:
+        if asked and case and (not asked.ended or outcome.state in _ON_ITS_WAY):
             choose = _BY_TEMPLATE.get(asked.template)
             if choose:
                 desk.take(choose(desk, case, asked, outcome.state))

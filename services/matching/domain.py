@@ -41,6 +41,7 @@ from services.matching.moves import (
 
 AGAIN: Final = {"week": timedelta(days=7), "month": timedelta(days=30)}
 LONGEST_SUPPORT: Final = timedelta(days=28)
+LATER: Final = timedelta(days=1)
 UNDO: Final = timedelta(hours=24)
 # what a supporter's coded form counts as: the upper end, so that nobody's limit is passed in fact
 MINUTES: Final = {"under_15": 15, "15_45": 45, "45_90": 90, "over_90": 120}
@@ -262,11 +263,13 @@ def close(case: Case, step: str, options: dict[str, str], now: datetime, rules: 
     return finish(freed, now)
 
 
-def not_closed(case: Case) -> Step:
-    """Support has gone on for very long without a word."""
-    return (
-        Step(replace(case, attention="not_closed")) if case.stage == "supported" and not case.attention else Step(case)
-    )
+def not_closed(case: Case, now: datetime) -> Step:
+    """Support has gone on for very long without a word; where an alarm stands first, it is said a day later."""
+    if case.stage != "supported":
+        return Step(case)
+    if case.attention:
+        return Step(case, (SetTimer("not_closed", now + LATER),))
+    return Step(replace(case, attention="not_closed"))
 
 
 # --- the coordinator, the roster, the source ---
@@ -292,8 +295,8 @@ def find_again(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
 
 
 def attended(case: Case) -> Step:
-    """The coordinator has seen to it."""
-    return Step(replace(case, attention=None))
+    """The coordinator has seen to an alarm; other reasons are settled by what is done about them."""
+    return Step(replace(case, attention=None)) if case.attention == "on_call_silent" else Step(case)
 
 
 def coordinator_close(case: Case, now: datetime, rules: Rules) -> Step:

@@ -34,7 +34,7 @@ OF_CASES: Final[Mapping[str, OfCase]] = {
     "again": _again,
     "confirm": lambda desk, case: domain.unconfirmed(case, desk.now, desk.rules, desk.find),
     "check_in": lambda desk, case: domain.check_in(case, desk.now),
-    "not_closed": lambda desk, case: domain.not_closed(case),
+    "not_closed": lambda desk, case: domain.not_closed(case, desk.now),
 }
 
 

@@ -1,0 +1,40 @@
+"""Fixtures: matching alone, on a fresh store, with a hospital around it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from leeward.clock import FakeClock
+from leeward.service import Ground
+from services.matching import build
+from services.matching.models import METADATA
+from services.matching.office import office_of
+from tests.services.matching.hospital import LIVE, Hospital, Open, member, supporter, with_policy
+
+MakeGround = Callable[[Any, Any], Ground]
+
+
+@pytest.fixture
+def open_hospital(make_ground: MakeGround, clock: FakeClock) -> Open:
+    """`open_hospital(outreach={...})`: matching with that policy, live unless said otherwise."""
+
+    def open_one(**sections: dict[str, Any]) -> Hospital:
+        plain = make_ground("matching", METADATA)
+        policy = {**sections, "outreach": {**LIVE, "cover_every": None, **sections.get("outreach", {})}}
+        ground = replace(plain, settings=with_policy(plain.settings, **policy))
+        office = office_of(ground.settings, ground.keys.derive("same-incident"))
+        return Hospital(ground, clock, office, build(ground))
+
+    return open_one
+
+
+@pytest_asyncio.fixture
+async def hospital(open_hospital: Open) -> Hospital:
+    """Live, with Ann the nurse of the ICU, and three supporters of other units."""
+    found = open_hospital()
+    await found.staff(member("ann"), member("bob"), supporter("sue"), supporter("tim"), supporter("una"))
+    await found.start()
+    return found

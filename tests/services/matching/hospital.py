@@ -1,0 +1,276 @@
+"""A small hospital on a real store, told as a story: an outcome, an answer, some hours, and who was written to."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+
+from leeward.bus.consumer import apply_events
+from leeward.clock import FakeClock
+from leeward.contracts import (
+    Answered,
+    Asked,
+    Event,
+    EventData,
+    IncidentAmended,
+    IncidentRecorded,
+    IncidentRetracted,
+    Involved,
+    MessageCancelled,
+    MessageRequested,
+    Outcome,
+    ReachabilityChanged,
+    Severity,
+    bucket_down,
+)
+from leeward.contracts.envelope import decode
+from leeward.people import Member
+from leeward.service import Ground, Parts
+from leeward.settings import Settings
+from leeward.store.timing import TimerLoop
+from services.matching import api, roster, rota, rows
+from services.matching.case import Case
+from services.matching.models import METADATA
+from services.matching.office import Office
+
+LIVE: dict[str, Any] = {"mode": "live"}
+
+
+def ref(name: str) -> str:
+    """The same UUIDv4 for the same name."""
+    return str(uuid.UUID(bytes=uuid.uuid5(uuid.NAMESPACE_DNS, name).bytes, version=4))
+
+
+def member(name: str, **differences: Any) -> Member:
+    """A nurse of the ICU, unless said otherwise."""
+    plain = Member(
+        person_ref=ref(f"person {name}"),
+        recipient_ref=ref(f"recipient {name}"),
+        identifiers=(("ehr", name),),
+        display_name=name,
+        profession="nurse",
+        unit="ICU",
+        line_managers=(),
+        languages=("en",),
+        email=f"{name}@example.org",
+        mobile="",
+        timezone="UTC",
+        status="active",
+        supporter=False,
+        introduction="",
+        training_completed=None,
+        training_expires=None,
+        max_active=None,
+    )
+    return replace(plain, **differences)
+
+
+def supporter(name: str, **differences: Any) -> Member:
+    """A trained peer of another unit."""
+    trained = {"training_completed": date(2025, 1, 1), "training_expires": date(2027, 12, 31)}
+    return member(name, **{"supporter": True, "unit": "Surgery", **trained, **differences})
+
+
+@dataclass
+class Hospital:
+    """matching alone, with what it would tell the other services."""
+
+    ground: Ground
+    clock: FakeClock
+    office: Office
+    parts: Parts
+    names: dict[str, str] = field(default_factory=dict)
+    sent: list[MessageRequested] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    published: list[tuple[str, str]] = field(default_factory=list)
+    _seen: int = 0
+    _incidents: Any = field(default_factory=itertools.count)
+
+    # --- what happens ---
+
+    async def staff(self, *members: Member) -> None:
+        """Import a roster."""
+        self.members = list(members)
+        self.names |= {m.recipient_ref: m.display_name for m in members}
+        await self.ground.store.write(lambda unit: roster.apply(unit, members))
+
+    async def duty(self, unit: str, name: str, start: datetime, hours: float, *, on_call: bool = False) -> None:
+        """Put somebody on shift."""
+        shift = rota.Duty(unit, ref(f"person {name}"), start, start + timedelta(hours=hours), on_call)
+        await self.ground.store.write(lambda transaction: rota.apply_shifts(transaction, [shift]))
+
+    async def incident(
+        self,
+        *names: str,
+        reviewers: Sequence[str] = (),
+        category: str = "patient_death",
+        unit: str = "ICU",
+        urgency: str = "routine",
+        hours_ago: float = 1,
+    ) -> str:
+        """An outcome with the people involved; gives its reference."""
+        incident_ref = ref(f"incident {next(self._incidents)}")
+        involved = [Involved(person_ref=ref(f"person {name}")) for name in names]
+        involved += [Involved(person_ref=ref(f"person {name}"), reviewer=True) for name in reviewers]
+        await self.event(
+            IncidentRecorded(
+                incident_ref=incident_ref,
+                category=category,
+                severity=Severity(scheme="leeward", code="death", level="death"),
+                unit=unit,
+                occurred_at=bucket_down(self.clock.now() - timedelta(hours=hours_ago)),
+                urgency=urgency,
+                involved=tuple(involved),
+            )
+        )
+        return incident_ref
+
+    async def amend(self, incident_ref: str, *names: str) -> None:
+        involved = tuple(Involved(person_ref=ref(f"person {name}")) for name in names)
+        await self.event(IncidentAmended(incident_ref=incident_ref, involved=involved))
+
+    async def retract(self, incident_ref: str) -> None:
+        await self.event(IncidentRetracted(incident_ref=incident_ref))
+
+    async def answer(self, message: MessageRequested, answer: str, **options: str) -> None:
+        """Somebody answers on the page of a message."""
+        await self.event(
+            Answered(request_ref=message.request_ref, case_ref=message.case_ref, answer=answer, options=options)
+        )
+
+    async def outcome(self, message: MessageRequested, state: str = "handed_off") -> None:
+        await self.event(Outcome(request_ref=message.request_ref, state=state))
+
+    async def ask(self, name: str, urgency: str = "routine") -> None:
+        await self.event(Asked(recipient_ref=ref(f"recipient {name}"), urgency=urgency))
+
+    async def reachable(self, name: str, *, yes: bool) -> None:
+        await self.event(ReachabilityChanged(recipient_ref=ref(f"recipient {name}"), reachable=yes))
+
+    async def event(self, *data: EventData) -> None:
+        """Events in one batch."""
+        events = [Event(str(uuid.uuid4()), one.key, one, self.clock.now()) for one in data]
+        handlers = {model.type: handler for model, handler in self.parts.handlers.items()}
+        await self.ground.store.write(lambda unit: apply_events(unit, events, handlers))
+        await self._listen()
+
+    async def forward(self, **span: float) -> None:
+        """Let time pass, firing every timer when it is due."""
+        target = self.clock.now() + timedelta(**span)
+        loop = TimerLoop("matching", self.ground.store, self.parts.timers)
+        while True:
+            due = await self.ground.store.read(loop._earliest)
+            if due is None or due > target:
+                break
+            await self.clock.advance(seconds=max(0.0, (due - self.clock.now()).total_seconds()))
+            await loop.fire_due()
+            await self._listen()
+        await self.clock.advance(seconds=(target - self.clock.now()).total_seconds())
+
+    async def start(self) -> None:
+        """What the service does at its start."""
+        import asyncio
+
+        for task in self.parts.tasks:
+            await task(asyncio.Event())
+        await self.forward(seconds=0)
+
+    async def as_coordinator(self, action: Callable[..., Case], case_ref: str) -> Case:
+        case = await self.ground.store.write(lambda unit: action(unit, self.office, case_ref))
+        await self._listen()
+        return case
+
+    # --- what is to be seen ---
+
+    async def _listen(self) -> None:
+        table = self.ground.store.writes.tables.outbox
+        query = select(table.c.seq, table.c.type, table.c.body).where(table.c.seq > self._seen).order_by(table.c.seq)
+        for seq, kind, body in await self.ground.store.read(lambda conn: conn.execute(query).all()):
+            self._seen = seq
+            data = decode(kind, body)
+            if isinstance(data, MessageRequested):
+                self.sent.append(data)
+            elif isinstance(data, MessageCancelled):
+                self.cancelled.append(data.request_ref)
+            else:
+                self.published.append((kind.split(".")[-2], data.key))
+
+    def to(self, name: str) -> list[MessageRequested]:
+        """The messages asked for to somebody."""
+        return [message for message in self.sent if message.recipient_ref == ref(f"recipient {name}")]
+
+    def last(self, name: str) -> MessageRequested:
+        assert self.to(name), f"nothing was sent to {name}"
+        return self.to(name)[-1]
+
+    def requests(self) -> list[str]:
+        """Names of the supporters asked so far, in order."""
+        return [self.names[m.recipient_ref] for m in self.sent if m.template == "supporter_request"]
+
+    def asking(self) -> MessageRequested:
+        """The newest request to a supporter."""
+        return [m for m in self.sent if m.template == "supporter_request"][-1]
+
+    async def cases(self) -> list[Case]:
+        found = await self.ground.store.read(rows.cases)
+        return sorted(found, key=lambda case: case.opened_at)
+
+    async def case(self) -> Case:
+        """The only case."""
+        [found] = await self.cases()
+        return found
+
+    async def state(self) -> tuple[str, list[str]]:
+        """State and reasons of the only case, as the coordinator sees them."""
+        shown = api.shown(await self.case())
+        return shown["state"], shown["reasons"]
+
+    async def rows_of(self, name: str) -> list[Any]:
+        query = select(METADATA.tables[name])
+        return list(await self.ground.store.read(lambda conn: conn.execute(query).all()))
+
+    async def mentions(self, text: str) -> list[str]:
+        """Tables other than the roster in which a reference is still to be found."""
+        roster_tables = {"person", "line_manager", "refusal", "load", "outbox", "shift"}
+        return [
+            name
+            for name in METADATA.tables
+            if name not in roster_tables and any(text in map(str, row) for row in await self.rows_of(name))
+        ]
+
+    # --- longer stories ---
+
+    async def offered(self, name: str) -> MessageRequested:
+        """Somebody was around an outcome and has been sent an offer."""
+        await self.incident(name)
+        await self.outcome(self.last(name))
+        return self.last(name)
+
+    async def accepted(self, name: str, when: str = "hours") -> MessageRequested:
+        offer = await self.offered(name)
+        await self.answer(offer, "accept", when=when)
+        return offer
+
+    async def supported(self, name: str) -> MessageRequested:
+        offer = await self.accepted(name)
+        await self.answer(self.asking(), "confirm")
+        return offer
+
+
+Open = Callable[..., Hospital]
+FORM = {"channel": "phone", "duration": "15_45", "contacts": "2", "referral": "none", "strain": "2"}
+
+
+def with_policy(settings: Settings, **sections: dict[str, Any]) -> Settings:
+    """The settings with some values of some sections changed."""
+    changes = {name: getattr(settings, name).model_copy(update=values) for name, values in sections.items()}
+    return settings.model_copy(update=changes)
+
+
+def at(hour: int, minute: int = 0, day: int = 21) -> datetime:
+    """A time in November 2026."""
+    return datetime(2026, 11, day, hour, minute, tzinfo=UTC)

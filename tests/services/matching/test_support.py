@@ -1,0 +1,358 @@
+"""From a yes to a good end: capacity, confirming, passing on, check-ins, closing."""
+
+import pytest
+
+from services.matching import api
+from tests.services.matching.hospital import FORM, Hospital, Open, at, member, ref, supporter
+
+
+async def loads(hospital: Hospital) -> dict[str, tuple[int, int]]:
+    """Cases and minutes by supporter's name."""
+    names = {m.person_ref: m.display_name for m in hospital.members}
+    return {names[row.supporter_ref]: (row.active, row.minutes) for row in await hospital.rows_of("load")}
+
+
+async def test_nothing_reaches_a_supporter_before_a_yes(hospital: Hospital) -> None:
+    await hospital.offered("ann")
+    assert hospital.requests() == []
+    assert await hospital.rows_of("load") == []
+
+
+async def test_a_yes_asks_the_proposed_supporter_and_takes_their_capacity(hospital: Hospital) -> None:
+    await hospital.offered("ann")
+    proposed = (await hospital.case()).proposed
+    await hospital.answer(hospital.last("ann"), "accept", when="days")
+    case = await hospital.case()
+    assert (case.state, case.supporter) == ("accepted", proposed)
+    assert hospital.asking().options == {"when": "days"}
+    assert hospital.asking().step == "request-1"
+    assert await loads(hospital) == {hospital.requests()[0]: (1, 0)}
+    assert hospital.published[-1] == ("case_assigned", case.case_ref)
+
+
+async def test_when_the_proposed_supporter_is_gone_the_next_best_is_asked(open_hospital: Open) -> None:
+    hospital = open_hospital(supporters={"active_cases": 1})
+    await hospital.staff(member("ann"), member("bob"), supporter("sue"), supporter("doc", profession="physician"))
+    await hospital.incident("ann")
+    await hospital.incident("bob")
+    for name in ("ann", "bob"):
+        await hospital.outcome(hospital.to(name)[0])
+    assert {case.proposed for case in await hospital.cases()} == {ref("person sue")}
+    await hospital.answer(hospital.to("ann")[0], "accept", when="hours")
+    await hospital.answer(hospital.to("bob")[0], "accept", when="hours")
+    assert hospital.requests() == ["sue", "doc"]
+
+
+async def test_nobody_free_goes_to_the_coordinator_and_heals_by_itself(open_hospital: Open) -> None:
+    hospital = open_hospital(supporters={"active_cases": 1, "cool_down": at(9) - at(8)})
+    await hospital.staff(member("ann"), member("bob"), supporter("sue"))
+    await hospital.start()
+    await hospital.supported("ann")
+    request = hospital.asking()
+    offer = await hospital.offered("bob")
+    await hospital.answer(offer, "accept", when="hours")
+    bob = (await hospital.cases())[-1]
+    assert api.shown(bob)["reasons"] == ["no_supporter"]
+    await hospital.answer(request, "close", **FORM)
+    await hospital.forward(hours=3)
+    assert hospital.requests() == ["sue", "sue"]
+    assert (await hospital.cases())[-1].state == "accepted"
+
+
+async def test_two_yeses_in_one_batch_never_share_the_last_place(open_hospital: Open) -> None:
+    hospital = open_hospital(supporters={"active_cases": 2})
+    names = [f"p{n}" for n in range(9)]
+    await hospital.staff(*(member(name) for name in names), supporter("sue"), supporter("tim", max_active=1))
+    await hospital.incident(*names)
+    offers = [hospital.last(name) for name in names]
+    for offer in offers:
+        await hospital.outcome(offer)
+    from leeward.contracts import Answered
+
+    await hospital.event(
+        *(
+            Answered(request_ref=o.request_ref, case_ref=o.case_ref, answer="accept", options={"when": "now"})
+            for o in offers
+        )
+    )
+    assert await loads(hospital) == {"sue": (2, 0), "tim": (1, 0)}
+    states = [api.shown(case)["reasons"] for case in await hospital.cases()]
+    assert sorted(states) == [[]] * 3 + [["no_supporter"]] * 6
+
+
+async def test_confirming_introduces_and_only_then(hospital: Hospital) -> None:
+    await hospital.accepted("ann")
+    case = await hospital.case()
+    ann, sue = ref("recipient ann"), hospital.asking().recipient_ref
+
+    async def introduced(recipient: str) -> str:
+        return await hospital.ground.store.read(lambda conn: api.other_side(conn, case.case_ref, recipient))
+
+    for recipient in (ann, sue):
+        with pytest.raises(Exception, match="no-introduction"):
+            await introduced(recipient)
+    await hospital.answer(hospital.asking(), "confirm")
+    assert await introduced(sue) == ann
+    assert await introduced(ann) == sue
+    with pytest.raises(Exception, match="no-introduction"):
+        await introduced(ref("recipient bob"))
+
+
+async def test_a_routine_request_waits_four_hours_of_answer_hours(hospital: Hospital) -> None:
+    await hospital.forward(hours=9)  # 18:00, two hours before the end of answer hours
+    await hospital.accepted("ann")
+    await hospital.forward(hours=15, minutes=59)  # 09:59
+    assert len(hospital.requests()) == 1
+    await hospital.forward(minutes=2)
+    assert len(hospital.requests()) == 2
+    first, second = hospital.requests()
+    assert first != second
+
+
+async def test_answer_hours_are_those_of_the_supporters_zone(open_hospital: Open) -> None:
+    hospital = open_hospital()
+    await hospital.staff(member("ann"), supporter("sue", timezone="America/New_York"), supporter("tim", unit="ICU"))
+    await hospital.accepted("ann")  # 04:00 in New York, whose answer hours begin at 13:00 UTC
+    assert hospital.requests() == ["sue"]
+    assert (await hospital.case()).confirm_by == at(17)
+
+
+async def test_an_urgent_request_waits_half_an_hour(hospital: Hospital) -> None:
+    await hospital.accepted("ann", when="now")
+    assert hospital.asking().urgency == "urgent"
+    await hospital.forward(minutes=29)
+    assert len(hospital.requests()) == 1
+    await hospital.forward(minutes=1)
+    assert len(hospital.requests()) == 2
+
+
+async def test_three_tries_then_the_coordinator(open_hospital: Open) -> None:
+    hospital = open_hospital()
+    await hospital.staff(member("ann"), *(supporter(name) for name in ("sue", "tim", "una", "vic")))
+    await hospital.accepted("ann", when="now")
+    await hospital.answer(hospital.asking(), "pass")
+    await hospital.outcome(hospital.asking(), "failed")
+    assert len(set(hospital.requests())) == 3
+    await hospital.forward(minutes=30)
+    assert await hospital.state() == ("needs_attention", ["no_confirmation"])
+    assert len(hospital.requests()) == 3
+    assert all(active == 0 for active, _ in (await loads(hospital)).values())
+    await hospital.as_coordinator(api.reassign, (await hospital.case()).case_ref)
+    assert len(set(hospital.requests())) == 4, "never the same supporter twice in a case"
+    assert await hospital.state() == ("accepted", [])
+
+
+async def test_who_has_passed_or_was_too_late_can_no_longer_confirm(hospital: Hospital) -> None:
+    await hospital.accepted("ann")
+    first = hospital.asking()
+    await hospital.answer(first, "pass")
+    assert first.request_ref in hospital.cancelled
+    await hospital.answer(first, "confirm")
+    assert (await hospital.case()).state == "accepted"
+    await hospital.answer(hospital.asking(), "confirm")
+    assert (await hospital.case()).state == "supported"
+
+
+async def test_confirmed_support_is_not_taken_away_by_the_timer(hospital: Hospital) -> None:
+    await hospital.supported("ann")
+    await hospital.forward(days=3)
+    assert await hospital.state() == ("supported", [])
+    assert len(hospital.requests()) == 1
+
+
+async def test_support_without_an_end_is_shown_after_four_weeks(hospital: Hospital) -> None:
+    await hospital.supported("ann")
+    await hospital.forward(days=28)
+    assert await hospital.state() == ("needs_attention", ["not_closed"])
+    await hospital.as_coordinator(api.close, (await hospital.case()).case_ref)
+    assert await hospital.state() == ("closed", [])
+    assert hospital.last("ann").template == "follow_up"
+
+
+async def test_somebody_different_is_never_the_same_again(hospital: Hospital) -> None:
+    offer = await hospital.supported("ann")
+    first = hospital.requests()[0]
+    await hospital.answer(offer, "another")
+    assert hospital.requests()[1] != first
+    assert (await loads(hospital))[first] == (0, 0)
+    await hospital.answer(offer, "ended")
+    await hospital.forward(days=20)
+    for _ in range(3):
+        await hospital.ask("ann")
+        await hospital.answer(hospital.last("ann"), "accept", when="hours")
+        assert hospital.requests()[-1] != first
+        await hospital.answer(hospital.last("ann"), "ended")
+
+
+async def test_somebody_different_can_be_asked_for_before_a_yes(hospital: Hospital) -> None:
+    offer = await hospital.offered("ann")
+    proposed = (await hospital.case()).proposed
+    await hospital.answer(offer, "another")
+    assert (await hospital.case()).state == "offered"
+    await hospital.answer(offer, "accept", when="hours")
+    assert (await hospital.case()).supporter != proposed
+
+
+async def test_not_contacted_asks_somebody_else_at_once(hospital: Hospital) -> None:
+    offer = await hospital.supported("ann")
+    first = hospital.asking()
+    await hospital.answer(offer, "not_contacted")
+    assert first.request_ref in hospital.cancelled
+    assert hospital.asking().urgency == "urgent"
+    assert len(set(hospital.requests())) == 2
+    assert (await hospital.case()).state == "accepted"
+
+
+async def test_a_supporter_who_is_affected_hands_over_and_rests(hospital: Hospital) -> None:
+    await hospital.supported("ann")
+    first = hospital.requests()[0]
+    await hospital.answer(hospital.asking(), "hand_over")
+    assert hospital.requests()[1] != first
+    resting = {row.supporter_ref: row.rest_until for row in await hospital.rows_of("load")}
+    assert resting[ref(f"person {first}")] == at(9, day=28)
+
+
+async def test_withdrawing_frees_the_supporter_and_ends_their_link(hospital: Hospital) -> None:
+    offer = await hospital.supported("ann")
+    await hospital.answer(offer, "ended")
+    assert await hospital.state() == ("ended", [])
+    assert hospital.cancelled == [hospital.asking().request_ref]
+    assert [active for active, _ in (await loads(hospital)).values()] == [0]
+
+
+async def test_closing_books_hours_rests_the_supporter_and_asks_how_it_was(hospital: Hospital) -> None:
+    offer = await hospital.supported("ann")
+    request = hospital.asking()
+    case_ref = offer.case_ref
+    await hospital.answer(request, "close", **{**FORM, "duration": "45_90", "contacts": "3"})
+    assert await hospital.state() == ("closed", [])
+    assert await loads(hospital) == {hospital.requests()[0]: (0, 270)}
+    follow_up = hospital.last("ann")
+    assert (follow_up.template, follow_up.case_ref) == ("follow_up", case_ref)
+    assert follow_up.options == {"suggest": "professional"}
+    assert [kind for kind, _ in hospital.published][-2:] == ["case_closed", "case_erased"]
+    assert {offer.request_ref, request.request_ref} <= set(hospital.cancelled)
+    assert follow_up.request_ref not in hospital.cancelled
+
+
+async def test_two_contacts_suggest_nothing(hospital: Hospital) -> None:
+    await hospital.supported("ann")
+    await hospital.answer(hospital.asking(), "close", **FORM)
+    assert hospital.last("ann").options == {}
+
+
+async def test_hours_of_a_month_and_the_cool_down_keep_a_supporter_free(open_hospital: Open) -> None:
+    hospital = open_hospital()
+    await hospital.staff(member("ann"), member("bob"), member("cem"), supporter("sue"))
+    await hospital.supported("ann")
+    await hospital.answer(hospital.asking(), "close", **{**FORM, "duration": "over_90", "contacts": "2"})
+    await hospital.accepted("bob")
+    assert api.shown((await hospital.cases())[-1])["reasons"] == ["no_supporter"], "cooling down"
+    await hospital.forward(days=8)
+    await hospital.accepted("cem")
+    assert api.shown((await hospital.cases())[-1])["reasons"] == ["no_supporter"], "four hours this month"
+    await hospital.forward(days=3)
+    await hospital.ask("cem")
+    await hospital.as_coordinator(api.reassign, (await hospital.cases())[-1].case_ref)
+    assert hospital.requests() == ["sue", "sue"]
+
+
+async def test_a_supporter_with_an_exposure_of_their_own_rests(open_hospital: Open) -> None:
+    hospital = open_hospital()
+    await hospital.staff(member("ann"), supporter("sue"))
+    await hospital.incident("sue")
+    await hospital.accepted("ann")
+    assert api.shown((await hospital.cases())[-1])["reasons"] == ["no_supporter"]
+
+
+async def test_check_ins_come_only_when_asked_for(hospital: Hospital) -> None:
+    offer = await hospital.supported("ann")
+    await hospital.forward(days=8)
+    assert [m.template for m in hospital.to("ann")] == ["offer"]
+    await hospital.answer(offer, "check_ins")
+    await hospital.forward(days=25)
+    assert [m.step for m in hospital.to("ann")] == ["offer", "check_in_28d"]
+
+
+async def test_check_ins_after_closing_then_the_end(hospital: Hospital) -> None:
+    offer = await hospital.supported("ann")
+    await hospital.answer(offer, "check_ins")
+    await hospital.forward(days=4)
+    await hospital.answer(hospital.asking(), "close", **FORM)
+    assert await hospital.state() == ("following_up", [])
+    assert [active for active, _ in (await loads(hospital)).values()] == [0]
+    await hospital.forward(days=25)
+    assert [m.step for m in hospital.to("ann")] == ["offer", "check_in_72h", "check_in_7d", "check_in_28d"]
+    await hospital.forward(days=7)
+    assert await hospital.state() == ("closed", [])
+    assert hospital.last("ann").template == "follow_up"
+
+
+async def test_a_check_in_can_be_answered_with_talking_again_or_no_more(hospital: Hospital) -> None:
+    offer = await hospital.supported("ann")
+    await hospital.answer(offer, "check_ins")
+    await hospital.forward(days=4)
+    await hospital.answer(hospital.asking(), "close", **FORM)
+    await hospital.answer(hospital.last("ann"), "accept", when="days")
+    assert (await hospital.case()).state == "accepted"
+    await hospital.answer(hospital.asking(), "confirm")
+    await hospital.answer(hospital.last("ann"), "ended")
+    assert (await hospital.case()).state == "supported", "no more check-ins; the support goes on"
+    sent = len(hospital.to("ann"))
+    await hospital.forward(days=27)
+    assert len(hospital.to("ann")) == sent
+
+
+async def test_talking_again_after_the_end_is_a_case_of_its_own(hospital: Hospital) -> None:
+    await hospital.supported("ann")
+    await hospital.answer(hospital.asking(), "close", **FORM)
+    follow_up = hospital.last("ann")
+    await hospital.answer(follow_up, "accept", when="week")
+    closed, again = sorted(await hospital.cases(), key=lambda case: case.state, reverse=True)
+    assert (closed.state, again.state) == ("closed", "accepted")
+    assert (closed.person_ref, again.person_ref) == (None, ref("person ann"))
+    assert hospital.asking().case_ref == again.case_ref
+
+
+async def test_help_that_nobody_acknowledged_stands_first(hospital: Hospital) -> None:
+    offer = await hospital.accepted("ann")
+    await hospital.answer(offer, "talk_now")
+    assert await hospital.state() == ("accepted", [])
+    await hospital.answer(offer, "talk_now", unacknowledged="yes")
+    assert await hospital.state() == ("needs_attention", ["on_call_silent"])
+    await hospital.answer(hospital.asking(), "confirm")
+    assert await hospital.state() == ("needs_attention", ["on_call_silent"]), "until somebody has seen to it"
+    await hospital.as_coordinator(api.attend, offer.case_ref)
+    assert await hospital.state() == ("supported", [])
+
+
+async def test_help_asked_for_from_a_forgotten_case_is_not_lost(hospital: Hospital) -> None:
+    await hospital.supported("ann")
+    await hospital.answer(hospital.asking(), "close", **FORM)
+    await hospital.answer(hospital.last("ann"), "talk_now", unacknowledged="yes")
+    assert [row.kind for row in await hospital.rows_of("entry")] == ["on_call_silent"]
+
+
+async def test_who_leaves_is_left_alone_and_whom_they_supported_is_not(hospital: Hospital) -> None:
+    await hospital.supported("ann")
+    await hospital.offered("bob")
+    gone = hospital.requests()[0]
+    still_here = [m for m in hospital.members if m.display_name not in (gone, "bob")]
+    await hospital.staff(*still_here)
+    await hospital.forward(seconds=1)
+    assert hospital.requests()[1] != gone
+    assert [case.state for case in await hospital.cases()] == ["accepted", "ended"]
+    assert hospital.last("bob").request_ref in hospital.cancelled
+    sent = len(hospital.to("bob"))
+    await hospital.forward(days=20)
+    assert len(hospital.to("bob")) == sent
+
+
+async def test_a_supporter_who_pauses_gives_their_cases_on(hospital: Hospital) -> None:
+    from dataclasses import replace
+
+    await hospital.supported("ann")
+    paused = hospital.requests()[0]
+    await hospital.staff(*(replace(m, status="away") if m.display_name == paused else m for m in hospital.members))
+    await hospital.forward(seconds=1)
+    assert hospital.requests()[1] != paused
