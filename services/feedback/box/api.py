@@ -14,6 +14,7 @@ from leeward.settings import Settings
 from leeward.web.access import PUBLIC
 from leeward.web.app import SECURITY_HEADERS
 from leeward.web.look import pages
+from leeward.web.look.files import files
 from leeward.web.paging import Cursor, Limit, after, page
 from leeward.web.problem import Problem, validation_problem
 from services.feedback import blind, reports
@@ -55,6 +56,7 @@ def routes(ground: Ground) -> APIRouter:
     _add_data(router, ground)
     for name in SCRIPTS:
         _serve(router, name)
+    router.include_router(files(ground.settings, ground.clock))
     return router
 
 

@@ -238,7 +238,7 @@ def test_two_keys_that_sign_at_once_are_not_trusted() -> None:
 async def test_pages_are_the_same_for_everybody_and_set_no_cookie(box: Box) -> None:
     app = create_app(box.ground, SERVICE.build(box.ground).router)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://box") as visitor:
-        for path in ("/", "/keep", "/rate", "/v1/epochs", "/v1/reports", "/box/keep.js"):
+        for path in ("/", "/keep", "/rate", "/v1/epochs", "/v1/reports", "/box/keep.js", "/look/look.css"):
             answer = await visitor.get(path)
             assert answer.status_code == 200, path
             assert "set-cookie" not in answer.headers

@@ -98,6 +98,9 @@ part("own").addEventListener("click", () => {
 });
 part("clear").addEventListener("click", forget);
 
+addEventListener("hashchange", () => location.reload()); // the same page, opened from another message
+
+part("script").hidden = true;
 const way = arrived();
 const code = remembered(sessionStorage, "code");
 if (way) {

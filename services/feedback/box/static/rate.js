@@ -66,10 +66,12 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-part("file").addEventListener("change", async () => {
+async function takeFile() {
   const [file] = part("file").files;
   if (file) part("code").value = (await file.text()).trim();
-});
+}
+part("file").addEventListener("change", takeFile);
+takeFile(); // a reload may have kept it
 
 if (kept()) {
   part("kept").hidden = false;
@@ -77,4 +79,5 @@ if (kept()) {
     part("code").value = kept();
   });
 }
+part("script").hidden = true;
 form.hidden = false;
