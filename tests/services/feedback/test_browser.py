@@ -79,7 +79,7 @@ async def test_a_person_keeps_a_code_and_later_spends_it(feedback: Feedback, pag
     assert release["n"] == TOKENS
     await page.goto(feedback.box)
     await expect(page.get_by_text("10 answers, from 2026-11-21 to 2026-11-23")).to_be_visible()
-    await expect(page.get_by_role("row", name="I felt listened to.")).to_contain_text("≥ 90 %")
+    await expect(page.get_by_role("listitem").filter(has_text="I felt listened to.")).to_contain_text("≥ 90 %")
 
 
 async def test_a_reload_in_the_middle_loses_nothing(feedback: Feedback, page: Page) -> None:
