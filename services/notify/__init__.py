@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings
-from leeward.web.look import pages
+from leeward.web.look import Pages
 from services.notify import public, retention
 from services.notify.ask import AskPages
 from services.notify.calls import TIMER, Calls
@@ -54,7 +54,7 @@ def channels(ground: Ground) -> list[Channel]:
 
 
 def _routes(ground: Ground, outgoing: Outgoing, calls: Calls) -> APIRouter:
-    look = pages(TEMPLATES, ground.settings)
+    look = Pages(TEMPLATES, ground.settings)
     router = APIRouter()
     router.include_router(MessagePages(ground, look, Answers(outgoing, calls), calls).routes())
     router.include_router(AskPages(ground, look, outgoing).routes())

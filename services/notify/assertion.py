@@ -1,4 +1,4 @@
-"""The signed word that a browser may ask the issuer for one token: a compact EdDSA JWS (RFC 7515, RFC 8037)."""
+"""The signed word that a browser may ask the issuer for one token: a compact JWS by Ed25519 (RFC 7515, RFC 9864)."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -25,4 +25,4 @@ class Assertions:
         """Claims `case_ref`, `iat`, `exp` (15 minutes later)."""
         issued = int(now.timestamp())
         claims = {"case_ref": case_ref, "iat": issued, "exp": issued + int(LIFE.total_seconds())}
-        return jwt.encode({"alg": "EdDSA"}, claims, self._key, algorithms=["EdDSA"])
+        return jwt.encode({"alg": "Ed25519"}, claims, self._key, algorithms=["Ed25519"])

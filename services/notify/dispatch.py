@@ -93,11 +93,15 @@ class Post:
     async def run(self, stop: asyncio.Event) -> None:
         """Send until told to stop; letters not begun then go back to be sent by the next start."""
         lanes = [asyncio.create_task(self._lane(number)) for number in range(self.channel.lanes)]
-        await stop.wait()
-        self._stopping = True
-        for _ in lanes:
-            self._queue.put_nowait((None, 0.0))
-        await asyncio.gather(*lanes)
+        try:
+            await stop.wait()
+            self._stopping = True
+            for _ in lanes:
+                self._queue.put_nowait((None, 0.0))
+            await asyncio.gather(*lanes)
+        finally:
+            for lane in lanes:
+                lane.cancel()
         await self.channel.close()
 
     async def _lane(self, number: int) -> None:
@@ -117,13 +121,23 @@ class Post:
         if (waited or job.attempts) and await self._dispatch.answered(job):
             await self._dispatch.cancel(job)
             return None
-        result = await self.channel.send(job.letter, lane)
+        result = await self._send(job, lane)
         if result is Result.NOT_TRIED:
             self._faults += 1
-            self._away_until = now + timedelta(seconds=min(60, 2**self._faults / 2))
+            self._away_until = now + timedelta(seconds=min(60, 2 ** min(self._faults, 8) / 2))
             return self._not_tried(job, now)
         self._faults, self._away_until = 0, None
         return result
+
+    async def _send(self, job: Job, lane: int) -> Result:
+        """A fault of ours must not end the lane, nor be tried for ever."""
+        try:
+            return await self.channel.send(job.letter, lane)
+        except Exception as fault:
+            telemetry.log(
+                "hand_off_failed", channel=job.channel, fault=type(fault).__name__, place=telemetry.place(fault)
+            )
+            return Result.LATER
 
     def _not_tried(self, job: Job, now: datetime) -> Result:
         job.away_until = now if self._stopping else self._away_until

@@ -1,0 +1,325 @@
+"""What a person and a supporter see and choose, through the forms of the pages as served."""
+
+import re
+
+import pytest
+
+from leeward.contracts import Answered
+from services.notify.models import QUESTION
+from tests.services.notify.conftest import LINES, POLICY, MakeWorld
+from tests.services.notify.world import ANNA, SAM, World
+
+ACCEPT = {"answer": "accept", "when": "hours", "how": "mobile"}
+
+
+def answers_on(page: str) -> list[str]:
+    return re.findall(r'<button[^>]*name="answer" value="([a-z_]+)"', page)
+
+
+async def test_the_offer_says_what_it_must_and_offers_every_answer(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    page = (await world.client.get(link)).text
+    assert answers_on(page) == ["accept", "another", "not_now", "no_thanks", "talk_now"]
+    assert "It says nothing about what you did, and no review sees it." in page
+    assert "Leave this page" in page
+    assert 'value="hours" required' in page
+    assert "checked" not in page
+
+
+async def test_opening_a_page_changes_nothing_whoever_opens_it(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    before = await world.rows(QUESTION)
+    for method in ("GET", "HEAD", "GET"):
+        answer = await world.browser().request(method, link)
+        assert answer.status_code == 200
+        assert "set-cookie" not in answer.headers
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cache-control"] == "no-store"
+    assert await world.rows(QUESTION) == before
+    assert world.answers() == []
+
+
+async def test_yes_with_a_time_and_a_way_is_one_post(world: World) -> None:
+    asked = await world.asks(ANNA)
+    [link] = await world.mailed()
+    page = await world.client.post(link, data=ACCEPT)
+    assert page.status_code == 200
+    assert "In some hours, someone reaches you by phone." in page.text
+    assert "they don&#39;t know who you are" in page.text
+    assert answers_on(page.text) == ["another", "not_contacted", "check_ins", "withdraw", "talk_now"]
+    told = next(event for event in world.told if isinstance(event, Answered))
+    assert (told.request_ref, told.case_ref) == (asked.request_ref, asked.case_ref)
+    # how they are reached is nobody's business but the supporter's
+    assert world.answers() == [("accept", {"when": "hours"})]
+
+
+async def test_a_yes_without_a_time_keeps_what_was_chosen_and_says_what_is_missing(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    page = await world.client.post(link, data={"answer": "accept", "how": "email"})
+    assert page.status_code == 422
+    assert "Please choose when." in page.text
+    assert 'value="email" required checked' in page.text
+    assert world.answers() == []
+
+
+async def test_no_is_one_click_and_can_be_taken_back_for_a_day(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    page = await world.client.post(link, data={"answer": "no_thanks"})
+    assert "We won&#39;t write about this again." in page.text
+    assert world.answers() == [("ended", {})]
+    assert "undo" in answers_on(page.text)
+    page = await world.client.post(link, data={"answer": "undo"})
+    assert "accept" in answers_on(page.text)
+    await world.client.post(link, data=ACCEPT)
+    assert world.answers() == [("ended", {}), ("accept", {"when": "hours"})]
+
+
+async def test_after_a_day_a_no_stands(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    await world.client.post(link, data={"answer": "no_thanks"})
+    await world.clock.advance(hours=25)
+    page = await world.client.get(link)
+    assert "undo" not in answers_on(page.text)
+    await world.client.post(link, data={"answer": "undo"})
+    assert (await world.rows(QUESTION))[0].state == "declined"
+
+
+async def test_not_now_asks_when_again(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    page = await world.client.post(link, data={"answer": "not_now", "again": "month"})
+    assert "We write once more in a month." in page.text
+    assert world.answers() == [("not_now", {"again": "month"})]
+    await world.client.post(link, data=ACCEPT)
+    assert world.answers()[-1] == ("accept", {"when": "hours"})
+
+
+@pytest.mark.parametrize("answer", ["another", "not_contacted", "check_ins", "withdraw"])
+async def test_every_choice_after_a_yes_is_told(world: World, answer: str) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    await world.client.post(link, data=ACCEPT)
+    page = await world.client.post(link, data={"answer": answer})
+    assert page.status_code == 200
+    assert world.answers()[-1] == ("ended" if answer == "withdraw" else answer, {})
+
+
+async def test_the_same_form_sent_twice_is_one_answer(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    for _ in range(2):
+        assert (await world.client.post(link, data=ACCEPT)).status_code == 200
+    assert len(world.answers()) == 1
+
+
+async def test_after_the_first_answer_a_second_browser_sees_nothing(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    await world.client.post(link, data=ACCEPT)
+    other = world.browser()
+    page = await other.get(link)
+    assert page.status_code == 410
+    assert "This link has ended." in page.text
+    assert "Night Line" in page.text
+    assert "accept" not in page.text
+    await other.post(link, data={"answer": "withdraw"})
+    assert world.answers() == [("accept", {"when": "hours"})]
+
+
+async def test_a_new_link_comes_by_mail_and_moves_the_page(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    await world.client.post(link, data=ACCEPT)
+    phone = world.browser()
+    said = await phone.post(link, data={"answer": "new_link"})
+    assert "a new link is on its way" in said.text
+    _, renewed = await world.mailed(2)
+    assert renewed != link
+    assert "Open it here" in (await phone.get(renewed)).text
+    page = await phone.post(renewed, data={"answer": "open"})
+    assert "withdraw" in answers_on(page.text)
+    assert "This link has ended." in (await world.client.get(link)).text
+
+
+async def test_a_new_link_is_sent_three_times_a_day_and_looks_the_same_the_fourth(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    await world.client.post(link, data=ACCEPT)
+    said = [await world.browser().post(link, data={"answer": "new_link"}) for _ in range(5)]
+    assert len({page.text for page in said}) == 1
+    await world.mailed(4)
+
+
+async def test_a_link_that_never_was_gets_the_same_kind_page(world: World) -> None:
+    page = await world.client.get("/m/" + "A" * 32)
+    assert page.status_code == 404
+    assert page.headers["content-type"].startswith("text/html")
+    assert "Nothing is lost." in page.text
+    assert 'href="/ask"' in page.text
+    said = await world.client.post("/m/" + "A" * 32, data={"answer": "new_link"})
+    assert "If there is something to open" in said.text
+    assert world.mail.mails == []
+
+
+async def test_a_link_ends_with_its_question(world: World) -> None:
+    asked = await world.asks(ANNA)
+    [link] = await world.mailed()
+    await world.cancels(asked)
+    assert (await world.client.get(link)).status_code == 404
+    unanswered = await world.asks(ANNA)
+    await world.mailed(2)
+    await world.clock.advance(days=15)
+    assert (await world.client.get(world.mail.links[1])).status_code in (404, 410)
+    assert unanswered.request_ref not in {getattr(event, "answer", None) for event in world.told}
+
+
+async def test_the_cookie_is_secure_exactly_where_the_address_is(make_world: MakeWorld) -> None:
+    world = await make_world(LEEWARD_PUBLIC_URL="https://notify.test")
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    answer = await world.client.post(link, data={"answer": "no_thanks"}, follow_redirects=False)
+    assert answer.status_code == 303
+    cookie = answer.headers["set-cookie"].lower()
+    assert "secure" in cookie
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+
+
+async def test_the_cookie_is_plain_over_plain_http(world: World) -> None:
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    answer = await world.client.post(link, data={"answer": "no_thanks"}, follow_redirects=False)
+    assert "secure" not in answer.headers["set-cookie"].lower()
+
+
+async def test_a_supporter_sees_who_it_is_after_the_confirm_alone(world: World) -> None:
+    offer = await world.asks(ANNA)
+    [anna] = await world.mailed()
+    persons = world.browser()
+    await persons.post(anna, data=ACCEPT)
+    await world.asks(SAM, "supporter_request", case_ref=offer.case_ref, step="request-1", options={"when": "hours"})
+    _, sam = await world.mailed(2)
+    world.http.asked.clear()
+    page = await world.client.get(sam)
+    assert answers_on(page.text) == ["confirm", "pass"]
+    assert "Somebody would like to talk, in some hours." in page.text
+    assert "Anna" not in page.text
+    assert world.http.asked == []
+
+    world.http.introduced = {SAM.recipient_ref: ANNA.recipient_ref, ANNA.recipient_ref: SAM.recipient_ref}
+    page = await world.client.post(sam, data={"answer": "confirm"})
+    assert "Anna" in page.text
+    assert "Weber" not in page.text
+    assert "+44 20 7946 0001" in page.text
+    assert "anna@hospital.example" not in page.text
+    assert world.http.asked[-1].startswith("Bearer ")
+    assert answers_on(page.text) == ["close", "hand_over", "urgent_help"]
+    assert "Anna" not in (await world.browser().get(sam)).text
+
+    page = await persons.get(anna)
+    assert "Sam Field gets in touch with you." in page.text
+    assert "I have worked nights for ten years." in page.text
+
+
+async def test_without_matching_the_page_says_so_and_keeps_its_choices(world: World) -> None:
+    await world.asks(SAM, "supporter_request", step="request-1")
+    [sam] = await world.mailed()
+    page = await world.client.post(sam, data={"answer": "confirm"})
+    assert "We cannot show this at the moment." in page.text
+    assert "hand_over" in answers_on(page.text)
+
+
+async def test_closing_is_coded_and_whole(world: World) -> None:
+    await world.asks(SAM, "supporter_request", step="request-1")
+    [sam] = await world.mailed()
+    await world.client.post(sam, data={"answer": "confirm"})
+    form = {"answer": "close", "channel": "phone", "duration": "15_45", "contacts": "2", "referral": "none"}
+    page = await world.client.post(sam, data=form)
+    assert page.status_code == 422
+    assert 'value="phone" checked' in page.text
+    page = await world.client.post(sam, data={**form, "strain": "4"})
+    assert "How are you?" in page.text
+    coded = {"channel": "phone", "duration": "15_45", "contacts": "2", "referral": "none", "strain": "4"}
+    assert world.answers()[-1] == ("close", coded)
+
+
+@pytest.mark.parametrize("answer", ["pass", "hand_over"])
+async def test_a_supporter_may_step_back_in_one_click(world: World, answer: str) -> None:
+    await world.asks(SAM, "supporter_request", step="request-1")
+    [sam] = await world.mailed()
+    if answer == "hand_over":
+        await world.client.post(sam, data={"answer": "confirm"})
+    page = await world.client.post(sam, data={"answer": answer})
+    assert page.status_code == 200
+    assert world.answers()[-1] == (answer, {})
+
+
+async def test_check_ins_and_monthly_notes_can_be_ended_and_taken_back(world: World) -> None:
+    await world.asks(ANNA, "monthly_offer")
+    [link] = await world.mailed()
+    page = await world.client.post(link, data={"answer": "check_ins"})
+    assert "We ask once a month" in page.text
+    page = await world.client.post(link, data={"answer": "no_thanks"})
+    assert "undo" in answers_on(page.text)
+    await world.asks(ANNA, "check_in", step="check_in_72h")
+    _, check = await world.mailed(2)
+    assert answers_on((await world.client.get(check)).text) == ["accept", "no_thanks", "talk_now"]
+    await world.client.post(check, data=ACCEPT)
+    assert [answer for answer, _ in world.answers()] == ["check_ins", "ended", "accept"]
+
+
+async def test_keep_leads_to_the_box_with_a_signed_word_in_the_fragment(make_world: MakeWorld) -> None:
+    from joserfc import jwt
+    from joserfc.jwk import OKPKey
+
+    world = await make_world(LEEWARD_BOX_URL="http://box.test")
+    asked = await world.asks(ANNA, "follow_up")
+    [link] = await world.mailed()
+    page = await world.client.get(link)
+    assert "form-action 'self' http://box.test" in page.headers["content-security-policy"]
+    answer = await world.client.post(link, data={"answer": "keep"}, follow_redirects=False)
+    assert answer.status_code == 303
+    address, _, assertion = answer.headers["location"].partition("#")
+    assert address == "http://box.test/keep"
+    key = OKPKey.import_key(world.ground.keys.assertion_public_key)
+    claims = jwt.decode(assertion, key, algorithms=["Ed25519"]).claims
+    assert claims["case_ref"] == asked.case_ref
+    assert claims["exp"] - claims["iat"] == 900
+    assert world.answers() == []
+
+
+async def test_cover_leads_to_the_box_and_asks_nothing(world: World) -> None:
+    await world.asks(ANNA, "cover", step="cover-202611")
+    [link] = await world.mailed()
+    page = await world.client.get(link)
+    assert answers_on(page.text) == []
+    assert f'href="{world.ground.settings.box_url}/"' in page.text
+
+
+async def test_the_public_pages_open_for_everybody(world: World) -> None:
+    for path in ("/resources", "/privacy", "/ask", "/"):
+        page = await world.client.get(path)
+        assert page.status_code == 200
+        assert "Night Line" in page.text
+        assert "tel:+448000000000" in page.text
+        assert "Works council" in page.text
+
+
+async def test_supporters_are_listed_for_our_own_services_alone(world: World) -> None:
+    assert (await world.client.get("/v1/supporters")).status_code == 401
+    listed = await world.client.get("/v1/supporters", headers=world.ground.call_headers())
+    assert listed.json()["items"] == [{"recipient_ref": SAM.recipient_ref, "display_name": "Sam Field"}]
+
+
+async def test_in_rehearsal_nothing_is_sent_and_there_is_no_page(make_world: MakeWorld) -> None:
+    world = await make_world(POLICY.replace('"live"', '"rehearsal"') + LINES.split("[emergency", maxsplit=1)[0])
+    await world.asks(ANNA)
+    await world.clock.advance(hours=1)
+    assert world.mail.connections == 0
+    assert world.outcomes() == []
+    assert await world.rows(QUESTION) == []

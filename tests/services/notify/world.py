@@ -1,0 +1,294 @@
+"""A small world around notify: a real mail server, a real gateway, a stand-in for matching's one route, a clock."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from aiohttp import web
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from sqlalchemy import Table, select
+
+from leeward.clock import FakeClock
+from leeward.contracts import Event, EventData, MessageCancelled, MessageRequested, bucket_up
+from leeward.people import Member, recipient_ref
+from leeward.service import Ground, Parts
+from leeward.store import Timer, Unit
+from leeward.store.timers import due, fire
+from leeward.web.app import create_app
+from services.notify import SERVICE, roster
+
+KEY = b"p" * 32
+WEBHOOK_SECRET = "whsec_" + "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
+
+
+def member(staff_id: str, **given: Any) -> Member:
+    """Somebody on the roster, by what matters to the story."""
+    name = staff_id.capitalize()
+    fields: dict[str, Any] = {
+        "person_ref": str(uuid4()),
+        "recipient_ref": recipient_ref(KEY, staff_id),
+        "identifiers": (),
+        "display_name": f"{name} Example",
+        "profession": "nurse",
+        "unit": "ICU",
+        "line_managers": (),
+        "languages": ("en",),
+        "email": f"{staff_id}@hospital.example",
+        "mobile": "+44 20 7946 0001",
+        "timezone": "Europe/Berlin",
+        "status": "active",
+        "supporter": False,
+        "introduction": "",
+        "training_completed": None,
+        "training_expires": None,
+        "max_active": None,
+    }
+    return Member(**{**fields, **given})
+
+
+ANNA = member("anna", display_name="Dr. Anna Weber")
+SAM = member("sam", supporter=True, display_name="Sam Field", introduction="I have worked nights for ten years.")
+
+
+class MailServer:
+    """A real SMTP server whose manners can be changed: `replies` by verb, or the line cut after the final dot."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        self.raw: list[bytes] = []
+        self.envelopes: list[tuple[str, str]] = []
+        self.replies: dict[str, list[str]] = {}
+        self.cut_after_dot = 0
+        self.connections = 0
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._transports: set[Any] = set()
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, mail_options: list[str]
+    ) -> str:
+        envelope.mail_from = address
+        return self._reply("MAIL") or "250 OK"
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
+    ) -> str:
+        if reply := self._reply("RCPT"):
+            return reply
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        if reply := self._reply("DATA"):
+            return reply
+        content = envelope.content
+        assert isinstance(content, bytes)
+        self.raw.append(content)
+        self.mails.append(message_from_bytes(content, policy=policy.default))  # type: ignore[arg-type]
+        self.envelopes.append((envelope.mail_from or "", envelope.rcpt_tos[0]))
+        if self.cut_after_dot:
+            self.cut_after_dot -= 1
+            server.transport.abort()
+        return "250 OK"
+
+    def _reply(self, verb: str) -> str | None:
+        return self.replies[verb].pop(0) if self.replies.get(verb) else None
+
+    async def start(self, port: int = 0) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._session, "127.0.0.1", port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def _session(self) -> SMTP:
+        self.connections += 1
+        session = SMTP(self, loop=asyncio.get_running_loop(), ident="mail")
+        self._transports.add(session)
+        return session
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for session in self._transports:
+            if session.transport is not None:
+                session.transport.abort()
+        await asyncio.sleep(0)
+
+    @property
+    def links(self) -> list[str]:
+        return [link(mail) for mail in self.mails]
+
+    def ids(self) -> list[str]:
+        return [str(mail["Message-ID"]) for mail in self.mails]
+
+
+def link(mail: EmailMessage) -> str:
+    """The path that a mail's link leads to."""
+    found = re.search(r"https?://[^/\s]+(/m/\S+)", mail.get_content())
+    assert found
+    return found[1]
+
+
+class HttpServer:
+    """A real HTTP server: the site's gateway, and matching's one route that notify asks."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[Mapping[str, str], dict[str, Any]]] = []
+        self.bodies: list[str] = []
+        self.statuses: list[int] = []
+        self.introduced: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_post("/gateway", self._gateway)
+        app.router.add_get("/v1/cases/{ref}/introduction", self._introduction)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _gateway(self, request: web.Request) -> web.Response:
+        body = await request.text()
+        self.bodies.append(body)
+        self.received.append((dict(request.headers), json.loads(body)))
+        return web.Response(status=self.statuses.pop(0) if self.statuses else 202)
+
+    async def _introduction(self, request: web.Request) -> web.Response:
+        self.asked.append(request.headers.get("Authorization", ""))
+        other = self.introduced.get(request.query["for"])
+        return web.json_response({"recipient_ref": other}) if other else web.Response(status=404)
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+
+@dataclass
+class World:
+    """notify as it runs, without the bus: events go in by `happens`, and come out in `told`."""
+
+    ground: Ground
+    clock: FakeClock
+    mail: MailServer
+    http: HttpServer
+    client: httpx.AsyncClient
+    parts: Parts = field(init=False)
+    told: list[EventData] = field(default_factory=list)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.ground.store.listeners.append(lambda unit: self.told.extend(event.data for event in unit.emitted))
+
+    async def start(self) -> None:
+        """Build notify anew, as after a restart."""
+        self.parts = SERVICE.build(self.ground)
+        self._stop = asyncio.Event()
+        self._tasks = [asyncio.create_task(task(self._stop)) for task in self.parts.tasks]
+        app = create_app(self.ground, self.parts.router)
+        self.client = self.browser(app)
+        self.app = app
+        await asyncio.sleep(0)
+
+    def browser(self, app: Any = None) -> httpx.AsyncClient:
+        """Another browser, with cookies of its own."""
+        transport = httpx.ASGITransport(app=app or self.app)
+        return httpx.AsyncClient(transport=transport, base_url="http://notify.test", follow_redirects=True)
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await asyncio.wait_for(asyncio.gather(*self._tasks), 10)
+
+    async def die(self) -> None:
+        """As kill -9 would: nothing is finished."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0.05)
+
+    async def people(self, *members: Member) -> None:
+        await self.ground.store.write(lambda unit: roster.apply(unit, members))
+
+    async def happens(self, *datas: EventData) -> None:
+        """What the bus would bring, in one batch of one type."""
+        handler = self.parts.handlers[type(datas[0])]
+
+        def work(unit: Unit) -> None:
+            handler(unit, [Event(str(uuid4()), data.key, data, unit.now) for data in datas])
+
+        await self.ground.store.write(work)
+
+    async def asks(self, to: Member, template: str = "offer", **given: Any) -> MessageRequested:
+        """matching asks for one message."""
+        requested = self.request(to, template, **given)
+        await self.happens(requested)
+        return requested
+
+    def request(self, to: Member, template: str = "offer", **given: Any) -> MessageRequested:
+        fields: dict[str, Any] = {
+            "request_ref": str(uuid4()),
+            "case_ref": str(uuid4()),
+            "step": template,
+            "recipient_ref": to.recipient_ref,
+            "template": template,
+            "expires_at": bucket_up(self.clock.now() + timedelta(days=14)),
+        }
+        return MessageRequested(**{**fields, **given})
+
+    async def cancels(self, *requests: MessageRequested) -> None:
+        await self.happens(*(MessageCancelled(request_ref=request.request_ref) for request in requests))
+
+    async def mailed(self, count: int = 1) -> list[str]:
+        """The links of the mails, once there are so many; waits a moment more to see that there are no others."""
+        await eventually(lambda: len(self.mail.mails) >= count)
+        await asyncio.sleep(0.05)
+        assert len(self.mail.mails) == count
+        return self.mail.links
+
+    async def fire_timers(self) -> None:
+        """Fire what is due, as the runtime would."""
+
+        def work(unit: Unit) -> list[Timer]:
+            timers = due(unit)
+            fire(unit, timers, self.parts.timers)
+            return timers
+
+        while await self.ground.store.write(work):
+            pass
+
+    async def rows(self, table: Table) -> list[Any]:
+        return await self.ground.store.read(lambda conn: list(conn.execute(select(table)).all()))
+
+    def answers(self) -> list[tuple[str, dict[str, str]]]:
+        return [(e.answer, dict(e.options)) for e in self.told if hasattr(e, "answer") and hasattr(e, "options")]
+
+    def outcomes(self) -> list[str]:
+        return [e.state for e in self.told if hasattr(e, "state")]
+
+
+async def eventually(true: Callable[[], bool], seconds: float = 5) -> None:
+    """Wait until something is so, by the machine's clock."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not true():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError("it did not happen") from None
+
+
+Answer = Callable[..., Awaitable[httpx.Response]]
+
+
+def when(text: str) -> datetime:
+    return datetime.fromisoformat(text)
