@@ -24,7 +24,7 @@ def database(desk: Desk) -> bytes:
 
 
 def canaries(decisive: dict[tuple[str, int], str]) -> bytes:
-    """A message with canaries in forty fields of each segment, those apart that decide, and MSH-10 and what is echoed."""
+    """A message with canaries in 55 fields of each segment, those apart that decide."""
     lines = [f"MSH|^~\\&|{CANARY}3|{CANARY}4|{CANARY}5|{CANARY}6|20261121||ADT^A03^{CANARY}|{CANARY}10|P|2.5||{CANARY}"]
     for name in ("EVN", "PID", "PD1", "NK1", "PV1", "PV2", "ROL", "PRT", "OBX", "ZZZ"):
         cells = [
@@ -37,7 +37,7 @@ def canaries(decisive: dict[tuple[str, int], str]) -> bytes:
 DECISIVE = {
     ("PID", 30): "Y",
     ("PV1", 36): "20",
-    ("PV1", 3): f"ICU^{CANARY}^{CANARY}",
+    ("PV1", 3): f"ICU^{CANARY}",
     ("ROL", 3): "AT",
     ("PRT", 4): "AT",
 }
@@ -150,4 +150,5 @@ async def test_a_patient_still_seen_is_still_known(desk: Desk, clock: FakeClock)
 
         await desk.ground.store.write(work)
     await desk.send(hl7("A31", ident="2", PID_30="Y"))
-    assert await desk.kinds() == ["recorded"]
+    [row] = await desk.rows("incident")
+    assert row.reasons.split()[0] == "indicator_changed"
