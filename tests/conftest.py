@@ -1,7 +1,8 @@
 """Fixtures for every test: a test policy, a clock turned by hand, and services on fresh databases."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -65,3 +66,10 @@ async def make_ground(settings: Settings, clock: FakeClock, http: httpx.AsyncCli
     yield make
     for store in stores:
         await store.close()
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], *, within: float = 10.0) -> None:
+    """Wait until something that other tasks do has happened; for what no clock of ours decides."""
+    async with asyncio.timeout(within):
+        while not await check():
+            await asyncio.sleep(0.002)

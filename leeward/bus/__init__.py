@@ -26,6 +26,8 @@ class Subscription(Protocol):
     async def fetch(self, limit: int) -> Sequence[Raw]:
         """Wait until there is something after the position, and give at most `limit` of it.
 
+        The position is the last batch that was settled: one that was not (its transaction failed) is given again.
+
         Raises:
             BusUnavailable: when the log cannot be read now.
         """

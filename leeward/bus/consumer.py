@@ -7,8 +7,8 @@ from typing import Final
 
 from leeward import telemetry
 from leeward.bus import BusUnavailable, Raw, Subscription
-from leeward.bus.parking import Parking, TooManyParked
-from leeward.contracts import EVENTS, Event, decode
+from leeward.bus.parking import Parking, TooManyParked, event_of
+from leeward.contracts import EVENTS, Event
 from leeward.service import Handler
 from leeward.store import Store, StoreUnavailable, Unit
 
@@ -49,11 +49,13 @@ class Consumer:
 
     async def _step(self, stopping: "asyncio.Task[bool]") -> None:
         fetching = asyncio.ensure_future(self._subscription.fetch(BATCH))
-        await asyncio.wait([fetching, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not fetching.done():
+        try:
+            await asyncio.wait([fetching, stopping], return_when=asyncio.FIRST_COMPLETED)
+            batch = fetching.result() if fetching.done() else ()
+        finally:
             fetching.cancel()
-            return
-        await self.take(fetching.result())
+        if batch:
+            await self.take(batch)
 
     async def take(self, batch: Sequence[Raw]) -> None:
         """Apply one batch and move the position past it.
@@ -82,13 +84,15 @@ class Consumer:
     def _apply(self, unit: Unit, batch: Sequence[Raw]) -> None:
         fresh = self._admit(unit, batch)
         self._subscription.settle(unit, batch)
-        events = self._parking.followers_aside(unit, self.topic, fresh)
-        apply_events(unit, decoded(events), self._parking.handlers)
+        events = decoded(self._parking.followers_aside(unit, self.topic, fresh))
+        apply_events(unit, events, self._parking.handlers)
+        unit.after_commit(lambda: self._parking.count_handled(events))
 
     def _set_aside(self, unit: Unit, raw: Raw, fault: Exception) -> None:
-        self._admit(unit, [raw])
+        fresh = self._admit(unit, [raw])
         self._subscription.settle(unit, [raw])
-        self._parking.park(unit, self.topic, raw, fault)
+        if fresh:
+            self._parking.park(unit, self.topic, raw, fault)
 
     def _admit(self, unit: Unit, batch: Sequence[Raw]) -> list[Raw]:
         """Insert the inbox rows in log order and keep the events that were not there."""
@@ -96,13 +100,20 @@ class Consumer:
         day = unit.now.date()
         rows = unit.writes.inbox.run(unit.conn, [(raw.id, day) for raw in known])
         new = {row.event_id for row in rows}
-        telemetry.EVENTS_REPEATED.labels(self._parking.service).inc(len(known) - len(new))
-        return [raw for raw in known if raw.id in new]
+        # by id, since a relay that sent twice may have put both into one batch
+        fresh = {raw.id: raw for raw in known if raw.id in new}
+        repeated = telemetry.EVENTS_REPEATED.labels(self._parking.service)
+        unit.after_commit(lambda: repeated.inc(len(known) - len(fresh)))
+        return list(fresh.values())
 
 
 def decoded(raws: Sequence[Raw]) -> list[Event]:
-    """Events with parsed bodies, in the same order."""
-    return [Event(raw.id, raw.key, decode(raw.type, raw.body), raw.accepted_at) for raw in raws]
+    """Events with parsed bodies, in the same order.
+
+    Raises:
+        Undecodable: for the first that no release of ours understands.
+    """
+    return [event_of(raw.id, raw.type, raw.key, raw.body, raw.accepted_at) for raw in raws]
 
 
 def apply_events(unit: Unit, events: Sequence[Event], handlers: Mapping[str, Handler]) -> None:

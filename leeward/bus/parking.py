@@ -1,9 +1,10 @@
 """Parking: an event that fails waits aside with its key's followers, is tried again, and ends as a dead letter."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, Row, delete, func, select
 from leeward import telemetry
 from leeward.bus import Raw
 from leeward.clock import first_of
-from leeward.contracts import Event, decode
+from leeward.contracts import EVENTS, Event, decode
 from leeward.contracts.envelope import UnknownType
 from leeward.service import Handler
 from leeward.store import Insert, Store, StoreUnavailable, Unit
@@ -28,6 +29,24 @@ _COLUMNS: Final = (*_EVENT, "attempts", "due_at", "dead", "fault", "place", "par
 
 class TooManyParked(Exception):
     """So many events fail that the fault is ours, not theirs: better to stop than to park a whole topic."""
+
+
+class Undecodable(Exception):
+    """An event that no attempt will understand: its type or version is not known, or its body does not fit."""
+
+
+def event_of(event_id: str, event_type: str, key: str, body: str, accepted_at: datetime) -> Event:
+    """An event with its body parsed.
+
+    Raises:
+        Undecodable: when that can never succeed with this release.
+    """
+    try:
+        return Event(event_id, key, decode(event_type, body), accepted_at)
+    except UnknownType:
+        raise Undecodable("unknown-type") from None
+    except ValidationError:
+        raise Undecodable("body-does-not-fit") from None
 
 
 class Parking:
@@ -58,19 +77,23 @@ class Parking:
         Raises:
             TooManyParked: when the limit is reached; the event then stays in the log.
         """
-        alive = select(func.count()).select_from(self._table).where(self._table.c.dead == 0)
-        if (unit.conn.execute(alive).scalar() or 0) >= LIMIT:
+        self._check_limit(unit)
+        name, where = blame(fault)
+        hopeless = isinstance(fault, Undecodable)
+        self._store_rows(unit, topic, [raw], name, where, dead=hopeless)
+        counted = telemetry.EVENTS_DEAD if hopeless else telemetry.EVENTS_PARKED
+        unit.after_commit(counted.labels(self.service).inc)
+        # an unknown type is a sender's word
+        kind = raw.type if raw.type in EVENTS else "unknown"
+        telemetry.log("event_parked", service=self.service, type=kind, fault=name, place=where)
+
+    def _check_limit(self, unit: Unit) -> None:
+        """Count what waits and what died on arrival lately: a release that knows too little kills a whole topic."""
+        rows = self._table.c
+        lately = (rows.attempts == 0) & (rows.parked_on >= unit.now.date() - timedelta(days=1))
+        query = select(func.count()).select_from(self._table).where((rows.dead == 0) | lately)
+        if (unit.conn.execute(query).scalar() or 0) >= LIMIT:
             raise TooManyParked
-        hopeless = isinstance(fault, (UnknownType, ValidationError))
-        self._store_rows(unit, topic, [raw], type(fault).__name__, telemetry.place(fault), dead=hopeless)
-        telemetry.EVENTS_PARKED.labels(self.service).inc()
-        telemetry.log(
-            "event_parked",
-            service=self.service,
-            type=raw.type,
-            fault=type(fault).__name__,
-            place=telemetry.place(fault),
-        )
 
     def _store_rows(
         self, unit: Unit, topic: str, raws: Sequence[Raw], fault: str, where: str, *, dead: bool = False
@@ -95,7 +118,8 @@ class Parking:
         """Try the parked events that are due, each key in its order."""
         now = self._store.clock.now()
         table = self._table
-        query = select(table.c.key).where(table.c.dead == 0, table.c.due_at <= now).distinct()
+        firsts = select(func.min(table.c.seq)).where(table.c.dead == 0).group_by(table.c.key)
+        query = select(table.c.key).where(table.c.seq.in_(firsts), table.c.due_at <= now).order_by(table.c.seq)
         for key in await self._store.read(lambda conn: conn.execute(query).scalars().all()):
             while await self._retry_first(key):
                 pass
@@ -112,7 +136,9 @@ class Parking:
 
     def _first(self, conn: Connection, key: str) -> Row[Any] | None:
         table = self._table
-        query = select(table).where(table.c.key == key, table.c.dead == 0).order_by(table.c.seq).limit(1)
+        query = (
+            select(table).where(table.c.key == key, table.c.dead == 0).order_by(table.c.seq).limit(1).with_for_update()
+        )
         return conn.execute(query).first()
 
     def _apply_first(self, unit: Unit, key: str) -> bool:
@@ -120,8 +146,9 @@ class Parking:
         if row is None:
             return False
         unit.conn.execute(delete(self._table).where(self._table.c.seq == row.seq))
-        event = Event(row.event_id, row.key, decode(row.type, row.body), row.accepted_at)
+        event = event_of(row.event_id, row.type, row.key, row.body, row.accepted_at)
         self.handlers[row.type](unit, [event])
+        unit.after_commit(lambda: self.count_handled([event]))
         return True
 
     def _failed_again(self, unit: Unit, key: str, fault: Exception) -> bool:
@@ -129,20 +156,33 @@ class Parking:
         if row is None:
             return False
         attempts = row.attempts + 1
-        dead = attempts >= ATTEMPTS
+        dead = attempts >= ATTEMPTS or isinstance(fault, Undecodable)
+        name, where = blame(fault)
         changes = {
             "attempts": attempts,
             "due_at": unit.now + FIRST_RETRY * 2**attempts,
             "dead": int(dead),
-            "fault": type(fault).__name__,
-            "place": telemetry.place(fault),
+            "fault": name,
+            "place": where,
         }
         unit.conn.execute(self._table.update().where(self._table.c.seq == row.seq).values(**changes))
         if dead:
-            telemetry.EVENTS_DEAD.labels(self.service).inc()
-        return bool(dead)
+            unit.after_commit(telemetry.EVENTS_DEAD.labels(self.service).inc)
+        return dead
+
+    def count_handled(self, events: Sequence[Event]) -> None:
+        """Count what a committed transaction applied."""
+        for event_type, count in Counter(event.type for event in events).items():
+            telemetry.EVENTS_HANDLED.labels(self.service, event_type).inc(count)
 
     def forget(self, unit: Unit) -> None:
         """Drop dead letters after seven days."""
         old = unit.now.date() - KEPT_DAYS
         unit.conn.execute(delete(self._table).where(self._table.c.dead == 1, self._table.c.parked_on < old))
+
+
+def blame(fault: Exception) -> tuple[str, str]:
+    """A fault's class and place, or the reason of one that has a code; never its text, which may hold anything."""
+    if isinstance(fault, Undecodable):
+        return type(fault).__name__, str(fault)
+    return type(fault).__name__, telemetry.place(fault)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, Table, bindparam, select
+from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.exc import DBAPIError
 
 from leeward.bus import BusUnavailable, Raw
 from leeward.settings import Settings
-from leeward.store import Insert, Store, Unit, ground_tables
+from leeward.store import Store, Unit, ground_tables
 from leeward.store.engine import sqlite_engine
 
 # an import or a second process writes without waking us
@@ -91,7 +92,7 @@ class OutboxSubscription:
         self._topic = topic
         self._woken = log.waker()
         self._position: int | None = None
-        self._move = Insert(store.writes.tables.position, ("topic", "seq"), conflict="replace", keys=("topic",))
+        self._move = _forwards(store.writes.tables.position)
 
     async def fetch(self, limit: int) -> Sequence[Raw]:
         if self._position is None:
@@ -116,11 +117,18 @@ class OutboxSubscription:
 
     def settle(self, unit: Unit, batch: Sequence[Raw]) -> None:
         position = batch[-1].position
-        self._move.run(unit.conn, [(self._topic, position)])
+        unit.conn.execute(self._move, {"topic": self._topic, "seq": position})
         unit.after_commit(lambda: self._moved(position))
 
     def _moved(self, position: int) -> None:
-        self._position = position
+        self._position = max(position, self._position or 0)
 
     async def settled(self, batch: Sequence[Raw]) -> None:
         """Nothing is left to do: the position went with the effects."""
+
+
+def _forwards(position: Table) -> Insert:
+    """Moves a topic's position on, never back: a consumer that was replaced may still hold an old batch."""
+    given = insert(position).values(topic=bindparam("topic"), seq=bindparam("seq"))
+    later = given.excluded.seq > position.c.seq
+    return given.on_conflict_do_update(index_elements=["topic"], set_={"seq": given.excluded.seq}, where=later)
