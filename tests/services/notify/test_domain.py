@@ -56,7 +56,7 @@ def test_whatever_is_tapped_in_whatever_order_every_state_has_a_page_and_a_way_o
             told = Answered(
                 request_ref="00000000-0000-4000-8000-000000000000",
                 case_ref="00000000-0000-4000-8000-000000000000",
-                answer=decision.publish,  # type: ignore[arg-type]
+                answer=decision.publish,
                 options=dict(decision.options),
             )
             assert told.answer not in ("no_thanks", "withdraw", "undo", "keep")

@@ -36,7 +36,7 @@ def test_any_language_gives_valid_lines_and_comes_out_as_it_went_in(subject: str
     assert b"\n" not in raw.replace(b"\r\n", b"")
     assert b"\r" not in raw.replace(b"\r\n", b"")
     mail = message_from_bytes(raw, policy=policy.default)
-    content: str = mail.get_content()  # type: ignore[attr-defined]
+    content: str = mail.get_content()
     assert content.splitlines()[-1] == "https://notes.example/m/" + "t" * 32
     assert not mail.defects
 
@@ -85,7 +85,7 @@ def test_no_address_ever_ends_a_line(text: str) -> None:
 
 
 def test_a_domain_in_another_script_is_written_in_ascii() -> None:
-    assert envelope_address("anna@klinik-münchen.example") == "anna@xn--klinik-mnchen-5ob.example"
+    assert envelope_address("anna@klinik-münchen.example") == "anna@xn--klinik-mnchen-3ob.example"
     assert Address(addr_spec=envelope_address("o'neil+x@h.example")).username == "o'neil+x"
 
 

@@ -6,7 +6,7 @@ import string
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -27,8 +27,8 @@ LOCALES = sorted(path.stem for path in TEMPLATES.glob("*.toml"))
 KINDS: tuple[Kind, ...] = ("message", "link", "code", "call")
 # DESIGN §6 for messages; VOICE for pages, in every language there is a word list for
 MESSAGE_DENIED = {
-    "en": r"patient|unit|ward|nurse|doctor|incident|event|support|peer|trauma|victim|error|mistake|blame|death|died|care"
-    r"|leeward|colleague|programme|program|help|crisis|distress|stress"
+    "en": r"patient|unit|ward|nurse|doctor|incident|event|support|peer|trauma|victim|error|mistake|blame|death|died"
+    r"|care|leeward|colleague|programme|program|help|crisis|distress|stress"
 }
 PAGE_DENIED = {
     "en": r"victim|trauma\w*|incident|patient|error|mistake|blame|are you okay|we noticed|leeward|peer|!|confidential"
@@ -53,7 +53,7 @@ def test_no_mail_holds_a_denied_word(kind: Kind, locale: str) -> None:
     raw = mailer.render(letter(kind, locale), "anna@hospital.example", NOW).decode()
     mail = message_from_bytes(raw.encode(), policy=policy.default)
     assert_clean(raw, MESSAGE_DENIED[locale])
-    assert_clean(f"{mail['Subject']}\n{mail.get_content()}", MESSAGE_DENIED[locale])  # type: ignore[attr-defined]
+    assert_clean(f"{mail['Subject']}\n{mail.get_content()}", MESSAGE_DENIED[locale])
 
 
 @pytest.mark.parametrize("locale", LOCALES)
@@ -117,9 +117,6 @@ def test_sentences_are_short_enough_to_read_at_three_in_the_morning() -> None:
     assert long == []
 
 
-STATES = [(template, state) for template, states in ANSWERS.items() for state in (*states, "closed", "passed")]
-
-
 @pytest.mark.parametrize("locale", LOCALES)
 async def test_every_page_in_every_state_is_whole_and_clean(locale: str, make_world: MakeWorld) -> None:
     world = await make_world(POLICY + PEOPLE_TO_CALL)
@@ -160,4 +157,4 @@ def _assert_answerable(page: str, answers: tuple[str, ...]) -> None:
 
 
 def test_there_is_a_page_for_every_template() -> None:
-    assert {f"{name}.html" for name in Template.__args__} <= {path.name for path in TEMPLATES.glob("*.html")}  # type: ignore[attr-defined]
+    assert {f"{name}.html" for name in get_args(Template)} <= {path.name for path in TEMPLATES.glob("*.html")}

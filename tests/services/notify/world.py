@@ -72,13 +72,13 @@ class MailServer:
         self._server: asyncio.Server | None = None
         self._transports: set[Any] = set()
 
-    async def handle_MAIL(
+    async def handle_MAIL(  # noqa: N802 aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, mail_options: list[str]
     ) -> str:
         envelope.mail_from = address
         return self._reply("MAIL") or "250 OK"
 
-    async def handle_RCPT(
+    async def handle_RCPT(  # noqa: N802 aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
     ) -> str:
         if reply := self._reply("RCPT"):
@@ -86,17 +86,17 @@ class MailServer:
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         if reply := self._reply("DATA"):
             return reply
         content = envelope.content
         assert isinstance(content, bytes)
         self.raw.append(content)
-        self.mails.append(message_from_bytes(content, policy=policy.default))  # type: ignore[arg-type]
+        self.mails.append(message_from_bytes(content, policy=policy.default))
         self.envelopes.append((envelope.mail_from or "", envelope.rcpt_tos[0]))
         if self.cut_after_dot:
             self.cut_after_dot -= 1
-            server.transport.abort()
+            _cut(server)
         return "250 OK"
 
     def _reply(self, verb: str) -> str | None:
@@ -117,8 +117,7 @@ class MailServer:
         assert self._server is not None
         self._server.close()
         for session in self._transports:
-            if session.transport is not None:
-                session.transport.abort()
+            _cut(session)
         await asyncio.sleep(0)
 
     @property
@@ -129,11 +128,15 @@ class MailServer:
         return [str(mail["Message-ID"]) for mail in self.mails]
 
 
+def _cut(session: SMTP) -> None:
+    if isinstance(session.transport, asyncio.Transport):
+        session.transport.abort()
+
+
 def link(mail: EmailMessage) -> str:
-    """The path that a mail's link leads to."""
+    """The path that a mail's link leads to; empty where it has none."""
     found = re.search(r"https?://[^/\s]+(/m/\S+)", mail.get_content())
-    assert found
-    return found[1]
+    return found[1] if found else ""
 
 
 class HttpServer:
@@ -185,7 +188,7 @@ class World:
     client: httpx.AsyncClient
     parts: Parts = field(init=False)
     told: list[EventData] = field(default_factory=list)
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _tasks: list[asyncio.Future[None]] = field(default_factory=list)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -195,7 +198,7 @@ class World:
         """Build notify anew, as after a restart."""
         self.parts = SERVICE.build(self.ground)
         self._stop = asyncio.Event()
-        self._tasks = [asyncio.create_task(task(self._stop)) for task in self.parts.tasks]
+        self._tasks = [asyncio.ensure_future(task(self._stop)) for task in self.parts.tasks]
         app = create_app(self.ground, self.parts.router)
         self.client = self.browser(app)
         self.app = app
