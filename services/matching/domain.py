@@ -296,7 +296,10 @@ def find_again(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
 
 def attended(case: Case) -> Step:
     """The coordinator has seen to an alarm; other reasons are settled by what is done about them."""
-    return Step(replace(case, attention=None)) if case.attention == "on_call_silent" else Step(case)
+    if case.attention != "on_call_silent":
+        return Step(case)
+    alone = case.stage == "accepted" and case.supporter is None
+    return Step(replace(case, attention="no_supporter" if alone else None))
 
 
 def coordinator_close(case: Case, now: datetime, rules: Rules) -> Step:
