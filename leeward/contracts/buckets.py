@@ -22,7 +22,8 @@ def bucket_up(moment: datetime) -> datetime:
 def _whole(moment: datetime) -> datetime:
     if (moment - _EPOCH) % BUCKET:
         raise ValueError("a time in an event is a multiple of 15 minutes")
-    return moment
+    # an offset would tell where the sender is
+    return moment.astimezone(UTC)
 
 
 Bucketed = Annotated[AwareDatetime, AfterValidator(_whole)]

@@ -1,0 +1,139 @@
+"""Writes the JSON Schemas and `asyncapi.yaml` from the event models; `make generate` runs it.
+
+python -m leeward.contracts.generate            writes them
+python -m leeward.contracts.generate --check    fails where the committed files are not what the models give
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from leeward import __version__
+from leeward.contracts.envelope import topic_of
+from leeward.contracts.events import EVENTS, UUID4, EventData
+
+HERE: Final = Path(__file__).parent
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_UUID: Final = {"type": "string", "pattern": UUID4}
+
+
+def schema(model: type[EventData]) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one event's data."""
+    return {"$schema": DIALECT, "$id": f"{model.type}.json", **model.model_json_schema()}
+
+
+def headers(event_type: str) -> dict[str, Any]:
+    """The CloudEvents 1.0 attributes of a type as Kafka headers (binary content mode)."""
+    fields: dict[str, Any] = {
+        "ce_specversion": {"const": "1.0"},
+        "ce_id": _UUID,
+        "ce_source": {"const": f"/{topic_of(event_type).replace('.', '/')}"},
+        "ce_type": {"const": event_type},
+        "ce_subject": _UUID,
+        "ce_partitionkey": _UUID,
+        "ce_time": {"type": "string", "format": "date-time", "description": "Start of a 15-minute bucket, UTC."},
+        "ce_agems": {"type": "string", "pattern": "^[0-9]+$", "description": "Milliseconds since acceptance."},
+        "content-type": {"const": "application/json"},
+    }
+    return {"type": "object", "required": list(fields), "properties": fields}
+
+
+def asyncapi() -> dict[str, Any]:
+    """The AsyncAPI 3.0 document: a channel a topic, a message a type, keyed by what orders it."""
+    title = "Leeward's events"
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": title, "version": __version__, "description": "Generated from leeward/contracts; see there."},
+        "defaultContentType": "application/json",
+        "channels": {topic.rpartition(".")[2]: _channel(topic) for topic in sorted({topic_of(t) for t in EVENTS})},
+        "operations": {_operation(event_type): _sends(event_type) for event_type in EVENTS},
+        "components": {"messages": {event_type: _message(model) for event_type, model in EVENTS.items()}},
+    }
+
+
+def _channel(topic: str) -> dict[str, Any]:
+    own = [event_type for event_type in EVENTS if topic_of(event_type) == topic]
+    return {"address": topic, "messages": {t: {"$ref": f"#/components/messages/{t}"} for t in own}}
+
+
+def _operation(event_type: str) -> str:
+    return event_type.removeprefix("leeward.").replace(".", "_")
+
+
+def _sends(event_type: str) -> dict[str, Any]:
+    channel = f"#/channels/{topic_of(event_type).rpartition('.')[2]}"
+    message = f"{channel}/messages/{event_type}"
+    return {"action": "send", "channel": {"$ref": channel}, "messages": [{"$ref": message}]}
+
+
+def _message(model: type[EventData]) -> dict[str, Any]:
+    return {
+        "name": model.type,
+        "summary": " ".join((model.__doc__ or model.type).split()),
+        "contentType": "application/json",
+        "headers": headers(model.type),
+        "payload": {
+            "schemaFormat": "application/schema+json;version=2020-12",
+            "schema": {"$ref": f"schemas/{model.type}.json"},
+        },
+        "bindings": {"kafka": {"key": _UUID, "bindingVersion": "0.5.0"}},
+    }
+
+
+def yaml(tree: Any, indent: str = "") -> Iterator[str]:
+    """Block YAML of dictionaries, lists and scalars; scalars are written as JSON, which YAML 1.2 contains."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            name = key if re.fullmatch(r"[A-Za-z][\w.-]*", key) else json.dumps(key)
+            yield from _entry(f"{indent}{name}:", value, indent)
+    else:
+        for value in tree:
+            lines = list(yaml(value, indent + "  ")) if isinstance(value, Mapping) else [json.dumps(value)]
+            yield f"{indent}- {lines[0].lstrip()}"
+            yield from lines[1:]
+
+
+def _entry(start: str, value: Any, indent: str) -> Iterator[str]:
+    if isinstance(value, (Mapping, list)) and value:
+        yield start
+        yield from yaml(value, indent + "  ")
+    else:
+        yield f"{start} {json.dumps(value)}"
+
+
+def files() -> dict[str, str]:
+    """Every generated file by its path inside this package."""
+    schemas = {f"schemas/{t}.json": json.dumps(schema(model), indent=2) + "\n" for t, model in EVENTS.items()}
+    return {**schemas, "asyncapi.yaml": "\n".join(yaml(asyncapi())) + "\n"}
+
+
+def write(folder: Path = HERE) -> None:
+    """Write them below a folder."""
+    for name, text in files().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def stale(folder: Path = HERE) -> list[str]:
+    """The files that are missing, outdated, or of a type that is no more."""
+    wanted = files()
+    there = {f"schemas/{path.name}" for path in (folder / "schemas").glob("*.json")} | {"asyncapi.yaml"}
+    current = {name: (folder / name).read_text(encoding="utf-8") for name in there if (folder / name).exists()}
+    return sorted(name for name in wanted.keys() | current.keys() if wanted.get(name) != current.get(name))
+
+
+def main(arguments: list[str]) -> int:
+    """Write, or with `--check` say what is stale."""
+    if arguments != ["--check"]:
+        write()
+        return 0
+    for name in stale():
+        print(f"leeward/contracts/{name} is not what the models give; run `make generate`", file=sys.stderr)
+    return 1 if stale() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
