@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import select
 
 from leeward.service import Ground
 from leeward.store import Insert, Unit
 from services.incident.domain import Action, Adt, Decision, Patient, Report
+from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
 from services.incident.models import RawMessage, Receipt, Seen, table_of
 from services.incident.patients import Book, combined
@@ -35,8 +36,8 @@ _NEW_RECEIPT: Final = Insert(
     keys=("key_hash",),
     returning=("key_hash",),
 )
-_FIND_SEEN: Final = select(_SEEN).where(_SEEN.c.message_hash.in_(bindparam("hashes", expanding=True)))
-_FIND_RECEIPTS: Final = select(_RECEIPT).where(_RECEIPT.c.key_hash.in_(bindparam("hashes", expanding=True)))
+_FIND_SEEN: Final = select(_SEEN).where(_SEEN.c.message_hash.in_(KEYS))
+_FIND_RECEIPTS: Final = select(_RECEIPT).where(_RECEIPT.c.key_hash.in_(KEYS))
 _RAW: Final = Insert(table_of(RawMessage), ("raw_ref", "key_ref", "source", "accepted_at", "sealed"))
 
 
@@ -164,14 +165,12 @@ def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:
 
 def _stored(unit: Unit, items: Sequence[Item], new: set[str]) -> dict[str, Any]:
     """Rows of messages that came before, and of every report: its receipt is in its row."""
-    old = sorted({item.mark for item in items if item.report is None} - new)
-    reports = sorted({item.mark for item in items if item.report})
-    found: dict[str, Any] = {}
-    if old:
-        found |= {row.message_hash: row for row in unit.conn.execute(_FIND_SEEN, {"hashes": old})}
-    if reports:
-        found |= {row.key_hash: row for row in unit.conn.execute(_FIND_RECEIPTS, {"hashes": reports})}
-    return found
+    old = {item.mark for item in items if item.report is None} - new
+    reports = {item.mark for item in items if item.report}
+    return {
+        **{row.message_hash: row for row in rows_of(unit.conn, _FIND_SEEN, old)},
+        **{row.key_hash: row for row in rows_of(unit.conn, _FIND_RECEIPTS, reports)},
+    }
 
 
 def _apply(

@@ -105,7 +105,7 @@ class Unmatched(Model, table=True):
     unmatched_ref: str = Field(primary_key=True, max_length=36)
     key_hash: str = Field(max_length=HASH, unique=True)
     state: str = Field(max_length=8)  # open, ignored
-    sealed: str = Field(max_length=4000)
+    sealed: str
     seen_on: date = Field(index=True)
 
 

@@ -5,10 +5,11 @@ from datetime import date
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, delete, select, update
 
 from leeward.store import Insert
 from services.incident.domain import Current, Patient, current_of
+from services.incident.lookup import KEYS, rows_of
 from services.incident.models import Incident, PatientKey, table_of
 from services.incident.models import Patient as PatientRow
 
@@ -17,10 +18,10 @@ _PATIENT: Final = table_of(PatientRow)
 _KEY: Final = table_of(PatientKey)
 _FIND: Final = (
     select(_KEY.c.key_hash, _PATIENT, _INCIDENT)
-    .set_label_style("LABEL_STYLE_TABLENAME_PLUS_COL")  # type: ignore[arg-type]
+    .set_label_style(LABEL_STYLE_TABLENAME_PLUS_COL)
     .join(_PATIENT, _PATIENT.c.patient_ref == _KEY.c.patient_ref)
     .outerjoin(_INCIDENT, _INCIDENT.c.incident_ref == _PATIENT.c.incident_ref)
-    .where(_KEY.c.key_hash.in_(bindparam("hashes", expanding=True)))
+    .where(_KEY.c.key_hash.in_(KEYS))
 )
 _PATIENTS: Final = Insert(
     _PATIENT, ("patient_ref", "indicator", "incident_ref", "seen_on"), conflict="replace", keys=("patient_ref",)
@@ -39,14 +40,12 @@ class Book:
         self._changed: dict[str, Patient] = {}
         self._new_keys: dict[str, None] = {}
         self._moves: list[tuple[str, str]] = []
-        wanted = sorted(set(hashes))
-        if wanted:
-            self._load(conn, wanted)
+        self._load(conn, hashes)
 
-    def _load(self, conn: Connection, hashes: list[str]) -> None:
+    def _load(self, conn: Connection, hashes: Iterable[str]) -> None:
         patients: dict[str, Patient] = {}
         currents: dict[str, Current] = {}
-        for row in conn.execute(_FIND, {"hashes": hashes}).mappings():
+        for row in (found._mapping for found in rows_of(conn, _FIND, hashes)):
             ref = row["patient_patient_ref"]
             if ref not in patients:
                 patients[ref] = Patient(ref, True, row["patient_indicator"], _current(row, currents))

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from leeward.contracts import IncidentAmended, Involved
 from leeward.store import Insert, Unit
 from services.incident.domain import Identifier, Mention
+from services.incident.lookup import KEYS, rows_of
 from services.incident.models import Incident, StaffIdentifier, Unmatched, UnmatchedLink, table_of
 from services.incident.models import Involved as InvolvedRow
 from services.incident.sealing import Box, open_identifier, seal_identifier
@@ -18,7 +19,19 @@ _LINK: Final = table_of(UnmatchedLink)
 _INCIDENT: Final = table_of(Incident)
 _STAFF: Final = table_of(StaffIdentifier)
 _FIND: Final = select(UNMATCHED.c.key_hash, UNMATCHED.c.unmatched_ref, UNMATCHED.c.state).where(
-    UNMATCHED.c.key_hash.in_(bindparam("hashes", expanding=True))
+    UNMATCHED.c.key_hash.in_(KEYS)
+)
+_LINKED: Final = (
+    select(
+        UNMATCHED.c.key_hash,
+        UNMATCHED.c.unmatched_ref,
+        _LINK.c.reviewer,
+        _INCIDENT.c.incident_ref,
+        _INCIDENT.c.state,
+    )
+    .outerjoin(_LINK, _LINK.c.unmatched_ref == UNMATCHED.c.unmatched_ref)
+    .outerjoin(_INCIDENT, _INCIDENT.c.incident_ref == _LINK.c.incident_ref)
+    .where(UNMATCHED.c.key_hash.in_(KEYS))
 )
 _NEW: Final = Insert(UNMATCHED, ("unmatched_ref", "key_hash", "state", "sealed", "seen_on"))
 _LINKS: Final = Insert(_LINK, ("unmatched_ref", "incident_ref", "reviewer"), conflict="nothing")
@@ -51,7 +64,7 @@ class Queue:
         """Rows for identifiers not yet in the queue, links for all that nobody told us to ignore."""
         if not self._found:
             return
-        rows = {row.key_hash: row for row in unit.conn.execute(_FIND, {"hashes": sorted(self._found)})}
+        rows = {row.key_hash: row for row in rows_of(unit.conn, _FIND, self._found)}
         refs = {key: row.unmatched_ref for key, row in rows.items() if row.state == "open"}
         new = []
         for key, identifier in self._found.items():
@@ -94,29 +107,19 @@ def alias(unit: Unit, row: Any, person_ref: str) -> None:
 
 def resolve(unit: Unit, people: dict[str, str]) -> None:
     """Identifiers (by hash) that now lead to people leave the queue; their incidents are amended."""
-    if not people:
-        return
-    query = (
-        select(
-            UNMATCHED.c.key_hash,
-            UNMATCHED.c.unmatched_ref,
-            _LINK.c.reviewer,
-            _INCIDENT.c.incident_ref,
-            _INCIDENT.c.state,
-        )
-        .outerjoin(_LINK, _LINK.c.unmatched_ref == UNMATCHED.c.unmatched_ref)
-        .outerjoin(_INCIDENT, _INCIDENT.c.incident_ref == _LINK.c.incident_ref)
-        .where(UNMATCHED.c.key_hash.in_(bindparam("hashes", expanding=True)))
-    )
-    rows = unit.conn.execute(query, {"hashes": sorted(people)}).all()
+    rows = list(rows_of(unit.conn, _LINKED, people))
     states = {row.incident_ref: row.state for row in rows if row.state in ("recorded", "review")}
-    pairs = {(row.incident_ref, people[row.key_hash]): row.reviewer for row in rows if row.incident_ref in states}
-    new = _INVOLVED.run(unit.conn, [(*pair, bool(flag)) for pair, flag in pairs.items()])
+    pairs: dict[tuple[str, str], bool] = {}
+    for row in rows:
+        if row.incident_ref in states:
+            pair = row.incident_ref, people[row.key_hash]
+            pairs[pair] = pairs.get(pair, False) or row.reviewer
+    new = _INVOLVED.run(unit.conn, [(*pair, flag) for pair, flag in pairs.items()])
     for ref in sorted({row.incident_ref for row in new if states[row.incident_ref] == "recorded"}):
         involved = [
-            Involved(person_ref=row.person_ref, reviewer=row.reviewer) for row in new if row.incident_ref == ref
+            Involved(person_ref=one.person_ref, reviewer=one.reviewer) for one in new if one.incident_ref == ref
         ]
         unit.emit(IncidentAmended(incident_ref=ref, involved=tuple(involved)))
-    gone = sorted({row.unmatched_ref for row in rows})
+    gone = {row.unmatched_ref for row in rows}
     for table in (_LINK, UNMATCHED):
         unit.conn.execute(delete(table).where(table.c.unmatched_ref.in_(gone)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import delete, select
 
 from leeward.contracts import (
     IncidentAmended,
@@ -17,6 +17,7 @@ from leeward.contracts import (
 )
 from leeward.store import Insert, Unit, Update
 from services.incident.domain import DEATH, Action, Adt, Current, Decision, Mention, Person, Report, Visit, current_of
+from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
 from services.incident.models import Incident, StaffIdentifier, UnmatchedLink, table_of
 from services.incident.models import Involved as InvolvedRow
@@ -35,10 +36,8 @@ _INVOLVED: Final = Insert(
     keys=("incident_ref", "person_ref"),
     returning=("incident_ref", "person_ref"),
 )
-_FIND_STAFF: Final = select(_STAFF.c.key_hash, _STAFF.c.person_ref, _STAFF.c.active).where(
-    _STAFF.c.key_hash.in_(bindparam("hashes", expanding=True))
-)
-_FIND_REPORTED: Final = select(INCIDENT).where(INCIDENT.c.source_ref.in_(bindparam("refs", expanding=True)))
+_FIND_STAFF: Final = select(_STAFF.c.key_hash, _STAFF.c.person_ref, _STAFF.c.active).where(_STAFF.c.key_hash.in_(KEYS))
+_FIND_REPORTED: Final = select(INCIDENT).where(INCIDENT.c.source_ref.in_(KEYS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +73,8 @@ class Records:
         self._marks = marks
         self._queue = queue
         self._steps: list[Opened | Added | Ended] = []
-        refs = sorted({self._source_ref(report) for report in reports})
-        rows = unit.conn.execute(_FIND_REPORTED, {"refs": refs}).mappings() if refs else ()
-        self._reported = {row["source_ref"]: current_of(dict(row)) for row in rows}
+        rows = rows_of(unit.conn, _FIND_REPORTED, (self._source_ref(report) for report in reports))
+        self._reported = {row.source_ref: current_of(dict(row._mapping)) for row in rows}
 
     def open(self, signal: Adt | Report, decision: Decision, replaced: Current | None) -> Current:
         """A new incident; an open doubt about the same patient that it settles is dismissed."""
@@ -213,9 +211,7 @@ def mentions_of(step: Opened | Added | Ended) -> Sequence[Mention]:
 
 def find_staff(unit: Unit, hashes: set[str]) -> dict[str, str]:
     """person_refs by an identifier's hash; "" for somebody who has left: known, and nobody to write to."""
-    if not hashes:
-        return {}
-    rows = unit.conn.execute(_FIND_STAFF, {"hashes": sorted(hashes)})
+    rows = rows_of(unit.conn, _FIND_STAFF, hashes)
     return {row.key_hash: row.person_ref if row.active else "" for row in rows}
 
 

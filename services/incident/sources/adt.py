@@ -19,6 +19,8 @@ TAKEN_OUT: Final = frozenset({"DE", "DL", "UN"})  # table 0287: delete, unlink
 YES: Final = frozenset({"Y", "YES", "T", "TRUE", "1"})
 NO: Final = frozenset({"N", "NO", "F", "FALSE", "0"})
 UNIT_LENGTH: Final = 200
+LONGEST: Final = 200  # characters of a staff identifier
+MOST: Final = 200  # identifiers, people or merges of one message; beyond that it is no message but an attack
 _TIME: Final = re.compile(r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\.\d{1,9})?([+-]\d{4})?", re.ASCII)
 _SPANS: Final = (timedelta(days=366), timedelta(days=31), timedelta(days=1), timedelta(hours=1), timedelta(minutes=1))
 _CODE: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}")
@@ -207,14 +209,14 @@ def _cx(segment: Segment, numbers: tuple[int, ...], name: str, source: Source) -
     """Identifiers of CX fields, one for each name their authority goes by, so that feeds that share one meet."""
     found: dict[Identifier, None] = {}
     for number in numbers:
-        for repetition in segment.repetitions(number):
+        for repetition in segment.repetitions(number)[:MOST]:
             value = segment.message.part(repetition, 1)
             if not value or value == NULL or _placeholder(value):
                 continue
             given = [segment.message.part(repetition, 4, place) for place in (1, 2)]
             systems = [source.identifier_systems.get(one, one) for one in given if one] or [f"source:{name}"]
             found |= {Identifier(system.casefold(), value): None for system in systems}
-    return tuple(found)
+    return tuple(found)[:MOST]
 
 
 def _placeholder(value: str) -> bool:
@@ -230,7 +232,7 @@ def _merges(message: Message, name: str, source: Source) -> tuple[Pair, ...]:
         prior = _cx(group[b"MRG"], (1,), name, source) if b"MRG" in group else ()
         if surviving and prior:
             pairs.append(Pair(surviving, prior))
-    return tuple(pairs)
+    return tuple(pairs[:MOST])
 
 
 # ---- people
@@ -246,7 +248,7 @@ def people(message: Message, source: Source) -> list[Mention]:
         for segment in message.segments(name):
             if segment.text(action).upper() not in TAKEN_OUT and not _outside(segment, role):
                 found |= _xcn(segment, person, source)
-    return [Mention(identifier) for identifier in found]
+    return [Mention(identifier) for identifier in found][:MOST]
 
 
 def _outside(segment: Segment, number: int) -> bool:
@@ -259,9 +261,9 @@ def _xcn(segment: Segment, number: int, source: Source) -> dict[Identifier, None
     """Identifiers of an XCN field; the system is XCN-9.1 looked up, else XCN-9.2; only an empty XCN-9 falls back."""
     found: dict[Identifier, None] = {}
     part = segment.message.part
-    for repetition in segment.repetitions(number):
+    for repetition in segment.repetitions(number)[:MOST]:
         value = part(repetition, 1)
-        if not value or value == NULL:
+        if not value or value == NULL or len(value) > LONGEST:
             continue
         authority = [part(repetition, 9, place) for place in (1, 2, 3)]
         if not any(authority):

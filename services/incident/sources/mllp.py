@@ -149,9 +149,11 @@ class Connection:
                 self.finish()
                 break
             self._slots.release()
-        while not self._waiting.empty():
-            if rest := self._waiting.get_nowait():
-                rest.cancel()
+        rest = [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
+        for task in rest:
+            if task:
+                task.cancel()
+        await asyncio.gather(*(task for task in rest if task), return_exceptions=True)
 
 
 class Listener:

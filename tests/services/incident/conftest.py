@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from leeward.clock import FakeClock
 from leeward.people import Member
+from leeward.policy import Match
 from leeward.service import Ground
 from leeward.settings import Settings, load_settings
 from leeward.store import Unit
@@ -142,6 +143,14 @@ def with_source(desk: Desk, **source: Any) -> Desk:
     """The same service, its HL7 source set up otherwise."""
     settings = desk.ground.settings
     sources = {**settings.sources, "ehr": settings.sources["ehr"].model_copy(update=source)}
+    return Desk(replace(desk.ground, settings=settings.model_copy(update={"sources": sources})))
+
+
+def with_second_source(desk: Desk) -> Desk:
+    """The same service with a laboratory's feed beside the EHR's."""
+    settings = desk.ground.settings
+    lab = settings.sources["ehr"].model_copy(update={"match": Match(msh3="LAB")})
+    sources = {**settings.sources, "lab": lab}
     return Desk(replace(desk.ground, settings=settings.model_copy(update={"sources": sources})))
 
 

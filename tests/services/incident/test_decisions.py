@@ -5,7 +5,17 @@ import asyncio
 import pytest
 
 from leeward.clock import FakeClock
-from tests.services.incident.conftest import ANNA, BEN, CARO, Desk, death, hl7, with_policy, with_source
+from tests.services.incident.conftest import (
+    ANNA,
+    BEN,
+    CARO,
+    Desk,
+    death,
+    hl7,
+    with_policy,
+    with_second_source,
+    with_source,
+)
 
 
 async def expect(desk: Desk, *kinds: str) -> None:
@@ -157,6 +167,19 @@ class TestRetraction:
         await desk.send(death(ident="1"))
         await desk.send(hl7("A08", ident="2", **fields))
         await expect(desk, "recorded")
+
+    async def test_only_the_source_that_said_so_takes_it_back(self, desk: Desk) -> None:
+        two = with_second_source(desk)
+        await two.send(death(ident="1"))
+        await two.send(hl7("A08", ident="2", PID_30="N").replace(b"|EHR|", b"|LAB|"))
+        await expect(two, "recorded")
+        await two.send(hl7("A08", ident="3", PID_30="N"))
+        await expect(two, "recorded", "retracted")
+
+    async def test_a_doubt_said_again_is_no_word_against_it(self, desk: Desk) -> None:
+        for n in range(3):
+            await desk.send(hl7("A08", ident=str(n), PID_30="N", PID_29="20261120"))
+        assert await desk.states() == ["review"]
 
     async def test_a_doubt_is_taken_back_in_silence(self, desk: Desk) -> None:
         await desk.send(hl7("A08", ident="1", PID_30="Y"))

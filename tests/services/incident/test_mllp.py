@@ -99,12 +99,12 @@ async def port(desk: Desk) -> AsyncIterator[Port]:
 
 
 async def answer(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return (await reader.readuntil(b"\x1c\r"))[1:-2]
 
 
 async def closed(reader: asyncio.StreamReader) -> bool:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
     return True
@@ -186,6 +186,14 @@ async def test_one_message_that_breaks_us_does_not_hold_up_the_feed(
         assert codes([await answer(reader)]) == ["AE"]
     writer.write(framed(death(ident="2")))
     assert codes([await answer(reader)]) == ["AA"]
+
+
+async def test_a_message_with_more_names_than_a_statement_takes(desk: Desk, port: Port) -> None:
+    reader, writer = await port.open()
+    names = "~".join(f"{n}^^^H" for n in range(40_000))
+    writer.write(framed(death(ident="1", PID_3=names, PV1_7=names)) + framed(death(ident="2")))
+    assert codes([await answer(reader), await answer(reader)]) == ["AA", "AA"]
+    assert await desk.kinds() == ["recorded", "recorded"]
 
 
 async def test_a_silent_peer_is_let_go(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
