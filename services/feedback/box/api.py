@@ -1,6 +1,7 @@
 """The box's pages and routes: the same for everybody, without a cookie, a log line or a metric of any request."""
 
 import base64
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from leeward.service import Ground
 from leeward.settings import Settings
+from leeward.store import StoreUnavailable
 from leeward.web.access import PUBLIC
 from leeward.web.app import SECURITY_HEADERS
 from leeward.web.look import pages
@@ -93,8 +95,9 @@ def _add_data(router: APIRouter, ground: Ground) -> None:
             await ground.store.write(ratings.take(ratings.Given(**spent.model_dump())))
         except tuple(REFUSALS) as refusal:
             raise Problem(*REFUSALS[type(refusal)]) from None
-        # the write-ahead log would keep the order in which ratings came
-        await ground.store.tidy()
+        # the write-ahead log would keep the order in which ratings came; while somebody reads, the keeper does it later
+        with suppress(StoreUnavailable):
+            await ground.store.tidy()
         return JSONResponse({"result": "kept"})
 
     @router.get("/v1/reports", dependencies=[PUBLIC])

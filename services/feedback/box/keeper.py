@@ -77,11 +77,11 @@ class Keeper:
             await first_of(stop.wait(), self._ground.clock.sleep(pause))
 
     async def look(self) -> bool:
-        """Pin what is new and end what is over; False where the issuer or the database was away."""
+        """End what is over, empty the log of writes, pin what is new; False where that has to be repeated."""
         try:
             await self._end_windows()
-            published = await self._published()
-            await self._pin(published)
+            await self._ground.store.tidy()
+            await self._pin(await self._published())
         except (httpx.HTTPError, ValidationError, StoreUnavailable) as fault:
             log("keys-not-read", fault=type(fault).__name__)
             return False
@@ -109,7 +109,6 @@ class Keeper:
             sealed = await self._ground.store.read(partial(ratings.sealed_in, epoch=name))
             opened = await asyncio.to_thread(sealing.open_batch, self._secret, name, locked, sealed)
             await self._ground.store.write(ratings.open_window(name, *opened))
-            await self._ground.store.tidy()
 
 
 def _states(conn: Connection) -> dict[str, str]:

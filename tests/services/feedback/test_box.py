@@ -3,7 +3,9 @@
 import base64
 import json
 import secrets
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
@@ -86,6 +88,11 @@ async def box(make_ground: MakeGround, clock: FakeClock) -> AsyncIterator[Box]:
     yield found
 
 
+def visitor_of(box: Box) -> httpx.AsyncClient:
+    app = create_app(box.ground, SERVICE.build(box.ground).router)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://box")
+
+
 def distinct(count: int) -> list[Rating]:
     """Ratings that differ from one another, so that each can be found again."""
     return [Rating((place % 5 + 1, place // 5 + 1, 3, 3, 3)) for place in range(count)]
@@ -159,6 +166,20 @@ async def sealed_batch(box: Box) -> tuple[bytes, list[bytes]]:
 
 async def test_the_log_of_writes_is_gone_after_each_rating(box: Box) -> None:
     await box.take(box.given(distinct(1)[0]))
+    assert (box.path.parent / "box.db-wal").stat().st_size == 0
+
+
+async def test_a_rating_counts_though_somebody_reads_and_the_log_is_emptied_later(box: Box) -> None:
+    given = box.given(distinct(1)[0])
+    body = {name: text(getattr(given, name)) for name in ("prepared", "signature", "sealed")}
+    with closing(sqlite3.connect(box.path)) as reader:
+        visitor = visitor_of(box)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sealed").fetchone()
+        answer = await visitor.post("/v1/ratings", json={"epoch": NAME, **body})
+        assert answer.json() == {"result": "kept"}
+        assert (box.path.parent / "box.db-wal").stat().st_size > 0
+    await Keeper(box.ground).look()
     assert (box.path.parent / "box.db-wal").stat().st_size == 0
 
 
@@ -236,10 +257,9 @@ def test_two_keys_that_sign_at_once_are_not_trusted() -> None:
 
 
 async def test_pages_are_the_same_for_everybody_and_set_no_cookie(box: Box) -> None:
-    app = create_app(box.ground, SERVICE.build(box.ground).router)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://box") as visitor:
-        for path in ("/", "/keep", "/rate", "/v1/epochs", "/v1/reports", "/box/keep.js", "/look/look.css"):
-            answer = await visitor.get(path)
-            assert answer.status_code == 200, path
-            assert "set-cookie" not in answer.headers
-            assert "leeward" not in answer.text.lower() or path.startswith("/box/")
+    visitor = visitor_of(box)
+    for path in ("/", "/keep", "/rate", "/v1/epochs", "/v1/reports", "/box/keep.js"):
+        answer = await visitor.get(path)
+        assert answer.status_code == 200, path
+        assert "set-cookie" not in answer.headers
+        assert "leeward" not in answer.text.lower() or path.startswith("/box/")

@@ -9,7 +9,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from services.feedback.reports import ITEMS
-from tests.services.feedback.conftest import EPOCH, TOKENS, Feedback
+from tests.services.feedback.conftest import ENOUGH, EPOCH, TOKENS, Feedback
 
 CHROMIUM = Path("/usr/bin/chromium")
 OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -47,7 +47,7 @@ async def arrive(feedback: Feedback, page: Page) -> None:
 
 
 async def test_a_person_keeps_a_code_and_later_spends_it(feedback: Feedback, page: Page, tmp_path: Path) -> None:
-    others = await feedback.codes(TOKENS - 1)
+    others = await feedback.codes(ENOUGH - 1)
     await arrive(feedback, page)
     assert page.url == f"{feedback.box}/keep", "the assertion has left the address bar"
     await page.get_by_role("button", name="Make my code").click()
@@ -62,7 +62,7 @@ async def test_a_person_keeps_a_code_and_later_spends_it(feedback: Feedback, pag
 
     await feedback.clock.advance(days=EPOCH.days)
     await feedback.window_opens()
-    assert await feedback.spend(others) == ["kept"] * (TOKENS - 1)
+    assert await feedback.spend(others) == ["kept"] * (ENOUGH - 1)
 
     await page.goto(feedback.box)
     await page.get_by_role("link", name="Answer with a code").click()
@@ -76,7 +76,7 @@ async def test_a_person_keeps_a_code_and_later_spends_it(feedback: Feedback, pag
 
     await feedback.window_ends()
     (release,) = await feedback.reports()
-    assert release["n"] == TOKENS
+    assert release["n"] == ENOUGH
     await page.goto(feedback.box)
     await expect(page.get_by_text("10 answers, from 2026-11-21 to 2026-11-23")).to_be_visible()
     await expect(page.get_by_role("listitem").filter(has_text="I felt listened to.")).to_contain_text("≥ 90 %")

@@ -10,11 +10,11 @@ from sqlalchemy import func, select
 from services.feedback import blind
 from services.feedback.issuer.models import CLAIM
 from services.feedback.reports import CAPPED, ITEMS
-from tests.services.feedback.conftest import EPOCH, TOKENS, Feedback, node
+from tests.services.feedback.conftest import ENOUGH, EPOCH, TOKENS, Feedback, node
 
 
 async def test_ten_ratings_become_one_release(feedback: Feedback) -> None:
-    codes = await feedback.codes(TOKENS)
+    codes = await feedback.codes(ENOUGH)
     await feedback.clock.advance(days=EPOCH.days)
     await feedback.window_opens()
     assert await feedback.spend(codes[1:], answer=5, tags=["listening"]) == ["kept"] * 9
@@ -32,10 +32,10 @@ async def test_ten_ratings_become_one_release(feedback: Feedback) -> None:
 
 async def test_too_few_answers_wait_for_the_next_epoch(feedback: Feedback) -> None:
     for answers, expected in ((4, []), (6, [10])):
-        codes = await feedback.codes(TOKENS)
+        codes = await feedback.codes(answers)
         await feedback.clock.advance(days=EPOCH.days)
         await feedback.window_opens()
-        await feedback.spend(codes[:answers], answer=4)
+        await feedback.spend(codes, answer=4)
         await feedback.window_ends()
         assert [release["n"] for release in await feedback.reports()] == expected
 
