@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet pyproject.toml
 PIP_SYNC := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes
 
-.PHONY: help install dev demo up test check bench chaos lock generate clean
+.PHONY: help install dev demo up test check check-lock bench chaos lock generate clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,3 +33,38 @@ dev: $(VENV)/.dev ## the same with what tests and checks need
 lock: | $(BIN)/uv ## pin every dependency with hashes, without a registry's address
 	$(LOCK) --extra build -o requirements.lock
 	$(LOCK) --extra build --extra dev -c requirements.lock -o requirements-dev.lock
+
+# a browser for the tests of pages: the system's own, Debian's package where we may install it, else Playwright's
+$(VENV)/.chromium: | $(VENV)/.dev
+	@command -v chromium chromium-browser google-chrome >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq -y chromium; } \
+		|| $(BIN)/playwright install chromium
+	@touch $@
+
+test: dev $(VENV)/.chromium ## install all it needs and run every test
+	$(BIN)/pytest -n 2
+
+check: dev check-lock ## lint, types, import rules, lock files, generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python .ci/tree.py
+	$(BIN)/python -m leeward.contracts.generate --check
+	$(BIN)/python -m services.feedback.box.bundle --check
+
+# the pins in force are kept, so this differs only where pyproject.toml asks for something else
+check-lock: | $(BIN)/uv
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && cp requirements.lock requirements-dev.lock "$$fresh" \
+		&& $(LOCK) --extra build -o "$$fresh/requirements.lock" \
+		&& $(LOCK) --extra build --extra dev -c requirements.lock -o "$$fresh/requirements-dev.lock" \
+		&& diff -u requirements.lock "$$fresh/requirements.lock" \
+		&& diff -u requirements-dev.lock "$$fresh/requirements-dev.lock" \
+		|| { echo "the lock files are not what pyproject.toml asks for; run make lock" >&2; exit 1; }
+
+generate: dev ## write what is made from code: event schemas, asyncapi.yaml, the box's script
+	$(BIN)/python -m leeward.contracts.generate
+	$(BIN)/python -m services.feedback.box.bundle
+
+clean: ## remove what make made, data aside
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist

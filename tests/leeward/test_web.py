@@ -23,7 +23,6 @@ from leeward.store import StoreUnavailable, Unit
 from leeward.web import access
 from leeward.web.access import COOKIE, LINK, PUBLIC, SERVICES, SOURCE, Gate, check_routes, csrf, role
 from leeward.web.app import MAX_BODY, create_app
-from leeward.web.paging import after, page
 from leeward.web.problem import Problem
 from tests.conftest import MakeGround
 
@@ -378,22 +377,6 @@ async def test_the_app_describes_itself(ground: Ground) -> None:
         described = (await client.get("/openapi.json")).json()
         assert (await client.get("/docs")).status_code == 404
     assert {"/livez", "/readyz", "/metrics", "/v1/cases"} <= described["paths"].keys()
-
-
-def test_a_list_comes_in_pages() -> None:
-    rows = [f"r{n}" for n in range(5)]
-    first = page(rows[:3], 2, key=str, show=str.upper)
-    assert first["items"] == ["R0", "R1"]
-    assert after(first["next"]) == "r1"
-    assert page(rows[:2], 2, key=str, show=str)["next"] is None
-    assert after(None) is None
-
-
-@pytest.mark.parametrize("cursor", ["é", "a", "_w==", "!"])
-def test_a_cursor_that_is_not_ours_is_refused(cursor: str) -> None:
-    with pytest.raises(Problem) as refused:
-        after(cursor)
-    assert refused.value.status == 422
 
 
 async def test_access_that_has_expired_is_forgotten(ground: Ground, clock: FakeClock) -> None:

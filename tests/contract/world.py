@@ -1,0 +1,203 @@
+"""A producer, a consumer group and the bus between them, for the contract that every adapter keeps."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
+
+from leeward import telemetry
+from leeward.bus import Bus, Raw, Subscription
+from leeward.bus import sqlite as sqlite_bus
+from leeward.bus.consumer import Consumer
+from leeward.bus.parking import Parking
+from leeward.clock import FakeClock
+from leeward.contracts import Event, IncidentRecorded, IncidentRetracted, Severity
+from leeward.service import Handler
+from leeward.settings import Settings
+from leeward.store import SqliteStore, StoreUnavailable, Unit, ground_tables
+from leeward.store.engine import sqlite_engine
+
+TOPIC = "leeward.incident"
+PRODUCER = MetaData()
+ground_tables(PRODUCER)
+CONSUMER = MetaData()
+ground_tables(CONSUMER)
+APPLIED = Table(
+    "applied",
+    CONSUMER,
+    Column("n", Integer, primary_key=True),
+    Column("key", String(36)),
+    Column("what", String(40)),
+)
+
+
+def ref(n: int) -> str:
+    return f"00000000-0000-4000-8000-{n:012}"
+
+
+def recorded(key: int, what: str) -> IncidentRecorded:
+    severity = Severity(scheme="leeward", code="death", level="death")
+    at = "2026-11-21T08:45:00Z"
+    body = {"incident_ref": ref(key), "category": "other", "severity": severity, "unit": what, "occurred_at": at}
+    return IncidentRecorded.model_validate(body)
+
+
+@dataclass
+class Handlers:
+    """Writes down what it is given; faults of each kind can be set by what an event says."""
+
+    poison: set[str] = field(default_factory=set)
+    away: bool = False
+    runs: list[int] = field(default_factory=list)
+    fault: type[BaseException] = LookupError
+
+    def apply(self, unit: Unit, events: Sequence[Event]) -> None:
+        self.runs.append(len(events))
+        for event in events:
+            what = getattr(event.data, "unit", "retracted")
+            unit.conn.execute(insert(APPLIED).values(key=event.key, what=what))
+            if self.away:
+                raise StoreUnavailable
+            if what in self.poison:
+                raise self.fault(f"a name that must not be kept: {what}")
+
+    @property
+    def by_type(self) -> dict[str, Handler]:
+        return {IncidentRecorded.type: self.apply, IncidentRetracted.type: self.apply}
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@dataclass
+class Dying:
+    """A subscription whose process dies at one of its steps."""
+
+    inner: Subscription
+    at: str
+
+    async def fetch(self, limit: int) -> Sequence[Raw]:
+        batch = await self.inner.fetch(limit)
+        self._die("fetched")
+        return batch
+
+    def settle(self, unit: Unit, batch: Sequence[Raw]) -> None:
+        self.inner.settle(unit, batch)
+        self._die("in the transaction")
+        unit.after_commit(lambda: self._die("committed"))
+
+    async def settled(self, batch: Sequence[Raw]) -> None:
+        self._die("before settled")
+        await self.inner.settled(batch)
+        self._die("after settled")
+
+    def _die(self, step: str) -> None:
+        if step == self.at:
+            raise Crash
+
+
+class World:
+    """A producer and a consumer group, each with its database, and the bus between them."""
+
+    def __init__(self, adapter: str, settings: Settings, clock: FakeClock) -> None:
+        self.adapter = adapter
+        self.settings = settings
+        self.clock = clock
+        self.handlers = Handlers()
+        self.stores: list[SqliteStore] = []
+        self.buses: list[Bus] = []
+        self.create("incident", PRODUCER)
+        self.create("matching", CONSUMER)
+        self.producer = self.open("incident", PRODUCER)
+        self.seen = self.open("matching", CONSUMER)
+
+    def create(self, name: str, metadata: MetaData) -> None:
+        self.file(name).parent.mkdir(parents=True, exist_ok=True)
+        engine = sqlite_engine(self.file(name))
+        metadata.create_all(engine)
+        engine.dispose()
+
+    def file(self, name: str) -> Path:
+        return self.settings.data / f"{name}.db"
+
+    def open(self, name: str, metadata: MetaData) -> SqliteStore:
+        self.stores.append(SqliteStore(self.file(name), metadata, self.clock))
+        return self.stores[-1]
+
+    def process(self, *, wrap: Callable[[Subscription], Subscription] = lambda inner: inner) -> "Process":
+        """A consumer's process as it starts: its own connection, its own subscription."""
+        store = self.open("matching", CONSUMER)
+        bus = sqlite_bus.SqliteBus(self.settings, {"incident": self.producer, "matching": store})
+        self.buses.append(bus)
+        subscription = wrap(bus.subscribe("matching", TOPIC))
+        lot = Parking("matching", store, self.handlers.by_type)
+        return Process(store, subscription, lot, Consumer(TOPIC, subscription, store, lot))
+
+    async def publish(self, *events: Any) -> None:
+        def work(unit: Unit) -> None:
+            for event in events:
+                unit.emit(event)
+
+        await self.producer.write(work)
+
+    async def publish_foreign(self, event_type: str, key: int, body: str = "{}") -> None:
+        """What a newer or a broken producer might send."""
+        row = {"type": event_type, "key": ref(key), "body": body, "id": ref(7000 + key)}
+        table = self.producer.writes.tables.outbox
+
+        def work(unit: Unit) -> None:
+            unit.conn.execute(insert(table).values(**row, accepted_at=unit.now, written_on=unit.now.date()))
+
+        await self.producer.write(work)
+
+    async def applied(self) -> list[str]:
+        query = select(APPLIED.c.what).order_by(APPLIED.c.n)
+        return await self.seen.read(lambda conn: list(conn.execute(query).scalars()))
+
+    async def parked(self, *columns: str, dead: int = 0) -> list[tuple[Any, ...]]:
+        table = ground_tables(CONSUMER).parked
+        query = select(*(table.c[name] for name in columns)).where(table.c.dead == dead).order_by(table.c.seq)
+        return await self.seen.read(lambda conn: [tuple(row) for row in conn.execute(query)])
+
+    async def close(self) -> None:
+        for bus in self.buses:
+            await bus.close()
+        for store in self.stores:
+            await store.close()
+
+
+@dataclass
+class Process:
+    store: SqliteStore
+    subscription: Subscription
+    parking: Parking
+    consumer: Consumer
+
+    async def step(self) -> None:
+        """Take one batch."""
+        async with asyncio.timeout(10):
+            await self.consumer.take(await self.subscription.fetch(256))
+
+    async def nothing_left(self) -> bool:
+        fetching = asyncio.ensure_future(self.subscription.fetch(1))
+        done, _ = await asyncio.wait([fetching], timeout=0.1)
+        fetching.cancel()
+        return not done
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Event]:
+        stop = asyncio.Event()
+        task = asyncio.create_task(self.consumer.run(stop))
+        yield stop
+        stop.set()
+        async with asyncio.timeout(10):
+            await task
+
+
+def counted(name: str, **labels: str) -> float:
+    return telemetry.REGISTRY.get_sample_value(name, labels or {"service": "matching"}) or 0.0
