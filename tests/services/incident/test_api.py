@@ -161,6 +161,14 @@ class TestNative:
         assert await desk.kinds() == ["recorded", "amended"]
         assert [one["person_ref"] for one in (await desk.events())[1][1]["involved"]] == [CARO]
 
+    async def test_a_report_for_review_does_not_hide_a_recorded_death(self, desk: Desk, web: httpx.AsyncClient) -> None:
+        await desk.send(death(PID_3="4711^^^MRN^MR"))
+        fatal, patient = {"scheme": "lfpse", "code": "fatal"}, {"system": "mrn", "value": "4711"}
+        await report(web, severity=fatal, patient=patient, category="colleague_as_patient")
+        assert await desk.states() == ["recorded", "review"]
+        await desk.send(hl7("A13", ident="2", PID_3="4711^^^MRN^MR"))
+        assert await desk.kinds() == ["recorded", "retracted"]
+
     @pytest.mark.parametrize(
         ("changes", "place"),
         [

@@ -242,6 +242,7 @@ class TestRepetition:
         answers = await asyncio.gather(*(desk.edge.from_mllp(death()) for _ in range(3)))
         assert answers[0] == answers[1] == answers[2]
         await expect(desk, "recorded")
+        assert len(await desk.rows("raw_message")) == 1
 
     async def test_also_after_a_restart(self, desk: Desk) -> None:
         first = await desk.edge.from_mllp(death())
