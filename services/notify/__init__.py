@@ -15,7 +15,7 @@ from services.notify.calls import TIMER, Calls
 from services.notify.channels import Channel
 from services.notify.channels.email import Email, smtp_server
 from services.notify.channels.mail import Mailer
-from services.notify.channels.webhook import Gateway, Webhook
+from services.notify.channels.webhook import Gateway, Webhook, pooled_transport
 from services.notify.dispatch import Dispatch
 from services.notify.handlers import Handlers
 from services.notify.links import seals
@@ -49,7 +49,7 @@ def channels(ground: Ground) -> list[Channel]:
     if settings.channels.webhook:
         secret = settings.variable("WEBHOOK_SECRET") or ""
         gateway = Gateway(settings.channels.webhook.url, secret, settings.public_url)
-        found.append(Webhook(ground.http, gateway, wording, now))
+        found.append(Webhook(pooled_transport(), gateway, wording, now))
     return found
 
 
@@ -72,7 +72,7 @@ def status(conn: Connection, settings: Settings) -> dict[str, Any]:
         "mode": settings.outreach.mode,
         "recipients": everybody,
         "reachable": conn.execute(reached).scalar_one(),
-        "messages": dict(conn.execute(states.order_by(DELIVERY.c.state)).tuples().all()),
+        "messages": dict(list(conn.execute(states.order_by(DELIVERY.c.state)))),
     }
 
 

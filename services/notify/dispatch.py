@@ -29,9 +29,9 @@ from services.notify.outgoing import GONE, Contact, Job, Outgoing, wake_at
 from services.notify.reach import bounced
 from services.notify.schedule import after_quiet
 
-DEPTH: Final = 2048
+DEPTH: Final = 1024
 BATCH: Final = 256
-STALE_SECONDS: Final = 2.0
+STALE_SECONDS: Final = 5.0
 LOOK_AGAIN: Final = 60.0
 LEASE: Final = timedelta(minutes=10)
 

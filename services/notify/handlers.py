@@ -1,6 +1,6 @@
 """What other services ask of notify: messages, their cancellation, and forgetting."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from sqlalchemy import BindParameter, bindparam, delete, select
@@ -77,6 +77,7 @@ class Handlers:
         """Store question, link and delivery of each, and send what is due."""
         contacts = self._outgoing.contacts(unit.conn, (_asked(event).recipient_ref for event in events))
         messages: list[tuple[Wanted, str]] = []
+        asking: list[Event] = []
         for event in events:
             request = _asked(event)
             contact = contacts.get(request.recipient_ref)
@@ -85,10 +86,14 @@ class Handlers:
                 unit.emit(Outcome(request_ref=request.request_ref, state="failed"), event.accepted_at, key=event.key)
             else:
                 messages.append((self._wanted(event, contact), channel))
-        self._store_questions(unit, events, {message.request_ref for message, _ in messages})
-        new = self._outgoing.enqueue(unit, messages)
-        self._store_links(unit, messages)
-        self._tell_repeated(unit, [pair for pair in messages if self._outgoing.key(*pair) not in new])
+                asking.append(event)
+        if not self._outgoing.rehearsal:
+            self._store_questions(unit, {m.question_ref: e for (m, _), e in zip(messages, asking, strict=True)})
+        keys = [self._outgoing.key(*pair) for pair in messages]
+        new = self._outgoing.enqueue(unit, messages, keys)
+        if not self._outgoing.rehearsal:
+            self._store_links(unit, messages, keys)
+        self._tell_repeated(unit, [pair for pair, key in zip(messages, keys, strict=True) if key not in new])
 
     def _wanted(self, event: Event, contact: Contact) -> Wanted:
         request = _asked(event)
@@ -111,10 +116,7 @@ class Handlers:
         """The same for every message about the same question, so that no look-up is needed to make it."""
         return self._seals.key("question", request.case_ref, request.recipient_ref, request.template)
 
-    def _store_questions(self, unit: Unit, events: Sequence[Event], wanted: set[str]) -> None:
-        if self._outgoing.rehearsal:
-            return
-        asked = {self.question_ref(_asked(event)): event for event in events if _asked(event).request_ref in wanted}
+    def _store_questions(self, unit: Unit, asked: Mapping[str, Event]) -> None:
         known = {row.question_ref: row for row in unit.conn.execute(_KNOWN, {"refs": list(asked)})} if asked else {}
         _QUESTIONS.run(unit.conn, [_question(ref, event) for ref, event in asked.items() if ref not in known])
         self._ask_again(unit, [(row, _asked(asked[ref])) for ref, row in known.items()])
@@ -134,11 +136,10 @@ class Handlers:
             [(row.question_ref, _options(asked), max(row.expires_at, asked.expires_at)) for row, asked in rest],
         )
 
-    def _store_links(self, unit: Unit, messages: Iterable[tuple[Wanted, str]]) -> None:
-        if self._outgoing.rehearsal:
-            return
-        tokens = ((self._seals.token(self._outgoing.key(*pair)), pair[0]) for pair in messages)
-        LINKS.run(unit.conn, [(hashed(token), m.question_ref, m.request_ref, False) for token, m in tokens])
+    def _store_links(self, unit: Unit, messages: Sequence[tuple[Wanted, str]], keys: Sequence[str]) -> None:
+        tokens = [hashed(self._seals.token(key)) for key in keys]
+        rows = [(token, m.question_ref, m.request_ref, False) for token, (m, _) in zip(tokens, messages, strict=True)]
+        LINKS.run(unit.conn, rows)
 
     def _tell_repeated(self, unit: Unit, repeated: Sequence[tuple[Wanted, str]]) -> None:
         """A step that was handed off before is not sent again; whoever asks anew hears how it ended."""

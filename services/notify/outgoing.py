@@ -121,12 +121,12 @@ class Outgoing:
     def letter(self, kind: Kind, key: str, contact: Contact) -> Letter:
         return Letter(key, kind, self.token(kind, key), contact.email, contact.mobile, contact.locale)
 
-    def enqueue(self, unit: Unit, wanted: Sequence[tuple[Wanted, str]]) -> set[str]:
-        """Write one row for each (message, channel); gives the keys of those that are new.
+    def enqueue(self, unit: Unit, wanted: Sequence[tuple[Wanted, str]], keys: Sequence[str] | None = None) -> set[str]:
+        """Write one row for each (message, channel), under the `keys` that `key` gives; returns those that are new.
 
         What is due goes to its channel after the commit, as long as there is room; the rest waits for the pump.
         """
-        rows, jobs = self._rows(unit, wanted)
+        rows, jobs = self._rows(unit, wanted, keys or [self.key(*pair) for pair in wanted])
         new = {row.key for row in INSERT.run(unit.conn, rows)}
         fresh = [job for job in jobs if job.key in new]
         if fresh:
@@ -135,12 +135,13 @@ class Outgoing:
             unit.after_commit(self.wake)
         return new
 
-    def _rows(self, unit: Unit, wanted: Sequence[tuple[Wanted, str]]) -> tuple[list[Values], list[Job]]:
+    def _rows(
+        self, unit: Unit, wanted: Sequence[tuple[Wanted, str]], keys: Sequence[str]
+    ) -> tuple[list[Values], list[Job]]:
         rows: list[Values] = []
         jobs: list[Job] = []
         room = {channel: self.room(channel) for _, channel in wanted}
-        for message, channel in wanted:
-            key = self.key(message, channel)
+        for (message, channel), key in zip(wanted, keys, strict=True):
             due = self._due(message, key, unit.now)
             state = self._state(message, due, unit.now, room[channel])
             rows.append(self._row(message, channel, key, (state, due, unit.now)))
@@ -151,13 +152,13 @@ class Outgoing:
 
     def _due(self, message: Wanted, key: str, now: datetime) -> datetime:
         policy = self.settings.outreach
-        if message.kind != "message":
+        if message.kind != "message" or message.urgent:
             return now
         request = Request(
             timezone=message.contact.timezone,
             urgent=message.urgent,
             not_before=message.not_before,
-            luck=self.seals.luck(key),
+            luck=self.seals.luck(key) if policy.jitter else 0.0,
         )
         return due_at(request, policy.quiet_hours, policy.jitter, now)
 

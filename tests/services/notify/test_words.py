@@ -65,9 +65,10 @@ async def test_no_gateway_request_holds_a_denied_word(kind: Kind, locale: str) -
         seen.append(request)
         return httpx.Response(202)
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(receive)) as client:
-        gateway = Gateway("http://gateway.example/in", WEBHOOK_SECRET, "http://notes.example")
-        await Webhook(client, gateway, wording, lambda: NOW).send(letter(kind, locale), 0)
+    gateway = Gateway("http://gateway.example/in", WEBHOOK_SECRET, "http://notes.example")
+    channel = Webhook(httpx.MockTransport(receive), gateway, wording, lambda: NOW)
+    await channel.send(letter(kind, locale), 0)
+    await channel.close()
     assert_clean(json.dumps(json.loads(seen[0].content)), MESSAGE_DENIED[locale])
     assert_clean(str(dict(seen[0].headers)), MESSAGE_DENIED[locale])
 
