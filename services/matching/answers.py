@@ -126,6 +126,8 @@ def _supporter(desk: Desk, said: _Said, case: Case) -> Step:
 
 def _checked_in(desk: Desk, said: _Said, case: Case) -> Step:
     if said.data.answer == "ended":
+        if said.request.step.startswith("monthly") and case.person_ref:
+            _no_more_monthly(desk, case.person_ref)
         return domain.no_more_check_ins(case, desk.now)
     if said.data.answer == "accept" and case.stage == "following_up":
         return domain.accept(case, said.option("when", "hours"), desk.now, desk.rules, desk.find)
@@ -143,8 +145,7 @@ def _loose(desk: Desk, said: _Said) -> None:
         _monthly(desk, person_ref, "yes")
         desk.unit.set_timer("monthly", person_ref, desk.now + MONTH)
     elif said.request.template in ("monthly_offer", "check_in") and said.data.answer == "ended":
-        _monthly(desk, person_ref, "no")
-        desk.unit.cancel_timer("monthly", person_ref)
+        _no_more_monthly(desk, person_ref)
 
 
 def _talk_again(desk: Desk, said: _Said, person_ref: str) -> None:
@@ -164,3 +165,8 @@ Monthly = Literal["none", "offered", "yes", "no"]
 
 def _monthly(desk: Desk, person_ref: str, answer: Monthly) -> None:
     desk.unit.conn.execute(PERSON.update().where(PERSON.c.person_ref == person_ref).values(monthly=answer))
+
+
+def _no_more_monthly(desk: Desk, person_ref: str) -> None:
+    _monthly(desk, person_ref, "no")
+    desk.unit.cancel_timer("monthly", person_ref)

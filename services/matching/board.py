@@ -107,24 +107,23 @@ def availability(conn: Connection, office: Office, now: datetime) -> dict[str, b
 async def supporter_names(ground: Ground) -> dict[str, str] | None:
     """Display names of supporters by recipient_ref, from notify; None while it cannot be asked."""
     names: dict[str, str] = {}
-    cursor: str | None = None
-    while True:
-        query = {"limit": "200", **({"cursor": cursor} if cursor else {})}
-        try:
-            answer = await ground.http.get(
-                f"{ground.settings.url('notify')}/v1/supporters",
-                params=query,
-                headers=ground.call_headers(),
-                timeout=PATIENCE,
-            )
-            answer.raise_for_status()
-            body = answer.json()
-        except (httpx.HTTPError, ValueError):
-            return None
-        names.update({item["recipient_ref"]: item["display_name"] for item in body["items"]})
-        cursor = body.get("next")
-        if not cursor:
-            return names
+    cursor = ""
+    try:
+        while True:
+            page = await _names_after(ground, cursor)
+            names.update((item["recipient_ref"], item["display_name"]) for item in page["items"])
+            cursor = page.get("next") or ""
+            if not cursor:
+                return names
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+async def _names_after(ground: Ground, cursor: str) -> Any:
+    url = f"{ground.settings.url('notify')}/v1/supporters"
+    params = {"limit": "200"} | ({"cursor": cursor} if cursor else {})
+    answer = await ground.http.get(url, params=params, headers=ground.call_headers(), timeout=PATIENCE)
+    return answer.raise_for_status().json()
 
 
 def named(free: Mapping[str, bool], names: Mapping[str, str] | None) -> list[tuple[str, bool]] | None:

@@ -96,8 +96,9 @@ def finish(step: Step, now: datetime) -> Step:
     case = replace(step.case, stage="closed", attention=still(step.case), check_ins=False, ends_at=now)
     options = {"suggest": "professional"} if case.professional else {}
     follow_up = (Message("follow_up", "follow_up", "person", options=options, loose=True),) if case.supported else ()
-    ends = (Cancel("all"), *TIMERS, Publish("closed"), *follow_up)
-    return forget(replace(step, case=case).then(*ends))
+    ends: tuple[Effect, ...] = (Cancel("all"), *TIMERS, Publish("closed"))
+    # asked last: on *erased* notify drops whatever it still holds of the case
+    return forget(replace(step, case=case).then(*ends)).then(*follow_up)
 
 
 def forget(step: Step) -> Step:
