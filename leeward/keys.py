@@ -88,7 +88,11 @@ def _key(settings: Settings, variable: str, name: str) -> bytes:
 
 
 def _kept(path: Path) -> bytes:
-    """The key in a file, made with mode 0600 where there is none; the first of two makers wins."""
+    """The key in a file, made with mode 0600 where there is none; the first of two makers wins.
+
+    Raises:
+        SettingsError: when the file holds no key; a new one in its place would orphan all that the old one made.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_suffix(f".{secrets.token_hex(4)}")
     if not path.exists():
@@ -96,7 +100,29 @@ def _kept(path: Path) -> bytes:
             file.write(base64.b64encode(secrets.token_bytes(32)).decode())
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
-        draft.unlink()
-    return base64.b64decode(path.read_text())
+        try:
+            with suppress(FileExistsError):
+                path.hardlink_to(draft)
+        finally:
+            draft.unlink()
+        _sync_folder(path.parent)
+    return _checked(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    # a key that a power cut took away would turn every reference made with it into a stranger's
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _checked(path: Path) -> bytes:
+    try:
+        key = base64.b64decode(path.read_bytes().strip(), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise SettingsError(f"{path}: is damaged; allowed are 32 bytes, base64, from a backup of the keys")
+    return key

@@ -2,14 +2,15 @@
 
 import re
 from datetime import date, time, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 SourceKind = Literal["hl7v2", "fhir", "native"]
 Level = Literal["death", "severe", "moderate", "mild", "none", "unknown"]
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+LONGEST: Final = timedelta(days=3653)
 
 
 def duration(value: object) -> timedelta:
@@ -20,15 +21,24 @@ def duration(value: object) -> timedelta:
     """
     if isinstance(value, timedelta):
         return value
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value) if isinstance(value, str) else None
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd])", value) if isinstance(value, str) else None
     if not found:
         raise ValueError('allowed is a number with a unit, such as "15m", "72h" or "14d"')
+    if float(found[1]) > LONGEST / timedelta(**{UNITS[found[2]]: 1}):
+        raise ValueError('allowed are at most ten years, "3653d"')
     return timedelta(**{UNITS[found[2]]: float(found[1])})
 
 
 def optional_duration(value: object) -> timedelta | None:
-    """The same, with `""` for none."""
-    return None if value in ("", None) else duration(value)
+    """The same, with `""` for none; nought would be without end.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    span = None if value in ("", None) else duration(value)
+    if span == timedelta(0):
+        raise ValueError('allowed is a time longer than nought, or "" for none')
+    return span
 
 
 class Hours(BaseModel):
@@ -55,10 +65,12 @@ def hours(value: object) -> Hours | None:
         return None
     if isinstance(value, Hours):
         return value
-    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", str(value))
+    found = re.fullmatch(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])", str(value))
     if not found:
         raise ValueError('allowed is a span such as "21:00-08:00", or "" for none')
     first, last = time(int(found[1]), int(found[2])), time(int(found[3]), int(found[4]))
+    if first == last:
+        raise ValueError('allowed is a span between two different times, or "" for none')
     return Hours(start=first, end=last)
 
 
@@ -79,6 +91,7 @@ Duration = Annotated[timedelta, BeforeValidator(duration)]
 OptionalDuration = Annotated[timedelta | None, BeforeValidator(optional_duration)]
 DailyHours = Annotated[Hours | None, BeforeValidator(hours)]
 Zone = Annotated[str, AfterValidator(zone_name)]
+Locale = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 Category = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
@@ -155,7 +168,7 @@ class Feedback(Section):
 class EmailChannel(Section):
     """[channels.email]: on whenever LEEWARD_SMTP_URL is set; `locales` are the enabled languages."""
 
-    locales: Annotated[tuple[str, ...], Field(min_length=1)] = ("en",)
+    locales: Annotated[tuple[Locale, ...], Field(min_length=1)] = ("en",)
 
 
 class WebhookChannel(Section):
@@ -174,32 +187,32 @@ class Channels(Section):
 class CrisisLine(Section):
     """[[crisis_lines.LOCALE]]: someone who answers at any time; looked up by the site itself."""
 
-    label: str
+    label: str = ""
     phone: str = ""
     text: str = ""
     url: str = ""
     hours: str = ""
-    checked_on: date
+    checked_on: date | None = None
 
 
 class Emergency(Section):
     """[emergency.LOCALE]: the public emergency number."""
 
-    phone: str
+    phone: str = ""
 
 
 class OnCall(Section):
     """[[on_call]]: a professional who is paged for urgent help."""
 
-    label: str
-    phone: str
+    label: str = ""
+    phone: str = ""
     email: str = ""
 
 
 class Referral(Section):
     """[[referrals.LOCALE]]: professional help to hand on to."""
 
-    label: str
+    label: str = ""
     phone: str = ""
     url: str = ""
     what: str = ""
@@ -208,8 +221,8 @@ class Referral(Section):
 class Concern(Section):
     """[[concerns]]: somebody outside the programme, named on every page."""
 
-    label: str
-    url: str
+    label: str = ""
+    url: str = ""
 
 
 def _default_sources() -> dict[str, Source]:

@@ -1,10 +1,10 @@
 """Settings: policy from `leeward.toml`, deployment from `LEEWARD_*`; a wrong one stops the start with one line."""
 
 import base64
-import binascii
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -117,7 +117,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, *, starting: bool = T
         SettingsError: naming the key, what is wrong and what is allowed.
     """
     variables = _variables(environ)
-    policy = _policy(Path(variables.get("CONFIG") or "leeward.toml"), required="CONFIG" in variables)
+    policy = _policy(Path(variables.get("CONFIG") or "leeward.toml"), required=bool(variables.get("CONFIG")))
     settings = _settings(policy, variables)
     _check_source_names(settings)
     _check_environment(settings)
@@ -147,19 +147,21 @@ def _known(key: str) -> bool:
 
 def _read(name: str, path: str) -> str:
     try:
-        return Path(path).read_text().strip()
+        return Path(path).read_text(encoding="utf-8").strip()
     except OSError as fault:
         raise SettingsError(f"{name}: cannot be read ({fault.strerror}); allowed is the path of a file") from None
+    except ValueError:
+        raise SettingsError(f"{name}: is no path of a text file; allowed is the path of a file in UTF-8") from None
 
 
 def _policy(path: Path, *, required: bool) -> dict[str, Any]:
     if not path.exists() and not required:
         return {}
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as fault:
         raise SettingsError(f"LEEWARD_CONFIG: {path} cannot be read ({fault.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as fault:
         place = str(fault).rpartition("(at ")[2].rstrip(")") if "(at " in str(fault) else "its encoding"
         raise SettingsError(f"{path}: is not TOML, see {place}") from None
 
@@ -193,7 +195,7 @@ def _one_line(fault: ValidationError) -> str:
 
 def _port(variables: Mapping[str, str], key: str, default: int) -> int:
     text = variables.get(key) or str(default)
-    if not text.isdigit() or int(text) > 65535:
+    if not (text.isascii() and text.isdecimal()) or int(text) > 65535:
         raise SettingsError(f"LEEWARD_{key}: is not a port; allowed is a number from 0 to 65535")
     return int(text)
 
@@ -208,6 +210,8 @@ def _check_source_names(settings: Settings) -> None:
 
 def _check_environment(settings: Settings) -> None:
     _check_urls(settings)
+    _check_secrets(settings)
+    _check_addresses(settings)
     _check_mode(settings)
     if text := settings.variable("CLOCK"):
         if settings.env == "production":
@@ -231,21 +235,54 @@ def _check_urls(settings: Settings) -> None:
         "BUS_URL": ("kafka",),
     }
     for key, schemes in allowed.items():
-        if (value := settings.variable(key)) and (urlsplit(value).scheme not in schemes or not urlsplit(value).netloc):
+        if (value := settings.variable(key)) and not _is_url(value, schemes):
             raise SettingsError(f"LEEWARD_{key}: is no address of this kind; allowed is {' or '.join(schemes)}://host…")
-    for key in ("WEBHOOK_SECRET", "ASSERTION_PUBLIC_KEY", "PEOPLE_KEY", *(f"{name.upper()}_KEY" for name in SERVICES)):
-        if value := settings.variable(key):
-            _check_secret(f"LEEWARD_{key}", value, size=32 if key.endswith("_KEY") else None)
 
 
-def _check_secret(name: str, value: str, *, size: int | None) -> None:
-    allowed = f"allowed are {size or 'at least 24'} bytes, base64"
+def _is_url(value: str, schemes: Sequence[str]) -> bool:
     try:
-        raw = base64.b64decode(value.removeprefix("whsec_"), validate=True)
-    except (binascii.Error, ValueError):
+        parts = urlsplit(value)
+        return parts.scheme in schemes and bool(parts.netloc) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _check_secrets(settings: Settings) -> None:
+    for key in ("ASSERTION_PUBLIC_KEY", "PEOPLE_KEY", *(f"{name.upper()}_KEY" for name in SERVICES)):
+        if value := settings.variable(key):
+            _check_secret(f"LEEWARD_{key}", value, least=32, most=32)
+    if value := settings.variable("WEBHOOK_SECRET"):
+        _check_secret("LEEWARD_WEBHOOK_SECRET", value.removeprefix("whsec_"), least=24)
+    for key, value in settings.variables.items():
+        if key.startswith("SOURCE_") and value.startswith("whsec_"):
+            _check_secret(f"LEEWARD_{key}", value.removeprefix("whsec_"), least=1)
+        elif value and (key in ("SERVICES_SECRET", "METRICS_TOKEN") or key.startswith("SOURCE_")):
+            _check_token(f"LEEWARD_{key}", value)
+
+
+def _check_token(name: str, value: str) -> None:
+    """What travels as a bearer token: visible ASCII, so that a header can carry it (RFC 9110, 5.5)."""
+    if not re.fullmatch(r"[!-~]+", value):
+        raise SettingsError(f"{name}: is no token; allowed are letters, digits and signs without a space")
+
+
+def _check_secret(name: str, value: str, *, least: int, most: int | None = None) -> None:
+    allowed = f"allowed are {'' if most else 'at least '}{least} bytes, base64"
+    try:
+        size = len(base64.b64decode(value, validate=True))
+    except ValueError:
         raise SettingsError(f"{name}: is not base64; {allowed}") from None
-    if (size and len(raw) != size) or len(raw) < 24:
+    if size < least or size > (most or size):
         raise SettingsError(f"{name}: has the wrong length; {allowed}")
+
+
+def _check_addresses(settings: Settings) -> None:
+    if not re.fullmatch(r"[^@\s<>\"]+@[^@\s<>\"]+", settings.mail_from):
+        raise SettingsError("LEEWARD_MAIL_FROM: is no address; allowed is one such as messages@hospital.example")
+    taken: dict[int, str] = {}
+    for name, port in {**settings.ports, "mllp": settings.mllp_port}.items():
+        if port and (other := taken.setdefault(port, name)) != name:
+            raise SettingsError(f"LEEWARD_{name.upper()}_PORT: is that of {other} too; allowed is one that is free")
 
 
 def _check_mode(settings: Settings) -> None:
@@ -271,8 +308,11 @@ def _check_crisis_lines(settings: Settings) -> None:
     if settings.env != "production":
         return
     for locale in settings.locales:
-        for key, given in (("emergency", settings.emergency), ("crisis_lines", settings.crisis_lines)):
-            if not given.get(locale):
+        number = settings.emergency.get(locale)
+        lines = settings.crisis_lines.get(locale, ())
+        reached = any(line.phone or line.text or line.url for line in lines)
+        for key, given in (("emergency", number and number.phone), ("crisis_lines", reached)):
+            if not given:
                 raise SettingsError(
                     f"leeward.toml: {key}.{locale}: is missing; production needs an emergency number and a crisis line "
                     "for every language (to try the system without, use `make demo`)"

@@ -66,8 +66,10 @@ def help_lines(settings: Settings) -> Iterator[Finding]:
             yield from _old_line(f"crisis_lines.{locale}, number {number}", line.checked_on, today)
 
 
-def _old_line(place: str, checked_on: date, today: date) -> Iterator[Finding]:
-    if checked_on > today:
+def _old_line(place: str, checked_on: date | None, today: date) -> Iterator[Finding]:
+    if checked_on is None:
+        yield _warning(f"{place} says no day on which it was checked", "call it, then set checked_on to that day")
+    elif checked_on > today:
         yield _warning(f"{place} was checked on a day to come", "correct checked_on")
     elif today - checked_on > CHECKED:
         yield _warning(f"{place} was not checked for a year", "call it, then set checked_on to that day")
