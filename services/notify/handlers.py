@@ -41,7 +41,12 @@ _refs: Final[BindParameter[Any]] = bindparam("refs", expanding=True)
 _KNOWN: Final = select(QUESTION.c.question_ref, QUESTION.c.state, QUESTION.c.expires_at).where(
     QUESTION.c.question_ref.in_(_refs)
 )
-_LINKED: Final = select(LINK.c.question_ref).where(LINK.c.request_ref.in_(_refs)).distinct()
+_LINKED: Final = (
+    select(LINK.c.request_ref, LINK.c.question_ref, QUESTION.c.state)
+    .select_from(LINK.join(QUESTION, QUESTION.c.question_ref == LINK.c.question_ref))
+    .where(LINK.c.request_ref.in_(_refs))
+)
+_END_SOON: Final = QUESTION.update().where(QUESTION.c.question_ref.in_(_refs)).values(expires_at=bindparam("now"))
 _STILL_LINKED: Final = select(LINK.c.question_ref).where(LINK.c.question_ref.in_(_refs)).distinct()
 _UNLINK: Final = delete(LINK).where(LINK.c.request_ref.in_(_refs))
 _UNLINK_QUESTION: Final = delete(LINK).where(LINK.c.question_ref.in_(_refs))
@@ -152,14 +157,21 @@ class Handlers:
                 unit.emit(outcome, message.accepted_at, key=message.case_ref)
 
     def cancelled(self, unit: Unit, events: Sequence[Event]) -> None:
-        """Nothing more is sent for these requests and their links are dead; a question without a link goes."""
-        refs = {"refs": [cast(MessageCancelled, event.data).request_ref for event in events]}
-        unit.conn.execute(_CANCEL, refs)
-        questions = list(unit.conn.execute(_LINKED, refs).scalars())
-        unit.conn.execute(_UNLINK, refs)
-        if questions:
-            kept = set(unit.conn.execute(_STILL_LINKED, {"refs": questions}).scalars())
-            unit.conn.execute(_FORGET_QUESTION, {"refs": [ref for ref in questions if ref not in kept]})
+        """Nothing more is sent for these requests and their links are dead; a question without a link goes.
+
+        An answer that ended its question keeps its last page for a day: who has just given it must not be told that
+        the link has ended, however fast matching is.
+        """
+        refs = [cast(MessageCancelled, event.data).request_ref for event in events]
+        unit.conn.execute(_CANCEL, {"refs": refs})
+        linked = unit.conn.execute(_LINKED, {"refs": refs}).all()
+        last = {row.question_ref for row in linked if row.state in STARTS_ANEW}
+        unit.conn.execute(_END_SOON, {"refs": list(last), "now": unit.now})
+        dead = [row for row in linked if row.question_ref not in last]
+        unit.conn.execute(_UNLINK, {"refs": [row.request_ref for row in dead]})
+        questions = {row.question_ref for row in dead}
+        kept = set(unit.conn.execute(_STILL_LINKED, {"refs": list(questions)}).scalars())
+        unit.conn.execute(_FORGET_QUESTION, {"refs": list(questions - kept)})
 
     def erased(self, unit: Unit, events: Sequence[Event]) -> None:
         """Forget who a case was about."""

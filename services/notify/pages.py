@@ -3,6 +3,7 @@
 GET changes nothing: mail scanners follow links and even post forms, so only a named answer does anything.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -31,6 +32,7 @@ COOKIE: Final = "b"
 COOKIE_LIFE: Final = timedelta(days=90)
 CALLING: Final = timedelta(hours=2)
 LONGEST_FORM: Final = 20
+PATIENCE: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 SHOWS_OTHER: Final = frozenset({("offer", "accepted"), ("supporter_request", "confirmed")})
 
 
@@ -141,7 +143,7 @@ class MessagePages:
         question = question_of(row)
         recipient = await self._ground.store.read(lambda conn: _recipient(conn, row.recipient_ref))
         context = self._context(question, recipient, typed, problems)
-        context["other"] = await self._other(row.case_ref, row.recipient_ref, question)
+        context["other"] = await self._other(row, question)
         context["asked_when"] = row.options
         context["calling"] = question.said in ("talk_now", "urgent_help") and _lately(question, now)
         locale = locale_for(recipient.get("languages", ""), self._ground.settings.locales)
@@ -181,15 +183,21 @@ class MessagePages:
         allowed = policy.replace("form-action 'self'", f"form-action 'self' {box.scheme}://{box.netloc}")
         return {"Content-Security-Policy": allowed}
 
-    async def _other(self, case_ref: str, recipient_ref: str, question: Question) -> Other | None:
+    async def _other(self, row: Any, question: Question) -> Other | None:
         """Who the other side is, asked of matching anew for every view: it says so after the confirm alone."""
         if (question.template, question.state) not in SHOWS_OTHER:
             return None
-        other_ref = await self._introduced(case_ref, recipient_ref)
+        other_ref = await self._introduced(row.case_ref, row.recipient_ref)
+        for pause in PATIENCE if question.said == "confirm" else ():
+            if other_ref is not None:
+                break
+            # the confirm travels by the bus and this page comes right behind it
+            await asyncio.sleep(pause)
+            other_ref = await self._introduced(row.case_ref, row.recipient_ref)
         if other_ref is None:
             return None
         look = _the_person if question.template == "supporter_request" else _the_supporter
-        return await self._ground.store.read(lambda conn: look(conn, case_ref, other_ref))
+        return await self._ground.store.read(lambda conn: look(conn, row.case_ref, other_ref))
 
     async def _introduced(self, case_ref: str, recipient_ref: str) -> str | None:
         url = f"{self._ground.settings.url('matching')}/v1/cases/{case_ref}/introduction"

@@ -248,6 +248,27 @@ async def test_closing_is_coded_and_whole(world: World) -> None:
     assert world.answers()[-1] == ("close", coded)
 
 
+async def test_the_last_page_stays_for_a_day_however_fast_the_case_moves_on(world: World) -> None:
+    asked = await world.asks(SAM, "supporter_request", step="request-1")
+    [sam] = await world.mailed()
+    await world.client.post(sam, data={"answer": "pass"}, follow_redirects=False)
+    await world.cancels(asked)
+    page = await world.client.get(sam)
+    assert page.status_code == 200
+    assert "Nobody asks you why." in page.text
+    await world.clock.advance(hours=25)
+    assert (await world.client.get(sam)).status_code in (404, 410)
+
+
+async def test_a_case_given_to_somebody_else_is_out_of_sight_at_once(world: World) -> None:
+    asked = await world.asks(SAM, "supporter_request", step="request-1")
+    [sam] = await world.mailed()
+    world.http.introduced = {SAM.recipient_ref: ANNA.recipient_ref}
+    assert "Anna" in (await world.client.post(sam, data={"answer": "confirm"})).text
+    await world.cancels(asked)
+    assert (await world.client.get(sam)).status_code == 404
+
+
 @pytest.mark.parametrize("answer", ["pass", "hand_over"])
 async def test_a_supporter_may_step_back_in_one_click(world: World, answer: str) -> None:
     await world.asks(SAM, "supporter_request", step="request-1")

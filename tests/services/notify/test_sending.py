@@ -1,6 +1,7 @@
 """From a request to a hand-off: once each, whatever the other side and the machine do."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -316,3 +317,16 @@ async def test_in_rehearsal_it_is_written_down_and_never_sent(make_world: MakeWo
     await asyncio.sleep(0.1)
     assert [row.state for row in await world.rows(DELIVERY)] == ["rehearsed"]
     assert world.mail.connections == 0
+
+
+async def test_with_starttls_required_nothing_is_said_in_clear(make_world: MakeWorld) -> None:
+    world = await make_world(started=False)
+    url = f"smtp://127.0.0.1:{world.mail.port}?starttls=required"
+    variables = {**world.ground.settings.variables, "SMTP_URL": url}
+    world.ground = replace(world.ground, settings=world.ground.settings.model_copy(update={"variables": variables}))
+    await world.start()
+    await world.asks(ANNA)
+    await eventually(lambda: world.mail.connections > 0)
+    await asyncio.sleep(0.2)
+    assert world.mail.raw == []
+    assert [row.state for row in await world.rows(DELIVERY)] == ["queued"]
