@@ -10,9 +10,11 @@ import io
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from email.utils import parseaddr
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import available_timezones
@@ -113,8 +115,8 @@ def read_roster(path: Path, key: bytes) -> list[Member]:
         RosterError: with every fault by line and column.
         OSError: when the file cannot be read.
     """
-    rows = _xlsx_rows(path) if path.suffix.lower() == ".xlsx" else _csv_rows(path.read_bytes())
-    return members(rows, key)
+    raw = path.read_bytes()
+    return members(_xlsx_rows(raw) if path.suffix.lower() == ".xlsx" else _csv_rows(raw), key)
 
 
 Rows = Iterable[tuple[int, Sequence[str]]]
@@ -129,9 +131,14 @@ def members(rows: Rows, key: bytes) -> list[Member]:
     numbered = list(rows)
     _check_header(numbered[0][1] if numbered else ())
     header = numbered[0][1]
-    records = [(line, dict(zip(header, row, strict=False))) for line, row in numbered[1:] if any(row)]
-    faults = [fault for line, record in records for fault in _row_faults(line, record)]
-    faults += _table_faults(records)
+    rows = [(line, row) for line, row in numbered[1:] if any(row)]
+    faults = [_width_fault(line, row) for line, row in rows if len(row) != len(header)]
+    if not rows:
+        # whoever is missing from a file has left: an empty one would end everything for everybody
+        faults.append(Fault(2, "file", "names nobody"))
+    records = [(line, dict(zip(header, row, strict=True))) for line, row in rows if len(row) == len(header)]
+    faults += [fault for line, record in records for fault in _row_faults(line, record)]
+    faults += [] if faults else _table_faults(records)
     if faults:
         raise RosterError(sorted(faults, key=lambda fault: (fault.line, fault.column)))
     return [_member(record, key) for _, record in records]
@@ -145,25 +152,33 @@ def _csv_rows(raw: bytes) -> Rows:
         raise RosterError([Fault(line, "file", "is not UTF-8")]) from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, Sequence[str]]] = []
+    line = 1
     try:
         for row in reader:
-            rows.append((reader.line_num, [cell.strip() for cell in row]))  # noqa: PERF401 line_num moves as we read
+            rows.append((line, [cell.strip() for cell in row]))
+            # a cell may hold line breaks; a row is named by its first line
+            line = reader.line_num + 1
     except csv.Error:
-        raise RosterError([Fault(reader.line_num, "file", "is not CSV (a quote is not closed or misplaced)")]) from None
+        raise RosterError([Fault(line, "file", "is not CSV (a quote is not closed or misplaced)")]) from None
     return rows
 
 
-def _xlsx_rows(path: Path) -> Rows:
-    from zipfile import BadZipFile
-
+def _xlsx_rows(raw: bytes) -> Rows:
     from openpyxl import load_workbook
-    from openpyxl.utils.exceptions import InvalidFileException
 
     try:
-        sheet = load_workbook(path, read_only=True, data_only=True).worksheets[0]
-    except (BadZipFile, InvalidFileException, KeyError):
+        with closing(load_workbook(io.BytesIO(raw), read_only=True, data_only=True)) as book:
+            rows = [[_cell(value) for value in row] for row in book.worksheets[0].iter_rows(values_only=True)]
+    except Exception:  # a damaged workbook raises whatever its zip, its XML or its cells make of it
         raise RosterError([Fault(1, "file", "is not an .xlsx workbook")]) from None
-    return [(n, [_cell(value) for value in row]) for n, row in enumerate(sheet.iter_rows(values_only=True), 1)]
+    width = max((n for n, cell in enumerate(rows[0], 1) if cell), default=0) if rows else 0
+    return [(n, _fitted(row, width)) for n, row in enumerate(rows, 1)]
+
+
+def _fitted(row: list[str], width: int) -> list[str]:
+    """A row as wide as its header: a workbook leaves empty cells out, or adds some."""
+    filled = row + [""] * (width - len(row))
+    return filled if any(filled[width:]) else filled[:width]
 
 
 def _cell(value: Any) -> str:
@@ -188,10 +203,18 @@ def _check_header(header: Sequence[str]) -> None:
 Record = Mapping[str, str]
 
 
+def _width_fault(line: int, row: Sequence[str]) -> Fault:
+    return Fault(line, "row", f"has {len(row)} cells; the header has {len(COLUMNS)}")
+
+
 def _row_faults(line: int, record: Record) -> list[Fault]:
-    if len(record) != len(COLUMNS):
-        return [Fault(line, "row", f"has {len(record)} cells; the header has {len(COLUMNS)}")]
-    return [Fault(line, column, rule) for column, check in _CHECKS.items() if (rule := check(record[column]))]
+    faults = [Fault(line, column, rule) for column, check in _CHECKS.items() if (rule := check(record[column]))]
+    odd = [column for column in COLUMNS if not _plain(record[column], breaks=column == "introduction")]
+    return faults + [Fault(line, column, "holds a character that cannot be printed") for column in odd]
+
+
+def _plain(cell: str, *, breaks: bool) -> bool:
+    return "".join(cell.splitlines() if breaks else [cell]).replace("\t", " ").isprintable()
 
 
 def _table_faults(records: Sequence[tuple[int, Record]]) -> list[Fault]:
@@ -271,7 +294,9 @@ def _languages(cell: str) -> str:
 
 
 def _email(cell: str) -> str:
-    good = not cell or (parseaddr(cell)[1] == cell and re.fullmatch(r"[^@\s,;<>\"]+@[^@\s,;<>\"]+", cell))
+    good = not cell or (
+        parseaddr(cell)[1] == cell and len(cell) <= 254 and re.fullmatch(r"[^@\s,;<>\"]+@[^@\s,;<>\"]+", cell)
+    )
     return "" if good else "must be one e-mail address"
 
 
@@ -280,7 +305,12 @@ def _mobile(cell: str) -> str:
 
 
 def _zone(cell: str) -> str:
-    return "" if not cell or cell in available_timezones() else "must be an IANA time zone such as Europe/Berlin"
+    return "" if not cell or cell in _zones() else "must be an IANA time zone such as Europe/Berlin"
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
 
 
 def _iso_date(cell: str) -> str:
