@@ -140,7 +140,7 @@ class SqliteStore(Store):
                 if _away(fault):
                     raise StoreUnavailable(type(fault.orig).__name__) from fault
                 raise
-            telemetry.COMMIT_SECONDS.labels(self.path.stem).observe(perf_counter() - began)
+            telemetry.committed(self.path.stem, perf_counter() - began)
         self.committed(unit)
         return result
 
