@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, bindparam, or_, select
 
 from leeward.store import Insert
 from services.matching.case import Case, Find, Found, Release
@@ -28,18 +28,39 @@ _NEW_LOADS: Final = Insert(
 )
 
 
+_LOADED: Final = select(LOAD).where(
+    or_(
+        LOAD.c.active > 0,
+        LOAD.c.month == bindparam("month"),
+        LOAD.c.rest_until > bindparam("now"),
+        LOAD.c.exposed_until > bindparam("now"),
+    )
+)
+_ON_DUTY: Final = select(SHIFT.c.person_ref).where(
+    SHIFT.c.on_call, SHIFT.c.ends_at > bindparam("now"), SHIFT.c.starts_at <= bindparam("now")
+)
+_REFUSED: Final = select(REFUSAL).where(REFUSAL.c.person_ref.in_(bindparam("persons", expanding=True)))
+_AROUND: Final = select(EXPOSURE.c.incident_ref, EXPOSURE.c.who).where(
+    EXPOSURE.c.incident_ref.in_(bindparam("incidents", expanding=True))
+)
+_SHIFTS: Final = select(SHIFT.c.person_ref, SHIFT.c.starts_at, SHIFT.c.ends_at).where(
+    SHIFT.c.person_ref.in_(bindparam("persons", expanding=True)),
+    SHIFT.c.ends_at > bindparam("over"),
+    SHIFT.c.starts_at < bindparam("ahead"),
+    SHIFT.c.on_call.is_(False),
+)
+
+
 def month(now: datetime) -> str:
     return now.strftime("%Y-%m")
 
 
 def state(conn: Connection, now: datetime, office: Office) -> State:
     """Today's loads that are not zero, and who is on duty for support."""
-    query = select(LOAD).where(
-        or_(LOAD.c.active > 0, LOAD.c.month == month(now), LOAD.c.rest_until > now, LOAD.c.exposed_until > now)
-    )
-    loads = {row.supporter_ref: _carried(row, now) for row in conn.execute(query)}
-    on_call = select(SHIFT.c.person_ref).where(SHIFT.c.on_call, SHIFT.c.ends_at > now, SHIFT.c.starts_at <= now)
-    return State(now.date(), loads, frozenset(conn.execute(on_call).scalars()), office.caps)
+    moment = {"now": now, "month": month(now)}
+    loads = {row.supporter_ref: _carried(row, now) for row in conn.execute(_LOADED, moment)}
+    on_call = conn.execute(_ON_DUTY, {"now": now}).scalars()
+    return State(now.date(), loads, frozenset(on_call), office.caps)
 
 
 def _carried(row: Any, now: datetime) -> Carried:
@@ -50,7 +71,7 @@ def _carried(row: Any, now: datetime) -> Carried:
 def refused(conn: Connection, persons: Collection[str]) -> dict[str, set[str]]:
     """Whom each of these persons asked to be spared."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for person, supporter in conn.execute(select(REFUSAL).where(REFUSAL.c.person_ref.in_(persons))):
+    for person, supporter in conn.execute(_REFUSED, {"persons": list(persons)}):
         found[person].add(supporter)
     return found
 
@@ -58,8 +79,7 @@ def refused(conn: Connection, persons: Collection[str]) -> dict[str, set[str]]:
 def around(conn: Connection, incidents: Collection[str]) -> dict[str, set[str]]:
     """Who was around each of these outcomes, reviewers too: references, or digests of them."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    query = select(EXPOSURE.c.incident_ref, EXPOSURE.c.who).where(EXPOSURE.c.incident_ref.in_(incidents))
-    for incident, who in conn.execute(query):
+    for incident, who in conn.execute(_AROUND, {"incidents": list(incidents)}):
         found[incident].add(who)
     return found
 
@@ -148,12 +168,7 @@ class Chooser:
 def shifts(conn: Connection, persons: Collection[str], now: datetime) -> dict[str, list[tuple[datetime, datetime]]]:
     """Shifts of these persons that could hold a message now: not long over, or beginning within four days."""
     found: defaultdict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
-    query = select(SHIFT.c.person_ref, SHIFT.c.starts_at, SHIFT.c.ends_at).where(
-        SHIFT.c.person_ref.in_(persons),
-        SHIFT.c.ends_at > now - AFTER_NIGHT,
-        SHIFT.c.starts_at < now + LOOK_AHEAD,
-        SHIFT.c.on_call.is_(False),
-    )
-    for person, starts, ends in conn.execute(query):
+    near = {"persons": list(persons), "over": now - AFTER_NIGHT, "ahead": now + LOOK_AHEAD}
+    for person, starts, ends in conn.execute(_SHIFTS, near):
         found[person].append((starts, ends))
     return found

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from leeward.contracts import CaseOpened, Event, IncidentAmended, IncidentRecorded, IncidentRetracted, Involved
 from leeward.store import Insert, Unit
@@ -40,6 +40,20 @@ _EXPOSE: Final = Insert(
     conflict="nothing",
     keys=("supporter_ref",),
     returning=("supporter_ref",),
+)
+
+_DUTY: Final = select(SHIFT.c.unit, SHIFT.c.person_ref, SHIFT.c.starts_at, SHIFT.c.ends_at).where(
+    SHIFT.c.unit.in_(bindparam("units", expanding=True)),
+    SHIFT.c.starts_at <= bindparam("last"),
+    SHIFT.c.starts_at > bindparam("longest"),
+    SHIFT.c.ends_at > bindparam("first"),
+    SHIFT.c.on_call.is_(False),
+)
+_QUIET: Final = select(PERSON.c.person_ref).where(
+    PERSON.c.person_ref.in_(bindparam("persons", expanding=True)), PERSON.c.quiet_until > bindparam("now")
+)
+_BUSY: Final = select(CASE.c.person_ref).where(
+    CASE.c.person_ref.in_(bindparam("persons", expanding=True)), CASE.c.stage.not_in(("closed", "ended"))
 )
 
 
@@ -130,15 +144,10 @@ def _add_those_on_shift(unit: Unit, outcomes: Mapping[str, Outcome], units: Mapp
     if not outcomes:
         return
     moments = [outcome.occurred_at for outcome in outcomes.values()]
-    query = select(SHIFT.c.unit, SHIFT.c.person_ref, SHIFT.c.starts_at, SHIFT.c.ends_at).where(
-        SHIFT.c.unit.in_(set(units.values())),
-        SHIFT.c.starts_at <= max(moments),
-        SHIFT.c.starts_at > min(moments) - _LONGEST_SHIFT,
-        SHIFT.c.ends_at > min(moments),
-        SHIFT.c.on_call.is_(False),
-    )
+    first = min(moments)
+    span = {"first": first, "longest": first - _LONGEST_SHIFT, "last": max(moments)}
     duty: defaultdict[str, list[tuple[str, datetime, datetime]]] = defaultdict(list)
-    for name, person, starts, ends in unit.conn.execute(query):
+    for name, person, starts, ends in unit.conn.execute(_DUTY, {**span, "units": list(set(units.values()))}):
         duty[name].append((person, starts, ends))
     for ref, outcome in outcomes.items():
         for person, starts, ends in duty.get(units[ref], ()):
@@ -175,10 +184,8 @@ def _first_each(unit: Unit, wanted: Sequence[tuple[Outcome, str]]) -> dict[str, 
     persons = {who for _, who in wanted}
     if not persons:
         return {}
-    hushed = select(PERSON.c.person_ref).where(PERSON.c.person_ref.in_(persons), PERSON.c.quiet_until > unit.now)
-    busy = select(CASE.c.person_ref).where(CASE.c.person_ref.in_(persons), CASE.c.stage.not_in(("closed", "ended")))
-    quiet = set(unit.conn.execute(hushed).scalars())
-    open_now = set(unit.conn.execute(busy).scalars())
+    quiet = set(unit.conn.execute(_QUIET, {"persons": list(persons), "now": unit.now}).scalars())
+    open_now = set(unit.conn.execute(_BUSY, {"persons": list(persons)}).scalars())
     chosen: dict[str, Outcome] = {}
     for outcome, who in wanted:
         if who not in open_now and (who not in quiet or outcome.listed):
