@@ -31,6 +31,7 @@ from leeward.web.app import create_app
 
 RESTART_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 20.0
+BACKLOG: Final = 2048
 
 
 class Server(uvicorn.Server):
@@ -85,6 +86,9 @@ class Runtime:
         self.running: dict[str, Running] = {}
         self._services = services
         self._stop = asyncio.Event()
+        self._stores: dict[str, Store] = {}
+        self._sockets: dict[str, socket.socket] = {}
+        self._bus: Bus | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._web: list[asyncio.Task[None]] = []
 
@@ -99,23 +103,25 @@ class Runtime:
             SettingsError: when a port is taken.
         """
         async with http_client() as client:
-            await self.start(client)
-            await self._stop.wait()
-            await self.finish()
+            try:
+                await self.start(client)
+                await self._stop.wait()
+            finally:
+                await self.finish()
 
     async def start(self, client: httpx.AsyncClient) -> None:
         """Open stores and listeners, and start consumers, timers and tasks."""
-        stores: dict[str, Store] = {
-            service.name: SqliteStore(self.settings.database_file(service.name), service.metadata, self.clock)
-            for service in self._services
-        }
-        self.bus: Bus = SqliteBus(self.settings, stores)
-        sockets = {service.name: listener(self.settings, service.name) for service in self._services}
         for service in self._services:
-            self._build(service, stores[service.name], client)
+            self._sockets[service.name] = listener(self.settings, service.name)
+        for service in self._services:
+            file = self.settings.database_file(service.name)
+            self._stores[service.name] = SqliteStore(file, service.metadata, self.clock)
+        self._bus = SqliteBus(self.settings, self._stores)
+        for service in self._services:
+            self._build(service, self._stores[service.name], client)
         for running in self.running.values():
-            self._begin(running)
-            self._serve(running, sockets[running.service.name])
+            self._begin(running, self._bus)
+            self._serve(running, self._sockets[running.service.name])
         await self._listening()
         # what is loaded by now stays; collecting it again and again costs tail latency
         gc.collect()
@@ -128,10 +134,10 @@ class Runtime:
         handlers = {model.type: handler for model, handler in parts.handlers.items()}
         self.running[service.name] = Running(service, ground, parts, Parking(service.name, store, handlers))
 
-    def _begin(self, running: Running) -> None:
+    def _begin(self, running: Running, bus: Bus) -> None:
         store, parking, parts = running.ground.store, running.parking, running.parts
         for topic in sorted({topic_of(event_type) for event_type in parking.handlers}):
-            consumer = Consumer(topic, self.bus.subscribe(running.service.name, topic), store, parking)
+            consumer = Consumer(topic, bus.subscribe(running.service.name, topic), store, parking)
             running.consumers.append(consumer)
             self._spawn(running.service.name, consumer.run)
         self._spawn(running.service.name, parking.run)
@@ -153,7 +159,10 @@ class Runtime:
 
     async def _listening(self) -> None:
         for running in self.running.values():
-            while running.server and not running.server.started:  # noqa: ASYNC110 uvicorn gives no event for it
+            while running.server and not running.server.started:
+                # uvicorn gives no event for it, and where it fails it just ends
+                if any(task.done() for task in self._web):
+                    raise RuntimeError(f"{running.service.name} does not listen")
                 await asyncio.sleep(0.005)
             telemetry.READY.labels(running.service.name).set(1)
 
@@ -163,13 +172,21 @@ class Runtime:
         for running in self.running.values():
             if running.server:
                 running.server.should_exit = True
-        await asyncio.wait([*self._web, *self._tasks], timeout=GRACE_SECONDS)
-        for task in (*self._web, *self._tasks):
+        tasks = [*self._web, *self._tasks]
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_SECONDS)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._web, *self._tasks, return_exceptions=True)
-        await self.bus.close()
-        for running in self.running.values():
-            await running.ground.store.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._bus:
+            await self._bus.close()
+        for store in self._stores.values():
+            await store.close()
+        for bound in self._sockets.values():
+            bound.close()
 
 
 async def supervised(service: str, task: Task, stop: asyncio.Event) -> None:
@@ -198,9 +215,13 @@ def listener(settings: Settings, service: str) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((settings.host, settings.ports[service]))
+        # taken from now on: two that are only bound would both go on to fail later
+        bound.listen(BACKLOG)
     except OSError as fault:
         bound.close()
         port = settings.ports[service]
+        if isinstance(fault, socket.gaierror):
+            raise SettingsError("LEEWARD_HOST: is no address of this machine; allowed is an IP address") from None
         raise SettingsError(f"LEEWARD_{service.upper()}_PORT: {port} cannot be used ({fault.strerror})") from None
     bound.setblocking(False)
     return bound

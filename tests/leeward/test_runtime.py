@@ -1,0 +1,292 @@
+"""Small services on real ports: started together, stopped without dropping what they took, restarted after a fault."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter
+from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, func, insert, select
+
+from leeward import runtime
+from leeward.clock import FakeClock
+from leeward.contracts import CaseClosed, Event
+from leeward.runtime import Runtime, supervised
+from leeward.service import Ground, Parts, Service
+from leeward.settings import Settings, SettingsError, load_settings
+from leeward.store import Timer, Unit, ground_tables
+from leeward.store.engine import sqlite_engine
+from leeward.web.access import PUBLIC
+from tests.conftest import eventually
+
+CASE = "7f2b1c4e-0000-4000-8000-000000000001"
+Build = Callable[[Ground], Parts]
+
+
+def notes() -> tuple[MetaData, Table]:
+    metadata = MetaData()
+    ground_tables(metadata)
+    return metadata, Table("note", metadata, Column("n", Integer, primary_key=True), Column("what", String(40)))
+
+
+NOTES, NOTE = notes()
+
+
+def note(unit: Unit, what: str) -> None:
+    unit.conn.execute(insert(NOTE).values(what=what))
+
+
+def producer(ground: Ground) -> Parts:
+    """`matching`: closes a case when asked over HTTP; counts a timer that fires."""
+    router = APIRouter()
+
+    @router.post("/close", dependencies=[PUBLIC])
+    async def close() -> dict[str, str]:
+        await ground.store.write(lambda unit: unit.emit(CaseClosed(case_ref=CASE)))
+        return {"case_ref": CASE}
+
+    @router.post("/slow", dependencies=[PUBLIC])
+    async def slow() -> dict[str, str]:
+        await asyncio.sleep(0.3)
+        await ground.store.write(lambda unit: note(unit, "slow"))
+        return {}
+
+    @router.post("/later", dependencies=[PUBLIC])
+    async def later() -> None:
+        await ground.store.write(lambda unit: unit.set_timer("later", CASE, unit.now))
+
+    def fired(unit: Unit, timers: Sequence[Timer]) -> None:
+        for timer in timers:
+            note(unit, f"{timer.name} {timer.key[:4]}")
+
+    return Parts(router, timers={"later": fired})
+
+
+def consumer(ground: Ground) -> Parts:
+    """`issuer`: writes down the cases that closed."""
+
+    def closed(unit: Unit, events: Sequence[Event]) -> None:
+        for event in events:
+            note(unit, event.key)
+
+    return Parts(APIRouter(), handlers={CaseClosed: closed})
+
+
+def count(conn: Connection, _settings: Settings) -> dict[str, Any]:
+    return {"notes": conn.execute(select(func.count()).select_from(NOTE)).scalar_one()}
+
+
+MATCHING = Service("matching", NOTES, producer, count)
+ISSUER = Service("issuer", NOTES, consumer, count)
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that were free a moment ago, held together so that they differ."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    matching, issuer = free_ports(2)
+    ports = {"LEEWARD_MATCHING_PORT": str(matching), "LEEWARD_ISSUER_PORT": str(issuer)}
+    found = load_settings({"LEEWARD_ENV": "test", "LEEWARD_DATA": str(tmp_path / "data"), **ports})
+    found.data.mkdir()
+    for name in ("matching", "issuer"):
+        engine = sqlite_engine(found.data / f"{name}.db")
+        NOTES.create_all(engine)
+        engine.dispose()
+    return found
+
+
+@asynccontextmanager
+async def started(settings: Settings, clock: FakeClock, *services: Service) -> AsyncIterator[Runtime]:
+    running = Runtime(settings, services, clock)
+    task = asyncio.create_task(running.run())
+    try:
+        await eventually(lambda: all_ready(settings, services, task))
+        yield running
+    finally:
+        running.stop()
+        async with asyncio.timeout(15):
+            await task
+
+
+async def all_ready(settings: Settings, services: Sequence[Service], task: "asyncio.Task[None]") -> bool:
+    if task.done():
+        task.result()
+    async with httpx.AsyncClient() as client:
+        try:
+            answers = [await client.get(f"{settings.url(service.name)}/readyz") for service in services]
+        except httpx.TransportError:
+            return False
+    return all(answer.status_code == 200 for answer in answers)
+
+
+def written(settings: Settings, name: str) -> list[str]:
+    engine = sqlite_engine(settings.data / f"{name}.db", read_only=True)
+    with engine.connect() as conn:
+        found = list(conn.execute(select(NOTE.c.what).order_by(NOTE.c.n)).scalars())
+    engine.dispose()
+    return [str(what) for what in found]
+
+
+async def test_services_start_together_and_hear_one_another(settings: Settings, clock: FakeClock) -> None:
+    async def heard() -> bool:
+        return written(settings, "issuer") == [CASE]
+
+    async with started(settings, clock, MATCHING, ISSUER), httpx.AsyncClient() as client:
+        assert (await client.post(f"{settings.url('matching')}/close")).status_code == 200
+        await eventually(heard)
+
+
+@pytest.mark.parametrize("name", ["matching", "issuer"])
+async def test_each_has_health_metrics_and_a_description(settings: Settings, clock: FakeClock, name: Any) -> None:
+    async with started(settings, clock, MATCHING, ISSUER), httpx.AsyncClient(base_url=settings.url(name)) as client:
+        for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
+            answer = await client.get(path)
+            assert answer.status_code == 200, path
+            assert "server" not in answer.headers
+        assert f'leeward_ready{{service="{name}"}} 1.0' in (await client.get("/metrics")).text
+
+
+async def test_a_timer_fires_in_a_running_service(settings: Settings, clock: FakeClock) -> None:
+    async def fired() -> bool:
+        return written(settings, "matching") == ["later 7f2b"]
+
+    async with started(settings, clock, MATCHING), httpx.AsyncClient() as client:
+        await client.post(f"{settings.url('matching')}/later")
+        await eventually(fired)
+
+
+async def test_a_stop_lets_requests_finish(settings: Settings, clock: FakeClock) -> None:
+    async with httpx.AsyncClient() as client:
+        async with started(settings, clock, MATCHING) as running:
+            asked = asyncio.create_task(client.post(f"{settings.url('matching')}/slow"))
+            await asyncio.sleep(0.1)
+            running.stop()
+        assert (await asked).status_code == 200
+    assert written(settings, "matching") == ["slow"]
+
+
+async def test_what_was_published_before_a_stop_is_heard_after_the_next_start(
+    settings: Settings, clock: FakeClock
+) -> None:
+    async with started(settings, clock, MATCHING), httpx.AsyncClient() as client:
+        await client.post(f"{settings.url('matching')}/close")
+    async with started(settings, clock, MATCHING, ISSUER):
+        await eventually(lambda: heard_once(settings))
+    async with started(settings, clock, ISSUER):
+        pass
+    assert written(settings, "issuer") == [CASE]
+
+
+async def heard_once(settings: Settings) -> bool:
+    return written(settings, "issuer") == [CASE]
+
+
+async def test_a_taken_port_stops_the_start_with_one_line_and_leaves_nothing_open(
+    settings: Settings, clock: FakeClock
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", settings.ports["issuer"])),
+        pytest.raises(SettingsError, match=r"LEEWARD_ISSUER_PORT: .* cannot be used"),
+    ):
+        await Runtime(settings, [MATCHING, ISSUER], clock).run()
+    async with started(settings, clock, MATCHING, ISSUER):
+        pass
+
+
+async def test_a_service_that_cannot_be_built_closes_what_was_opened(settings: Settings, clock: FakeClock) -> None:
+    def broken(_ground: Ground) -> Parts:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await Runtime(settings, [MATCHING, Service("issuer", NOTES, broken, count)], clock).run()
+    async with started(settings, clock, MATCHING, ISSUER):
+        pass
+
+
+async def test_a_task_that_raises_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "RESTART_SECONDS", 0.001)
+    stop, runs = asyncio.Event(), 0
+
+    async def fragile(_stop: asyncio.Event) -> None:
+        nonlocal runs
+        runs += 1
+        if runs < 3:
+            raise LookupError
+        stop.set()
+
+    await supervised("matching", fragile, stop)
+    assert runs == 3
+
+
+async def test_a_task_that_failed_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "RESTART_SECONDS", 3600)
+    stop = asyncio.Event()
+
+    async def failing(_stop: asyncio.Event) -> None:
+        raise LookupError
+
+    task = asyncio.create_task(supervised("matching", failing, stop))
+    await asyncio.sleep(0)
+    stop.set()
+    async with asyncio.timeout(5):
+        await task
+
+
+async def test_a_tasks_last_words_are_waited_for(settings: Settings, clock: FakeClock) -> None:
+    def build(ground: Ground) -> Parts:
+        async def work(stop: asyncio.Event) -> None:
+            await stop.wait()
+            await ground.store.write(lambda unit: note(unit, "finished"))
+
+        return Parts(APIRouter(), tasks=[work])
+
+    async with started(settings, clock, Service("matching", NOTES, build, count)):
+        pass
+    assert written(settings, "matching") == ["finished"]
+
+
+PROGRAM = """
+import sys
+from leeward.settings import load_settings
+from leeward.runtime import run
+from tests.leeward.test_runtime import MATCHING, ISSUER
+run(load_settings(), [MATCHING, ISSUER])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_process_after_its_work(settings: Settings, number: signal.Signals) -> None:
+    ports = {f"LEEWARD_{name.upper()}_PORT": str(settings.ports[name]) for name in ("matching", "issuer")}
+    environ = {**os.environ, **ports, "LEEWARD_ENV": "test", "LEEWARD_DATA": str(settings.data)}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environ, stderr=subprocess.PIPE, text=True)
+    try:
+        idle = asyncio.create_task(asyncio.sleep(3600))
+        await eventually(lambda: all_ready(settings, [MATCHING, ISSUER], idle), within=30)
+        idle.cancel()
+        async with httpx.AsyncClient() as client:
+            asked = asyncio.create_task(client.post(f"{settings.url('matching')}/slow"))
+            await asyncio.sleep(0.1)
+            process.send_signal(number)
+            assert (await asked).status_code == 200
+        _, log = await asyncio.to_thread(process.communicate, timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert written(settings, "matching") == ["slow"]
+    assert '"event": "starting"' in log
+    assert '"event": "stopped"' in log
