@@ -17,6 +17,7 @@ from tests.services.incident.conftest import (
     CARO,
     HL7_SECRET,
     NATIVE_SECRET,
+    STAFF,
     Desk,
     codes,
     death,
@@ -333,6 +334,18 @@ class TestWorkQueue:
         await desk.send(death(ident="2", PID_3="2^^^H", PV1_7="ZZ9"))
         assert [one["person_ref"] for one in (await desk.events())[2][1]["involved"]] == [BEN]
 
+    async def test_what_was_resolved_outlives_imports_as_long_as_the_person_stays(
+        self, desk: Desk, coordinator: httpx.AsyncClient, item: dict[str, Any]
+    ) -> None:
+        body = {"same_as": {"system": "ehr", "value": "B2"}}
+        await coordinator.post(f"/v1/unmatched/{item['id']}/resolve", json=body)
+        listed = []
+        for n, members in enumerate((STAFF, [STAFF[0], STAFF[2]], STAFF)):
+            await desk.import_roster(members)
+            await desk.send(death(ident=f"again {n}", PID_3=f"{n}^^^AGAIN", PV1_7="ZZ9"))
+            listed.append([one["person_ref"] for one in (await desk.events())[-1][1]["involved"]])
+        assert listed == [[BEN], [], [BEN]]
+
     async def test_an_ignored_one_does_not_come_back(
         self, desk: Desk, coordinator: httpx.AsyncClient, item: dict[str, Any]
     ) -> None:
@@ -340,6 +353,7 @@ class TestWorkQueue:
         assert answer.json()["state"] == "ignored"
         await desk.send(death(ident="2", PID_3="2^^^H", PV1_7="ZZ9"))
         assert (await coordinator.get("/v1/unmatched")).json()["items"] == []
+        assert await desk.rows("unmatched_link") == []
         assert (await coordinator.post(f"/v1/unmatched/{item['id']}/resolve", json={"ignore": True})).status_code == 404
 
     @pytest.mark.parametrize(

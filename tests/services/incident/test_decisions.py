@@ -217,6 +217,13 @@ class TestOnePatientByManyNames:
         await desk.send(death(ident="3", PID_3="NEW^^^HOSP"))
         await expect(desk, "recorded")
 
+    async def test_a_merge_moves_it_to_a_patient_known_before(self, desk: Desk) -> None:
+        await desk.send(hl7("A01", ident="1", PID_3="NEW^^^HOSP"))
+        await desk.send(death(ident="2", PID_3="OLD^^^HOSP"))
+        await desk.send(hl7("A40", ident="3", PID_3="NEW^^^HOSP", MRG_1="OLD^^^HOSP"))
+        await desk.send(death(ident="4", PID_3="NEW^^^HOSP"))
+        await expect(desk, "recorded")
+
     async def test_a_merge_moves_what_was_last_said(self, desk: Desk) -> None:
         await desk.send(hl7("A01", ident="1", PID_3="OLD^^^HOSP"))
         await desk.send(hl7("A01", ident="2", PID_3="NEW^^^HOSP"))
