@@ -31,8 +31,8 @@ def status(*, as_json: bool) -> None:
     say(f"mode     {found['mode']}")
     say(f"running  {', '.join(found['running']) or 'nothing'}")
     for name, parts in found["services"].items():
-        for place, value in flat(parts):
-            say(f"{name:<9}{place:<40}{_text(value)}")
+        for place, value in flat(parts) if parts else [("", None)]:
+            say(f"{name:<9}{place:<40}{_text(value)}".rstrip())
     _say_rehearsal(found)
     for gap in found["gaps"]:
         say(f"gap      {GAPS.get(gap, gap.replace('_', ' '))}")
@@ -90,7 +90,7 @@ def _say_rehearsal(found: dict[str, Any]) -> None:
 
 def _text(value: Any) -> str:
     if value is None:
-        return "no database yet: run `leeward migrate`"
+        return "no database, or an older one: run `leeward migrate`"
     if isinstance(value, (list, tuple)):
         return ", ".join(str(one) for one in value) or "-"
     return "-" if value == {} else str(value)

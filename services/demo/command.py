@@ -1,0 +1,84 @@
+"""`leeward demo`: the story played by itself (`--once`), or begun and left to whoever watches."""
+
+import asyncio
+import signal
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from services.demo import hospital, node
+from services.demo.hospital import ICU_DEATH
+from services.demo.mailbox import Mail
+from services.demo.narrator import Narrator, NotObserved
+from services.demo.play import Play
+from services.demo.world import RATE, World, running_world
+
+HOLD: Final = timedelta(minutes=50)
+
+
+def run(*, once: bool) -> int:
+    """Run the demonstration; 0 when all of it was observed."""
+    import uvloop
+
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder, asyncio.Runner(
+        loop_factory=uvloop.new_event_loop
+    ) as runner:
+        return runner.run(_once(Path(folder)) if once else _stay(Path(folder)))
+
+
+async def _once(folder: Path) -> int:
+    tell = Narrator()
+    try:
+        node.node()
+        async with running_world(folder) as world:
+            tell.say(f"The embedded system runs; its mails are at {world.mail_url}")
+            await Play(world, tell).run()
+    except (NotObserved, node.NoNode, node.Refused) as fault:
+        tell.say(f"✗ NOT OBSERVED: {fault}")
+        return 1
+    tell.chapter(f"All {tell.observed} steps were observed, in {tell.seconds:.0f} seconds.")
+    return 0
+
+
+async def _stay(folder: Path) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tell = Narrator()
+    async with running_world(folder) as world:
+        telling = asyncio.create_task(_begin(world, tell))
+        await asyncio.wait([telling, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+        if telling.done():
+            telling.result()
+        await stop.wait()
+        telling.cancel()
+    tell.chapter("Stopped; nothing of it is left on this machine.")
+    return 0
+
+
+async def _begin(world: World, tell: Narrator) -> None:
+    """Begin the story, and say where it can be taken up."""
+    names = {person.email: f"{person.name}, {person.profession}" for person in hospital.people()}
+
+    def came(mail: Mail) -> None:
+        tell.link(f"Mail for {names.get(mail.to, mail.to)}:", f"{world.mail_url}/mail/{mail.number}")
+
+    world.mailbox.came = came
+    tell.chapter("A hospital that does not exist, on the real system")
+    tell.link("All its mailboxes:", world.mail_url)
+    tell.link("The coordinator's board:", f"{world.mail_url}/board")
+    tell.link("Ratings and reports:", world.settings.box_url)
+    tell.say(f"Time runs {RATE:g} times as fast as on your wall; on the page of the mailboxes you can let more pass.")
+    changes = world.import_roster()
+    shifts = world.import_rota()
+    tell.say(f"{changes.added} staff and {shifts} shifts are imported.")
+    tell.chapter("A patient dies in intensive care; the hospital's system says so by HL7 v2 over MLLP")
+    tell.say(f"ADT^A03, PV1-36 = 20: {await world.send(ICU_DEATH)}")
+    tell.say("Two doctors are named in it; the nurses and the therapist come from the rota. Nobody is disturbed on")
+    tell.say("shift: those who are at work get their message half an hour after it ends, which we let pass now.")
+    await world.clock.skip_to(hospital.EARLY_ENDS + HOLD)
+    tell.chapter("Now it is yours")
+    tell.say("Open a mail, follow its link, and choose. Say yes, and a supporter's mail appears here within minutes;")
+    tell.say("confirm it as that supporter, close the form, and the person is asked how it was.")
+    tell.say("Ctrl-C ends it. `make demo ONCE=1` plays everybody by itself, to the published report.")

@@ -1,0 +1,189 @@
+"""The demonstration's world: the real services in a temporary folder, every mailbox, and a clock to let time pass."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from leeward import telemetry
+from leeward.keys import people_key
+from leeward.people import read_roster
+from leeward.runtime import Runtime, Server, http_client
+from leeward.settings import PORTS, ServiceName, Settings, load_settings
+from leeward.web.access import Role, issue, new_token
+from services.commands import catalogue
+from services.commands.databases import migrate_all
+from services.commands.hl7 import Acknowledgement, Line
+from services.commands.rota import import_shifts
+from services.commands.staff import Changes, import_members
+from services.demo import hospital
+from services.demo.clock import DemoClock
+from services.demo.mailbox import Mailbox, web
+
+RATE: Final = 12.0  # five seconds of the wall are a minute
+WEB_PORT: Final = 8100
+TOKENS: Final = 10
+POLICY: Final = f"""
+[outreach]
+mode = "live"
+
+[feedback]
+epoch_tokens = {TOKENS}
+
+[emergency.en]
+phone = "000 (an example)"
+
+[[crisis_lines.en]]
+label = "Example helpline, not a real one"
+phone = "+44 20 7946 0001"
+hours = "24/7"
+checked_on = 2026-11-02
+
+[[on_call]]
+label = "The professional on duty"
+phone = "+44 20 7946 0002"
+email = "duty@{hospital.DOMAIN}"
+
+[[referrals.en]]
+label = "Staff health, an example"
+phone = "+44 20 7946 0003"
+what = "Counselling, without a referral"
+
+[[concerns]]
+label = "Staff council, an example"
+url = "https://council.{hospital.DOMAIN}/"
+"""
+
+
+@dataclass
+class World:
+    """What the story acts on."""
+
+    folder: Path
+    settings: Settings
+    clock: DemoClock
+    mailbox: Mailbox
+    mail_url: str
+    runtime: Runtime
+    http: httpx.AsyncClient
+
+    def import_roster(self) -> Changes:
+        """What `leeward staff import` does."""
+        file = self.folder / "roster.csv"
+        file.write_text(hospital.roster())
+        members = read_roster(file, people_key(self.settings))
+        return import_members(self.settings, members, self.clock.now())
+
+    def import_rota(self) -> int:
+        """What `leeward rota import` does."""
+        file = self.folder / "rota.ics"
+        file.write_text(hospital.rota())
+        return import_shifts(self.settings, file.read_bytes(), file.name, self.clock.now())
+
+    async def send(self, death: hospital.Death) -> Acknowledgement:
+        """What `leeward hl7 send` does."""
+        return await asyncio.to_thread(self._send, death.message())
+
+    def _send(self, message: bytes) -> Acknowledgement:
+        with Line(self.settings.host, self.settings.mllp_port) as line:
+            return line.exchange(message)
+
+    async def token(self, role: Role) -> str:
+        """An API token for matching."""
+        return await self._issue(role, "token")
+
+    async def door(self) -> str:
+        """A one-time link to the coordinator's board, as `leeward login coordinator` prints it."""
+        return f"{self.settings.url('matching')}/login/{await self._issue('coordinator', 'login')}"
+
+    async def _issue(self, role: Role, kind: str) -> str:
+        code = new_token()
+        store = self.runtime.running["matching"].ground.store
+        await store.write(lambda unit: issue(unit, role, "login" if kind == "login" else "token", code))
+        return code
+
+
+@asynccontextmanager
+async def running_world(folder: Path) -> AsyncIterator[World]:
+    """Start everything in a folder; stop it in order at the end."""
+    clock = DemoClock(hospital.START, RATE)
+    mailbox = Mailbox(clock)
+    settings, smtp_port, web_port = prepared(folder)
+    with (folder / "demo.log").open("w") as log:
+        telemetry.configure_logs(log)
+        services = catalogue.load()
+        migrate_all(settings, services)
+        await mailbox.start(smtp_port)
+        runtime = Runtime(settings, services, clock)
+        async with http_client() as client:
+            url = f"http://127.0.0.1:{web_port}"
+            world = World(folder, settings, clock, mailbox, url, runtime, client)
+            await runtime.start(client)
+            shown = await _show(world, web_port)
+            try:
+                yield world
+            finally:
+                await _close(shown)
+                await runtime.finish()
+                await mailbox.stop()
+
+
+def prepared(folder: Path) -> tuple[Settings, int, int]:
+    """Settings for a run in this folder, and the ports for mail and for its page."""
+    config = folder / "leeward.toml"
+    config.write_text(POLICY)
+    smtp_port, web_port = port(0), port(WEB_PORT)
+    names: tuple[ServiceName, ...] = tuple(catalogue.PACKAGES)
+    ports = {f"LEEWARD_{name.upper()}_PORT": str(port(PORTS[name])) for name in names}
+    environ = {
+        "LEEWARD_CONFIG": str(config),
+        "LEEWARD_ENV": "demo",
+        "LEEWARD_CLOCK": f"{hospital.START:%Y-%m-%dT%H:%M:%SZ}*{RATE:g}",
+        "LEEWARD_DATA": str(folder / "data"),
+        "LEEWARD_MLLP_PORT": str(port(2575)),
+        "LEEWARD_SMTP_URL": f"smtp://127.0.0.1:{smtp_port}?starttls=never",
+        "LEEWARD_MAIL_FROM": f"messages@{hospital.DOMAIN}",
+        **ports,
+    }
+    return load_settings(environ), smtp_port, web_port
+
+
+def port(wanted: int) -> int:
+    """The wanted port where it is free, else one that is."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return port(0)
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Shown:
+    """The page of all mailboxes, being served."""
+
+    server: Server
+    task: "asyncio.Task[None]"
+
+
+async def _show(world: World, web_port: int) -> Shown:
+    import uvicorn
+
+    app = web(world.mailbox, world.settings, world.clock, world.door)
+    config = uvicorn.Config(app, host="127.0.0.1", port=web_port, log_config=None, access_log=False, lifespan="off")
+    server = Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started and not task.done():  # noqa: ASYNC110 uvicorn gives no event for it
+        await asyncio.sleep(0.005)
+    return Shown(server, task)
+
+
+async def _close(shown: Shown) -> None:
+    shown.server.should_exit = True
+    await shown.task
