@@ -49,12 +49,16 @@ def _same(unit: "Unit", timer: Timer) -> ColumnElement[bool]:
 
 
 def fire(unit: "Unit", timers: Sequence[Timer], handlers: Mapping[str, TimerHandler]) -> None:
-    """Delete these timers and call their handlers, in one transaction; a handler may set its timer again."""
+    """Delete these timers and call their handlers, in one transaction; a handler may set its timer again.
+
+    One that an earlier handler of this transaction cancelled or moved does not fire.
+    """
     table = unit.tables.timer
     pairs = [(timer.name, timer.key) for timer in timers]
     unit.conn.execute(delete(table).where(tuple_(table.c.name, table.c.key).in_(pairs)))
     for name, group in groupby(sorted(timers, key=lambda timer: timer.name), key=lambda timer: timer.name):
-        handlers[name](unit, list(group))
+        if left := [timer for timer in group if not unit.has_decided(timer.name, timer.key)]:
+            handlers[name](unit, left)
 
 
 def postpone(unit: "Unit", timer: Timer) -> None:

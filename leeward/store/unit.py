@@ -57,6 +57,10 @@ class Unit:
         """Make sure that the timer (name, key) does not fire."""
         self._timers[name, key] = None
 
+    def has_decided(self, name: str, key: str) -> bool:
+        """Whether this transaction has set, moved or cancelled the timer (name, key)."""
+        return (name, key) in self._timers
+
     def after_commit(self, call: Callable[[], None]) -> None:
         """Call this once the commit has succeeded: for wake-ups in memory, never for anything that must happen."""
         self.afterwards.append(call)

@@ -1,6 +1,7 @@
 """One transaction a batch: what is committed is whole, what fails leaves nothing, and rows come in bulk."""
 
 import asyncio
+import stat
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from sqlalchemy import Column, Integer, MetaData, String, Table, select
+from sqlalchemy.exc import IntegrityError
 
 from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
@@ -182,3 +184,115 @@ async def test_sequence_numbers_are_never_used_again(store: SqliteStore) -> None
     await store.write(lambda unit: unit.emit(CaseOpened(case_ref=CASE)))
     found = await store.read(lambda conn: conn.execute(select(TABLES.outbox.c.seq)).scalars().all())
     assert list(found) == [2]
+
+
+async def test_a_listener_that_fails_does_not_undo_what_is_committed(store: SqliteStore) -> None:
+    def fail(_unit: Unit) -> None:
+        raise LookupError
+
+    called: list[str] = []
+    store.listeners += [fail, lambda _unit: called.append("after it")]
+    await store.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)]))
+    assert await names(store) == ["a"]
+    assert called == ["after it"]
+
+
+async def test_after_commit_is_called_only_when_there_was_one(store: SqliteStore) -> None:
+    called: list[str] = []
+
+    def work(unit: Unit) -> None:
+        unit.after_commit(lambda: called.append("x"))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.write(work)
+    assert called == []
+
+
+async def test_a_groups_work_that_miscounts_commits_nothing_and_leaves_nobody_waiting(store: SqliteStore) -> None:
+    def work(unit: Unit, items: Any) -> list[str]:
+        ADD.run(unit.conn, [(item, 1, None) for item in items])
+        return []
+
+    with pytest.raises(TypeError):
+        await store.group(work)("a")
+    assert await names(store) == []
+
+
+async def test_in_a_group_everybody_hears_that_the_database_is_away(store: SqliteStore) -> None:
+    def work(_unit: Unit, _items: Any) -> list[str]:
+        raise StoreUnavailable
+
+    group = store.group(work)
+    results = await asyncio.gather(*(group(n) for n in "abc"), return_exceptions=True)
+    assert [type(result) for result in results] == [StoreUnavailable] * 3
+
+
+async def test_a_damaged_file_is_a_database_that_is_away(store: SqliteStore, tmp_path: Path, clock: FakeClock) -> None:
+    (tmp_path / "torn.db").write_bytes(b"not a database at all" * 400)
+    torn = SqliteStore(tmp_path / "torn.db", METADATA, clock)
+    with pytest.raises(StoreUnavailable):
+        await torn.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)]))
+    with pytest.raises(StoreUnavailable):
+        await names(torn)
+    await torn.close()
+
+
+async def test_a_rule_of_the_data_is_the_works_own_fault(store: SqliteStore) -> None:
+    await store.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)]))
+    with pytest.raises(IntegrityError) as refused:
+        await store.write(lambda unit: ADD.run(unit.conn, [("a", 2, None)]))
+    assert "'a'" not in str(refused.value)
+
+
+async def test_a_read_makes_no_file_and_changes_nothing(store: SqliteStore, tmp_path: Path, clock: FakeClock) -> None:
+    nowhere = SqliteStore(tmp_path / "nowhere" / "x.db", METADATA, clock)
+    with pytest.raises(StoreUnavailable):
+        await names(nowhere)
+    assert not nowhere.path.exists()
+    await nowhere.close()
+    with pytest.raises(StoreUnavailable):
+        await store.read(lambda conn: conn.execute(THING.delete()))
+
+
+def test_data_is_for_its_owner_alone(tmp_path: Path, clock: FakeClock) -> None:
+    SqliteStore(tmp_path / "data" / "x.db", METADATA, clock)
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
+async def test_a_path_with_odd_characters_is_a_path(tmp_path: Path, clock: FakeClock) -> None:
+    odd = SqliteStore(tmp_path / "a %20b?c#d" / "x.db", METADATA, clock)
+    await odd.write(lambda unit: METADATA.create_all(unit.conn))
+    await odd.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)]))
+    assert await names(odd) == ["a"]
+    assert odd.path.exists()
+    await odd.close()
+
+
+async def test_rows_in_bulk_come_back_as_they_went_in(store: SqliteStore) -> None:
+    odd = [
+        "",
+        " ",
+        "'",
+        '"',
+        "\\",
+        "[1]",
+        "null",
+        "true",
+        "1",
+        "é\u200f\u202e",
+        "😀",
+        "a\nb\tc",
+        "\x7f",
+        "$[0]",
+        ":rows",
+        "%s",
+    ]
+    await store.write(lambda unit: ADD.run(unit.conn, [(text, n, None) for n, text in enumerate(odd)]))
+    query = select(THING.c.name).order_by(THING.c.size)
+    assert await store.read(lambda conn: list(conn.execute(query).scalars())) == odd
+
+
+async def test_a_number_that_is_none_is_refused_before_the_database_sees_it(store: SqliteStore) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        await store.write(lambda unit: ADD.run(unit.conn, [("a", float("nan"), None)]))

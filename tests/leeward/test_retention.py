@@ -1,0 +1,91 @@
+"""What the ground forgets by itself: events after seven days, inbox rows once nothing can repeat them."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import MetaData, func, select
+
+from leeward.clock import FakeClock
+from leeward.contracts import CaseOpened
+from leeward.store import SqliteStore, Store, Unit, ground_tables
+from leeward.store.retention import EVERY, INBOX_KEPT, LOG_KEPT, Retention
+from tests.conftest import MakeGround, eventually
+
+METADATA = MetaData()
+TABLES = ground_tables(METADATA)
+CASE = "7f2b1c4e-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def store(make_ground: MakeGround) -> Store:
+    return make_ground("matching", METADATA).store
+
+
+def fill(unit: Unit) -> None:
+    unit.emit(CaseOpened(case_ref=CASE))
+    unit.writes.inbox.run(unit.conn, [(CASE, unit.now.date())])
+
+
+async def left(store: Store) -> tuple[int, int]:
+    counts = [select(func.count()).select_from(table) for table in (TABLES.outbox, TABLES.inbox)]
+    found = await store.read(lambda conn: [conn.execute(query).scalar_one() for query in counts])
+    return found[0], found[1]
+
+
+async def test_each_thing_is_forgotten_in_its_time(store: Store, clock: FakeClock) -> None:
+    await store.write(fill)
+    for days, expected in ((7, (1, 1)), (1, (0, 1)), (1, (0, 1)), (1, (0, 0))):
+        await clock.advance(days=days)
+        await Retention(store).once()
+        assert await left(store) == expected
+
+
+def test_the_inbox_outlives_the_log() -> None:
+    assert LOG_KEPT + timedelta(days=1) < INBOX_KEPT
+
+
+async def test_a_services_own_retention_runs_with_it(store: Store) -> None:
+    ran: list[int] = []
+    await Retention(store, lambda _unit: ran.append(1), lambda _unit: ran.append(2)).once()
+    assert ran == [1, 2]
+
+
+async def test_it_runs_at_the_start_and_every_hour(store: Store, clock: FakeClock) -> None:
+    ran: list[int] = []
+    stop = asyncio.Event()
+    task = asyncio.create_task(Retention(store, lambda _unit: ran.append(1)).run(stop))
+
+    async def runs(wanted: int) -> bool:
+        return len(ran) >= wanted
+
+    await eventually(lambda: runs(1))
+    async with asyncio.timeout(10):
+        while len(ran) < 2:
+            await clock.advance(seconds=EVERY)
+    stop.set()
+    async with asyncio.timeout(10):
+        await task
+
+
+async def test_nothing_of_a_forgotten_event_is_left_while_others_read(store: SqliteStore, clock: FakeClock) -> None:
+    await store.write(fill)
+    await clock.advance(days=30)
+    reading, reader_done = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def read_slowly(conn: object) -> None:
+        conn.execute(select(TABLES.outbox)).all()  # type: ignore[attr-defined]
+        loop.call_soon_threadsafe(reading.set)
+        asyncio.run_coroutine_threadsafe(reader_done.wait(), loop).result()
+
+    reader = asyncio.create_task(store.read(read_slowly))
+    await reading.wait()
+    tidying = asyncio.create_task(Retention(store).once())
+    await asyncio.wait([tidying], timeout=0.2)
+    assert not tidying.done()
+    reader_done.set()
+    await reader
+    await tidying
+    assert not any(CASE.encode() in file.read_bytes() for file in Path(store.path.parent).glob("matching.db*"))
