@@ -189,7 +189,7 @@ def upgrade() -> None:
         sa.Column("unmatched_ref", sa.String(length=36), nullable=False),
         sa.Column("key_hash", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=8), nullable=False),
-        sa.Column("sealed", sa.String(length=4000), nullable=False),
+        sa.Column("sealed", sa.String(), nullable=False),
         sa.Column("seen_on", sa.Date(), nullable=False),
         sa.PrimaryKeyConstraint("unmatched_ref"),
         sa.UniqueConstraint("key_hash"),
