@@ -1,15 +1,21 @@
 """A clock that runs faster than the wall's, and that can let hours and days pass at once."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
 from leeward.clock import ScaledClock, first_of
 
-LARGEST: Final = timedelta(days=1)
+LARGEST: Final = timedelta(hours=6)
 SMALLEST: Final = timedelta(minutes=15)
-BREATH: Final = 0.02  # seconds of the wall between two steps, for what falls due on the way
+BREATH: Final = 0.02  # seconds of the wall between two looks
+PATIENCE: Final = 100  # looks; what is not done by then is stuck for a reason of its own
+
+
+async def at_once() -> bool:
+    """For a clock with nobody to wait for."""
+    return True
 
 
 class DemoClock:
@@ -17,6 +23,7 @@ class DemoClock:
 
     def __init__(self, start: datetime, rate: float) -> None:
         self.rate = rate
+        self.settled: Callable[[], Awaitable[bool]] = at_once
         self._scaled = ScaledClock(start, rate)
         self._ahead = timedelta()
         self._moved = asyncio.Event()
@@ -29,19 +36,23 @@ class DemoClock:
         while (left := (due - self.now()).total_seconds()) > 0:
             await first_of(asyncio.sleep(left / self.rate), self._moved.wait())
 
-    async def skip(self, span: timedelta, *, until: Callable[[], bool] = lambda: False) -> None:
-        """Let a span pass, in steps small enough that what falls due on the way happens in its order.
-
-        Args:
-            until: looked at after every step; stops where it is true.
-        """
+    async def skip(self, span: timedelta) -> None:
+        """Let a span pass, in steps small enough that what falls due on the way happens in its order."""
         step = min(max(span / 48, SMALLEST), LARGEST)
         end = self.now() + span
-        while self.now() < end and not until():
-            self._ahead += min(step, end - self.now())
+        while (left := end - self.now()) > timedelta():
+            await self._settle()
+            self._ahead += min(step, left)
             moved, self._moved = self._moved, asyncio.Event()
             moved.set()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait for whoever has something to do at this hour."""
+        for _ in range(PATIENCE):
             await asyncio.sleep(BREATH)
+            if await self.settled():
+                return
 
     async def skip_to(self, moment: datetime) -> None:
         """Let time pass until then."""

@@ -21,9 +21,10 @@ def run(*, once: bool) -> int:
     """Run the demonstration; 0 when all of it was observed."""
     import uvloop
 
-    with tempfile.TemporaryDirectory(prefix="demo-") as folder, asyncio.Runner(
-        loop_factory=uvloop.new_event_loop
-    ) as runner:
+    with (
+        tempfile.TemporaryDirectory(prefix="demo-") as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         return runner.run(_once(Path(folder)) if once else _stay(Path(folder)))
 
 

@@ -27,7 +27,6 @@ SPANS: Final = {
     "hour": timedelta(hours=1),
     "day": timedelta(days=1),
     "week": timedelta(days=7),
-    "quarter": timedelta(days=91),
 }
 Door = Callable[[], Awaitable[str]]
 
@@ -107,9 +106,7 @@ def web(mailbox: Mailbox, settings: Settings, clock: DemoClock, door: Door) -> F
     return app
 
 
-def _mails(
-    mailbox: Mailbox, render: Callable[..., HTMLResponse], clock: DemoClock, links: dict[str, str]
-) -> APIRouter:
+def _mails(mailbox: Mailbox, render: Callable[..., HTMLResponse], clock: DemoClock, links: dict[str, str]) -> APIRouter:
     router = APIRouter()
 
     @router.get("/")

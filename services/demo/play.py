@@ -12,7 +12,7 @@ from services.demo.browser import Browser, Page
 from services.demo.hospital import EMERGENCY_DEATH, ICU_DEATH, Person
 from services.demo.mailbox import Mail
 from services.demo.narrator import Narrator, NotObserved
-from services.demo.world import TOKENS, World
+from services.demo.world import EPOCH, TOKENS, WINDOW, World
 
 HELD: Final = timedelta(minutes=50)  # half an hour after the shift ends, jitter, and a little more
 JITTER: Final = timedelta(minutes=40)  # twice the longest, for a wall clock that is behind
@@ -21,7 +21,6 @@ DENIED: Final = (*PATIENT, "Leeward", "support", "peer", "incident", "trauma", "
 WHEN: Final = ("days", "hours", "week")
 HOW: Final = ("email", "mobile")
 CLOSED: Final = {"channel": "phone", "duration": "15_45", "contacts": "1", "referral": "none", "strain": "2"}
-QUARTER: Final = timedelta(days=100)  # an epoch, and everybody's first neutral message
 LOOKS: Final = 200  # reloads of a page until what another service must know first is there
 ITEMS: Final = ("easy", "soon", "heard", "helped", "again")
 
@@ -65,7 +64,9 @@ class Play:
         changes = self.world.import_roster()
         units = {person.unit for person in everybody if person.fit}
         fit = sum(person.fit for person in everybody)
-        tell.check(f"{changes.added} staff imported, {fit} trained supporters in {len(units)} units", changes.added > 40)
+        tell.check(
+            f"{changes.added} staff imported, {fit} trained supporters in {len(units)} units", changes.added > 40
+        )
         again = self.world.import_roster()
         tell.check("importing the file again changes nothing", again.unchanged == changes.added)
         tell.check("the rota is imported", self.world.import_rota())
@@ -148,7 +149,9 @@ class Play:
         browser = self._browser(person.email)
         page = await browser.open(self._last(person.email).link)
         page = await browser.choose(page, "no_thanks")
-        self.tell.check(f"{person.first_name} says no, thank you; the same page takes it back", "undo" in page.answers())
+        self.tell.check(
+            f"{person.first_name} says no, thank you; the same page takes it back", "undo" in page.answers()
+        )
         page = await browser.choose(page, "undo")
         self.tell.check("undone: the offer is there again", "accept" in page.answers())
 
@@ -189,7 +192,9 @@ class Play:
         browser = self._browser(mail.to)
         page = await browser.open(mail.link)
         known = [name for name in self._first_names() if name in page.text]
-        self.tell.check("before they confirm the page names nobody", page.answers()[:2] == ["confirm", "pass"] and not known)
+        self.tell.check(
+            "before they confirm the page names nobody", page.answers()[:2] == ["confirm", "pass"] and not known
+        )
         await browser.choose(page, "pass")
         self.tell.say(f"{self._by_email(mail.to).name} passes; nobody asks why. The next best is asked.")
 
@@ -281,15 +286,8 @@ class Play:
 
     async def _ratings(self) -> None:
         tell, world = self.tell, self.world
-        tell.chapter("Three months and a little pass")
-        before = len(world.mailbox.mails)
-        await world.clock.skip(QUARTER)
-        everybody = {person.email for person in hospital.people() if person.email}
-        await self._mailed(
-            "everybody on the roster has had the same neutral message: having one proves nothing",
-            lambda: {mail.to for mail in world.mailbox.mails[before:]} >= everybody,
-            within=timedelta(days=2),
-        )
+        tell.chapter("Months pass (days, here) until enough codes are out; then everybody may rate, wherever they are")
+        await world.clock.skip_to(hospital.START + EPOCH)
         await self._until("the epoch has closed and the box takes ratings", "/v1/epochs", _open_window)
         box = world.settings.box_url
         given = [{"box": box, "code": code, "rating": rating(n)} for n, code in enumerate(self.codes)]
@@ -300,8 +298,8 @@ class Play:
 
     async def _report(self) -> None:
         tell, world = self.tell, self.world
-        tell.chapter("A month later the window closes; what was given is opened in one shuffled batch")
-        await world.clock.skip(timedelta(days=31))
+        tell.chapter("The window closes; what was given is opened in one shuffled batch")
+        await world.clock.skip(WINDOW)
         url = "/v1/reports"
         release = (await self._until("a release is in GET /v1/reports", url, lambda body: body["items"]))[0]
         tell.check(f"it stands on {release['n']} ratings and tells nobody's", release["n"] == len(self.codes))
@@ -315,7 +313,7 @@ class Play:
         clock = self.world.clock
         last = clock.now() + within
         while not look() and clock.now() < last:
-            await clock.skip(timedelta(minutes=1))
+            await clock.skip(within / 40)
         await self.tell.wait(what, look)
 
     async def _until(self, what: str, path: str, look: Callable[[Any], Any]) -> Any:

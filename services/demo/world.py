@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -24,16 +25,21 @@ from services.commands.staff import Changes, import_members
 from services.demo import hospital
 from services.demo.clock import DemoClock
 from services.demo.mailbox import Mailbox, web
+from services.demo.settled import settled
 
 RATE: Final = 12.0  # five seconds of the wall are a minute
 WEB_PORT: Final = 8100
 TOKENS: Final = 10
+EPOCH: Final = timedelta(days=3)
+WINDOW: Final = timedelta(days=1)
 POLICY: Final = f"""
 [outreach]
 mode = "live"
 
 [feedback]
+epoch_min = "{EPOCH.days}d"
 epoch_tokens = {TOKENS}
+window = "{WINDOW.days}d"
 
 [emergency.en]
 phone = "000 (an example)"
@@ -124,6 +130,7 @@ async def running_world(folder: Path) -> AsyncIterator[World]:
             url = f"http://127.0.0.1:{web_port}"
             world = World(folder, settings, clock, mailbox, url, runtime, client)
             await runtime.start(client)
+            clock.settled = lambda: settled(runtime)
             shown = await _show(world, web_port)
             try:
                 yield world
