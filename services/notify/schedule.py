@@ -50,7 +50,10 @@ def after_quiet(moment: datetime, quiet: Hours | None, timezone: str) -> datetim
         return moment
     day = local.date() if local.time() < quiet.end else local.date() + timedelta(days=1)
     end = datetime.combine(day, quiet.end, zone).astimezone(UTC)
-    # an end that the clocks skip maps to before the jump's far side, one that they repeat to its first time
+    if end < moment:
+        # the clocks repeat this hour, and its first pass is over
+        end = datetime.combine(day, quiet.end, zone).replace(fold=1).astimezone(UTC)
+    # an end that the clocks skip comes out behind the jump, where a long night may have begun again
     while quiet.contains(end.astimezone(zone).time()):
         end += timedelta(minutes=15)
     return end

@@ -27,7 +27,7 @@ def test_nothing_leaves_at_night_and_nothing_waits_longer_than_the_night(
 ) -> None:
     leaves = after_quiet(moment, night, zone)
     assert not night.contains(leaves.astimezone(ZoneInfo(zone)).time())
-    assert moment <= leaves <= moment + timedelta(hours=27)
+    assert moment <= leaves <= moment + timedelta(hours=49)
     if not night.contains(moment.astimezone(ZoneInfo(zone)).time()):
         assert leaves == moment
 
@@ -53,6 +53,18 @@ def test_an_end_that_the_clocks_skip_is_not_taken_for_the_night() -> None:
     night = Hours(start=time(22), end=time(2, 30))
     leaves = after_quiet(datetime(2027, 3, 28, 0, 30, tzinfo=UTC), night, "Europe/Berlin")
     assert leaves.astimezone(ZoneInfo("Europe/Berlin")).time() >= time(3)
+
+
+def test_in_the_repeated_hour_the_wall_clock_counts() -> None:
+    night = Hours(start=time(22), end=time(2, 30))
+    second_pass = datetime(2026, 10, 25, 1, 10, tzinfo=UTC)  # 2:10 for the second time in Berlin
+    assert after_quiet(second_pass, night, "Europe/Berlin") == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+
+
+def test_a_short_day_that_the_clocks_skip_is_missed_and_the_next_one_taken() -> None:
+    night = Hours(start=time(3, 15), end=time(2, 30))
+    before = datetime(2027, 3, 27, 12, tzinfo=UTC)
+    assert after_quiet(before, night, "Europe/Berlin") == datetime(2027, 3, 29, 0, 30, tzinfo=UTC)
 
 
 def test_urgent_leaves_now_whatever_the_hour_and_the_hold() -> None:

@@ -58,6 +58,7 @@ async def test_a_reminder_leads_to_the_same_question_and_is_dropped_after_an_ans
     later = world.clock.now() + timedelta(hours=1)
     await world.asks(ANNA, case_ref=asked.case_ref, step="reminder", not_before=later)
     await world.client.post(first, data={"answer": "no_thanks"})
+    assert sorted(row.state for row in await world.rows(DELIVERY)) == ["cancelled", "handed_off"]
     await world.clock.advance(hours=2)
     await world.mailed(1)
     again = await world.asks(ANNA, case_ref=asked.case_ref, step="reminder-2")
