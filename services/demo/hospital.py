@@ -109,7 +109,10 @@ class Person:
 def people() -> list[Person]:
     """Everybody, in the order of their staff numbers."""
     rows = [[cell.strip() for cell in line.split("|")] for line in PEOPLE.strip().splitlines()]
-    return [Person(*row[:4], tuple(row[4].split(",")), frozenset(row[5])) for row in rows]
+    return [
+        Person(number, name, profession, unit, tuple(languages.split(",")), frozenset(marks))
+        for number, name, profession, unit, languages, marks in rows
+    ]
 
 
 def on_early_shift(unit: str) -> list[Person]:

@@ -261,6 +261,10 @@ class Play:
         tell.check(f"{len(cases)} cases by code, and no name of anybody they are about", cases and not names)
         reasons = [reason for case in cases for reason in case["reasons"]]
         tell.check("whom no channel reaches is there, with the reason", "unreachable" in reasons)
+        browser = self._browser("the coordinator")
+        await browser.press(await browser.open(f"{world.mail_url}/board"))
+        signed_in = await browser.open(f"{url}/")
+        tell.check("the one-time link opens the same board in a browser", signed_in.status == 200)
         tell.link("The board:", f"{world.mail_url}/board")
 
     # --- tokens, ratings, the report ---

@@ -6,6 +6,7 @@ from typing import Final
 from fastapi import APIRouter
 
 from leeward.service import Ground, Parts, Service, Task
+from leeward.web.login import login_router
 from services.matching import api, board, handlers, upkeep
 from services.matching.models import METADATA
 from services.matching.office import Office, office
@@ -18,6 +19,7 @@ def build(ground: Ground) -> Parts:
     router = APIRouter()
     api.add_routes(router, ground, mine)
     board.add_routes(router, ground, mine)
+    router.include_router(login_router(ground))
     return Parts(router, handlers.event_handlers(mine), handlers.timer_handlers(mine), (_begin(ground, mine),))
 
 

@@ -33,7 +33,7 @@ def described(engine: Engine) -> dict[str, Any]:
     looked = inspect(engine)
     with engine.connect() as conn:
         query = text("SELECT name, lower(sql) FROM sqlite_master WHERE type = 'table'")
-        statements = {name: sql for name, sql in conn.execute(query)}
+        statements: dict[str, str] = dict(conn.execute(query).tuples().all())
         query = text("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
         indexes = {name: " ".join(sql.split()) for name, sql in conn.execute(query)}
     tables = [name for name in looked.get_table_names() if name != "alembic_version"]
