@@ -33,7 +33,7 @@ class Receiver:
 
     async def _take(self, request: web.Request) -> web.Response:
         body = json.loads(await request.read())
-        number = number_of(body["to"]["email"])
+        number = number_of((body.get("data") or body)["to"]["email"])
         if number in self.arrived:
             self.repeated += 1
         self.arrived.setdefault(number, time.perf_counter())

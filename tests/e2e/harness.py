@@ -1,6 +1,7 @@
 """The system as its users meet it: `leeward up` as a process, a real SMTP server, a third party's MLLP client."""
 
 import asyncio
+import contextlib
 import csv
 import email
 import email.policy
@@ -257,11 +258,17 @@ class AckReader:
         """Send one message; True once it is acknowledged with AA, False when the connection breaks first."""
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            return False
+        try:
             writer.write(b"\x0b" + message.encode() + b"\x1c\r")
             answer = await asyncio.wait_for(reader.readuntil(b"\x1c\r"), 5)
-            writer.close()
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             return False
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
         return b"MSA|AA|" in answer
 
 

@@ -34,7 +34,7 @@ def test_the_proposed_supporter_shares_no_outcome_line_or_expired_training(live:
     with sqlite3.connect(f"file:{live.folder}/data/matching.db?mode=ro", uri=True) as db:
         proposals = dict(db.execute('SELECT person_ref, proposed FROM support_case').fetchall())
         supporters = {row[0] for row in db.execute("SELECT person_ref FROM person WHERE unit IN ('ED', 'OR')")}
-        expired = {row[0] for row in db.execute("SELECT person_ref FROM person WHERE training_expires < '2026-11-21'")}
+        expired = {row[0] for row in db.execute("SELECT person_ref FROM person WHERE training_ends < '2026-11-21'")}
     assert len(proposals) == 2
     assert set(proposals.values()) <= supporters - expired
 
