@@ -5,6 +5,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -18,6 +19,7 @@ from leeward.policy import Policy
 ServiceName = Literal["incident", "matching", "notify", "issuer", "box"]
 SERVICES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
 PORTS: Final = MappingProxyType({"incident": 8101, "matching": 8102, "notify": 8103, "issuer": 8104, "box": 8105})
+CHECKED: Final = timedelta(days=365)
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 SECRETS: Final = ("SERVICES_SECRET", "METRICS_TOKEN", "WEBHOOK_SECRET", "PEOPLE_KEY", "ASSERTION_PUBLIC_KEY")
 PLACES: Final = ("CONFIG", "DATA", "HOST", "MLLP_PORT", "BUS_URL", "SMTP_URL", "MAIL_FROM", "PUBLIC_URL", "BOX_URL")
@@ -97,6 +99,15 @@ class Settings(Policy):
     def on_loopback(self) -> bool:
         """Whether the exceptions for loopback hold: neither the listeners nor the links leave this machine."""
         return self.host in LOOPBACK and (urlsplit(self.public_url).hostname or "") in LOOPBACK
+
+    def unchecked_lines(self, today: date) -> list[str]:
+        """Where the crisis lines are that nobody has checked for a year, as "crisis_lines.en, number 1"."""
+        return [
+            f"crisis_lines.{locale}, number {number}"
+            for locale in self.locales
+            for number, line in enumerate(self.crisis_lines.get(locale, ()), 1)
+            if today - line.checked_on > CHECKED
+        ]
 
     def source_secret(self, source: str) -> str | None:
         return self.variable(f"SOURCE_{source.upper()}_SECRET")

@@ -37,6 +37,9 @@ TASKS_RESTARTED: Final = Counter(
     "leeward_tasks_restarted_total", "Background tasks that ended with a fault.", ["service"], registry=REGISTRY
 )
 READY: Final = Gauge("leeward_ready", "1 while the service can do its work.", ["service"], registry=REGISTRY)
+CRISIS_LINES_UNCHECKED: Final = Gauge(
+    "leeward_crisis_lines_unchecked", "Crisis lines that nobody has checked for a year.", registry=REGISTRY
+)
 
 # incident
 MESSAGES_ACCEPTED: Final = Counter(

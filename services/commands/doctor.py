@@ -4,7 +4,7 @@ import asyncio
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -15,7 +15,6 @@ from services.commands import catalogue
 from services.commands.console import say, show_json
 from services.commands.databases import reading
 
-CHECKED: Final = timedelta(days=365)
 SMTP_PATIENCE: Final = 10.0  # seconds
 AHEAD: Final = timedelta(minutes=5)
 
@@ -63,15 +62,11 @@ def help_lines(settings: Settings) -> Iterator[Finding]:
         if not settings.crisis_lines.get(locale):
             yield _error(f"crisis_lines.{locale} is missing", "production does not start without: look one up, add it")
         for number, line in enumerate(settings.crisis_lines.get(locale, ()), 1):
-            yield from _old_line(f"crisis_lines.{locale}, number {number}", line.checked_on, today)
-
-
-def _old_line(place: str, checked_on: date | None, today: date) -> Iterator[Finding]:
-    if checked_on is None:
-        yield _warning(f"{place} says no day on which it was checked", "call it, then set checked_on to that day")
-    elif checked_on > today:
-        yield _warning(f"{place} was checked on a day to come", "correct checked_on")
-    elif today - checked_on > CHECKED:
+            if line.checked_on > today:
+                yield _warning(
+                    f"crisis_lines.{locale}, number {number} was checked on a day to come", "correct checked_on"
+                )
+    for place in settings.unchecked_lines(today):
         yield _warning(f"{place} was not checked for a year", "call it, then set checked_on to that day")
 
 

@@ -19,11 +19,13 @@ def run(names: Sequence[ServiceName]) -> None:
 
 
 def _run(settings: Settings, names: Sequence[ServiceName] | None) -> None:
-    from leeward import runtime
+    from leeward import runtime, telemetry
 
     services = catalogue.load() if names is None else catalogue.load(dict.fromkeys(names))
     if settings.embedded:
         migrate_all(settings, services)
+    clock = settings.clock()
+    telemetry.CRISIS_LINES_UNCHECKED.set_function(lambda: len(settings.unchecked_lines(clock.now().date())))
     runtime.run(settings, services)
 
 
