@@ -14,6 +14,7 @@ from leeward import telemetry
 from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings, SettingsError
 from leeward.store.retention import Retention
+from services.incident import review_page
 from services.incident.api import routes
 from services.incident.edge import Edge
 from services.incident.intake import Intake
@@ -28,8 +29,10 @@ def build(ground: Ground) -> Parts:
     """Routes, the MLLP listener, the destruction of day keys, and retention."""
     marks, intake = Marks.of(ground.keys), Intake(ground)
     edge = Edge(ground.settings.sources, ground.clock, marks, intake)
+    router = routes(ground, edge, intake, marks)
+    review_page.add_routes(router, ground, marks)
     return Parts(
-        router=routes(ground, edge, intake, marks),
+        router=router,
         timers={KEY_TIMER: destroy_keys},
         tasks=(partial(listen, ground.settings, edge), Retention(ground.store, forget).run),
     )

@@ -5,11 +5,9 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Header, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy import select
 
 from leeward import telemetry
 from leeward.service import Ground
-from leeward.store import Unit
 from leeward.web.access import SOURCE, role
 from leeward.web.paging import Cursor, Limit, after, page
 from leeward.web.problem import Problem
@@ -19,7 +17,6 @@ from services.incident.domain import State
 from services.incident.edge import STORAGE_FAULTS, Edge
 from services.incident.intake import Accepted, Intake, Item
 from services.incident.marks import Marks
-from services.incident.roster import STAFF
 from services.incident.sealing import identifier_box
 from services.incident.sources.native import NativeIdentifier, NativeIncident
 
@@ -185,23 +182,11 @@ def _queue_routes(router: APIRouter, ground: Ground, marks: Marks) -> None:
     @router.post("/v1/unmatched/{unmatched_ref}/resolve", dependencies=[COORDINATOR])
     async def resolve(unmatched_ref: Ref, resolution: Resolution) -> dict[str, str]:
         """Say whose identifier it is, or that it is nobody's."""
-
-        def work(unit: Unit) -> str:
-            row = queue.find(unit.conn, unmatched_ref)
-            if row is None:
-                raise Problem(404, "unknown-identifier", "There is no such identifier in the work queue.")
-            if resolution.same_as is None:
-                queue.ignore(unit, unmatched_ref)
-                return "ignored"
-            queue.alias(unit, row, _person(unit, marks.of_staff(resolution.same_as.plain())))
-            return "resolved"
-
-        return {"id": unmatched_ref, "state": await ground.store.write(work)}
-
-
-def _person(unit: Unit, key: str) -> str:
-    query = select(STAFF.c.person_ref).where(STAFF.c.key_hash == key, STAFF.c.active)
-    found: str | None = unit.conn.execute(query).scalar()
-    if found is None:
-        raise Problem(422, "not-valid", "same_as: must be an identifier of the roster.")
-    return found
+        key = marks.of_staff(resolution.same_as.plain()) if resolution.same_as else None
+        try:
+            state = await ground.store.write(lambda unit: queue.settle(unit, unmatched_ref, key))
+        except queue.NotInQueue:
+            raise Problem(404, "unknown-identifier", "There is no such identifier in the work queue.") from None
+        except queue.NotOnRoster:
+            raise Problem(422, "not-valid", "same_as: must be an identifier of the roster.") from None
+        return {"id": unmatched_ref, "state": state}

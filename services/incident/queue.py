@@ -47,6 +47,14 @@ _STAFF_ROWS: Final = Insert(
 )
 
 
+class NotInQueue(Exception):
+    """There is no such open row."""
+
+
+class NotOnRoster(Exception):
+    """An identifier that leads to nobody who is there now."""
+
+
 @dataclass(slots=True)
 class Queue:
     """What one batch puts in the queue."""
@@ -89,6 +97,29 @@ def find(conn: Connection, unmatched_ref: str) -> Any:
     return conn.execute(
         select(UNMATCHED).where(UNMATCHED.c.unmatched_ref == unmatched_ref, UNMATCHED.c.state == "open")
     ).one_or_none()
+
+
+def settle(unit: Unit, unmatched_ref: str, same_as: str | None) -> str:
+    """What a coordinator says of a row: whose it is, by the hash of an identifier on the roster, or nobody's (None).
+
+    Gives what became of it: resolved or ignored.
+
+    Raises:
+        NotInQueue: it was settled before, or never was.
+        NotOnRoster: nobody is known by that hash.
+    """
+    row = find(unit.conn, unmatched_ref)
+    if row is None:
+        raise NotInQueue
+    if same_as is None:
+        ignore(unit, unmatched_ref)
+        return "ignored"
+    person = select(_STAFF.c.person_ref).where(_STAFF.c.key_hash == same_as, _STAFF.c.active)
+    person_ref: str | None = unit.conn.execute(person).scalar()
+    if person_ref is None:
+        raise NotOnRoster
+    alias(unit, row, person_ref)
+    return "resolved"
 
 
 def ignore(unit: Unit, unmatched_ref: str) -> None:

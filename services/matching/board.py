@@ -68,7 +68,7 @@ def add_routes(router: APIRouter, ground: Ground, office: Office) -> None:
         view = await ground.store.read(lambda conn: read(conn, ground, office))
         names = await supporter_names(ground)
         people = named(view.free, names)
-        review = f"{ground.settings.url('incident')}/v1/incidents?state=review"
+        review = f"{ground.settings.url('incident')}/"
         return look.render(request, "board.html", view=view, people=people, csrf=csrf(request), review=review)
 
     @router.post("/board/cases/{case_ref}/{action}", dependencies=[COORDINATOR], include_in_schema=False)
@@ -155,7 +155,7 @@ def _entries(conn: Connection, incident_url: str) -> list[Line]:
             since=row.created_at.date(),
             action="seen",
             target=f"/board/entries/{row.entry_ref}/seen",
-            review=f"{incident_url}/v1/incidents/{row.about}"
+            review=f"{incident_url}/review/signals/{row.about}"
             if row.kind in ("nobody_to_reach", "group_session")
             else "",
         )

@@ -105,7 +105,9 @@ async def test_the_board_reads_as_sentences_and_names_supporters_alone(
     page = (await coordinator.get("/")).text
     assert "A message could not be delivered." in page
     assert "They might like to meet as a group" in page
-    assert f"/v1/incidents/{incident}" in page
+    review = hospital.ground.settings.url("incident")
+    assert f'href="{review}/review/signals/{incident}"' in page
+    assert f'href="{review}/">Signals to review' in page
     assert page.index("could not be delivered") < page.index("meet as a group"), "most urgent first"
     assert "Sue" in page
     assert "Zoltan" not in page
