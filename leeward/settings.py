@@ -106,7 +106,7 @@ class Settings(Policy):
             f"crisis_lines.{locale}, number {number}"
             for locale in self.locales
             for number, line in enumerate(self.crisis_lines.get(locale, ()), 1)
-            if today - line.checked_on > CHECKED
+            if line.checked_on is None or today - line.checked_on > CHECKED
         ]
 
     def source_secret(self, source: str) -> str | None:

@@ -57,12 +57,13 @@ def help_lines(settings: Settings) -> Iterator[Finding]:
     """Emergency numbers and crisis lines of every language, and how long ago somebody checked them."""
     today = settings.clock().now().date()
     for locale in settings.locales:
-        if locale not in settings.emergency:
+        emergency = settings.emergency.get(locale)
+        if emergency is None or not emergency.phone:
             yield _error(f"emergency.{locale} is missing", "production does not start without: add it to leeward.toml")
         if not settings.crisis_lines.get(locale):
             yield _error(f"crisis_lines.{locale} is missing", "production does not start without: look one up, add it")
         for number, line in enumerate(settings.crisis_lines.get(locale, ()), 1):
-            if line.checked_on > today:
+            if line.checked_on and line.checked_on > today:
                 yield _warning(
                     f"crisis_lines.{locale}, number {number} was checked on a day to come", "correct checked_on"
                 )

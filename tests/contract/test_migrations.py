@@ -32,8 +32,8 @@ def made(path: Path, make: Callable[[Engine], Any]) -> dict[str, Any]:
 def described(engine: Engine) -> dict[str, Any]:
     looked = inspect(engine)
     with engine.connect() as conn:
-        query = text("SELECT name, lower(sql) FROM sqlite_master WHERE type = 'table'")
-        statements: dict[str, str] = dict(conn.execute(query).tuples().all())
+        query = text("SELECT name, lower(sql) AS sql FROM sqlite_master WHERE type = 'table'")
+        statements: dict[str, str] = {row.name: row.sql for row in conn.execute(query)}
         query = text("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
         indexes = {name: " ".join(sql.split()) for name, sql in conn.execute(query)}
     tables = [name for name in looked.get_table_names() if name != "alembic_version"]

@@ -1,0 +1,56 @@
+"""The real command, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Leeward = Callable[..., "subprocess.CompletedProcess[str]"]
+HEADER = (
+    "staff_id,identifiers,display_name,profession,unit,line_managers,languages,email,mobile,timezone,status,"
+    "supporter,introduction,training_completed,training_expires,max_active\n"
+)
+ROSTER = HEADER + (
+    "A1,ehr=P1,Ann One,nurse,ICU,,en,ann@h.example,,UTC,,no,,,,\n"
+    "A2,ehr=P2;npi=2,Bo Two,nurse,ER,,en,bo@h.example,,UTC,,yes,hi,2026-01-01,2027-12-01,\n"
+    "A3,ehr=P3,Cy Three,nurse,ICU,A1,en,cy@h.example,,UTC,,no,,,,\n"
+)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A test installation in a folder of its own."""
+    (tmp_path / "leeward.toml").write_text("")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("LEEWARD_")},
+        "LEEWARD_ENV": "test",
+        "LEEWARD_CONFIG": str(tmp_path / "leeward.toml"),
+        "LEEWARD_DATA": str(tmp_path / "data"),
+    }
+
+
+@pytest.fixture
+def leeward(environment: dict[str, str]) -> Leeward:
+    """`leeward("staff", "check", path)`: what it printed and how it ended."""
+
+    def run(*words: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "services", *map(str, words)],
+            env={**environment, **variables},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def roster(tmp_path: Path) -> Path:
+    path = tmp_path / "roster.csv"
+    path.write_text(ROSTER)
+    return path
