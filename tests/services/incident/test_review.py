@@ -1,19 +1,16 @@
-"""The coordinator's review page: through the real app, and in Chromium by keyboard, on a phone, light and dark."""
+"""The coordinator's review page through the real app: who may see it, what it says, what its forms do."""
 
 import ast
 import json
-import os
 import re
 import tomllib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 import httpx
 import pytest
 import pytest_asyncio
 from fastapi import APIRouter
-from playwright.async_api import Browser, Page
 
 import services.incident
 from leeward.policy import IncidentPolicy
@@ -21,14 +18,11 @@ from leeward.service import Ground
 from leeward.web.access import COOKIE, Gate, issue
 from leeward.web.app import create_app
 from leeward.web.login import login_router
-from services.incident import SERVICE
 from services.incident.domain import DEATH, State
 from services.matching.models import METADATA as MATCHING
-from tests.browser import DESK, PHONE, axe_faults, chromium, served, small_targets, too_wide
 from tests.services.incident.conftest import BEN, Desk, death, hl7
 from tests.services.incident.test_api import REPORT, SAFETY
 
-SHOTS = os.environ.get("SHOTS")
 SOURCES = Path(str(services.incident.__file__)).parent
 WORDS = tomllib.loads((SOURCES / "templates" / "en.toml").read_text())
 
@@ -36,6 +30,11 @@ WORDS = tomllib.loads((SOURCES / "templates" / "en.toml").read_text())
 def forms(page: str) -> list[str]:
     """Where the page's forms lead, in their order."""
     return re.findall(r'action="(/review/[^"]+)"', page)
+
+
+def told(page: str) -> str:
+    """What the page says to eye and ear, without the random values in its forms."""
+    return re.sub(r'\b(?:value|action|id|for|aria-describedby)="[^"]*"', "", page)
 
 
 async def doubt(desk: Desk, ident: str = "1", **fields: str) -> str:
@@ -115,13 +114,13 @@ class TestWhoMaySee:
 
 class TestSignals:
     async def test_a_signal_is_a_sentence_with_two_buttons(self, desk: Desk, signed_in: httpx.AsyncClient) -> None:
-        ref = await doubt(desk, PID_3="4711^^^HOSP^MR", PV1_36="01", PV1_7="A1^Anna")
+        ref = await doubt(desk, PID_3="QX4711^^^HOSP^MR", PV1_36="01", PV1_7="A1^Anna")
         page = (await signed_in.get("/")).text
         assert "A death. One field says that somebody died. Another says that they left alive." in page
         assert re.search(rf"<code>{ref[:8]}</code> · today", page)
         assert forms(page) == [f"/review/signals/{ref}/confirm", f"/review/signals/{ref}/dismiss"]
-        for told in ("4711", "Anna", "A1", "ICU", "EHR", "08:", "09:", "Leeward", "victim", "atient"):
-            assert told not in page
+        for word in ("QX4711", "Anna", "A1", "ICU", "EHR", "08:", "09:", "Leeward", "victim", "atient"):
+            assert word not in told(page)
 
     async def test_confirmed_it_is_published_and_gone_from_the_page(
         self, desk: Desk, signed_in: httpx.AsyncClient
@@ -213,8 +212,8 @@ class TestIdentifiers:
         assert re.search(r"a system that is not set up here\.\s.*<code>OTHER</code> · <code>ZZ8</code>", page)
         for row in await desk.rows("incident"):
             assert row.incident_ref[:8] not in page
-        assert "2026" not in page
-        assert "today" not in page
+        assert "2026" not in told(page)
+        assert "today" not in told(page)
 
     async def test_the_same_as_somebody_on_the_roster(self, desk: Desk, signed_in: httpx.AsyncClient) -> None:
         await unknown(desk, "ZZ9")
@@ -280,107 +279,6 @@ class TestIdentifiers:
         answer = await coordinator.post(same_as, files={"system": b"ehr"}, data={"value": "B2"})
         assert answer.status_code == 422
         assert answer.text.count(WORDS["problem"]["missing"]) == 1
-
-
-@pytest_asyncio.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as found:
-        yield found
-
-
-@pytest_asyncio.fixture
-async def busy(desk: Desk, web: httpx.AsyncClient) -> str:
-    """A day with work, told with the longest words there are; gives the session of the coordinator."""
-    await doubt(desk, "1", PV1_36="01")
-    await doubt(desk, "2")
-    body = {**REPORT, "category": "an_outcome_of_a_kind_with_a_name_as_long_as_any_site_may_give_one"[:64]}
-    old = {**body, "occurred_at": "2026-10-01T08:40:00Z"}
-    await web.post("/v1/incidents", headers=SAFETY, content=json.dumps(old))
-    await unknown(desk, "ZZ9", "W" * 200, "ZZ8^^^^^^^^OTHER")
-    return Gate(desk.ground).open_session("coordinator")
-
-
-async def opened(
-    browser: Browser, base: str, session: str, size: dict[str, int], scheme: Literal["light", "dark"], **options: Any
-) -> Page:
-    """The review page in a coordinator's browser, whose console stays silent."""
-    context = await browser.new_context(viewport=size, color_scheme=scheme, **options)  # type: ignore[arg-type]
-    await context.add_cookies([{"name": COOKIE, "value": session, "url": base}])
-    page = await context.new_page()
-    await page.goto(base)
-    return page
-
-
-async def assert_fit(page: Page, name: str) -> None:
-    if SHOTS:
-        await page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
-    assert await axe_faults(page) == []
-    assert await too_wide(page) == 0
-    assert await small_targets(page) == []
-
-
-async def tab_to(page: Page, label: str) -> None:
-    """Press Tab until what is focused has this label."""
-    script = "(document.activeElement.ariaLabel || document.activeElement.innerText || '').startsWith(%s)"
-    for _ in range(60):
-        await page.keyboard.press("Tab")
-        if await page.evaluate(script % json.dumps(label)):
-            return
-    raise AssertionError(f"Tab never comes to {label}")
-
-
-class TestInABrowser:
-    @pytest.mark.parametrize(("size", "scheme"), [(PHONE, "light"), (PHONE, "dark"), (DESK, "light"), (DESK, "dark")])
-    async def test_it_fits_and_can_be_read(
-        self, desk: Desk, browser: Browser, busy: str, size: dict[str, int], scheme: Literal["light", "dark"]
-    ) -> None:
-        async with served(create_app(desk.ground, SERVICE.build(desk.ground).router)) as base:
-            page = await opened(browser, base, busy, size, scheme)
-            name = f"review-{size['width']}-{scheme}"
-            await assert_fit(page, name)
-            await page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
-            await assert_fit(page, f"{name}-open")
-            target = await page.locator("form[action*=signals]").first.get_attribute("action")
-            await page.goto(base + str(target).removesuffix("/confirm"))
-            await assert_fit(page, f"{name}-one")
-
-    async def test_by_keyboard_alone(self, desk: Desk, browser: Browser, busy: str) -> None:
-        async with served(create_app(desk.ground, SERVICE.build(desk.ground).router)) as base:
-            page = await opened(browser, base, busy, PHONE, "light")
-            await tab_to(page, "Dismiss, ")
-            await page.keyboard.press("Enter")
-            await page.wait_for_selector(f"text={WORDS['said']['dismissed']}")
-            await tab_to(page, WORDS["queue"]["same_as"])
-            await page.keyboard.press("Enter")
-            for typed in ("ehr", "B3"):
-                await page.keyboard.press("Tab")
-                await page.keyboard.type(typed)
-            await page.keyboard.press("Enter")
-            await page.wait_for_selector(f"text={WORDS['problem']['not_on_roster']}")
-            await assert_fit(page, "review-problem")
-            assert await page.evaluate("document.activeElement.value") == "B3", "what must be corrected has the focus"
-            await page.keyboard.press("Control+a")
-            await page.keyboard.type("B2")
-            await page.keyboard.press("Enter")
-            await page.wait_for_selector(f"text={WORDS['said']['resolved']}")
-            await assert_fit(page, "review-said")
-        assert sorted(await desk.states()) == ["dismissed", *["recorded"] * 3, *["review"] * 2]
-        assert len(await desk.rows("unmatched")) == 2
-
-    async def test_without_a_script_until_nothing_waits(self, desk: Desk, browser: Browser, busy: str) -> None:
-        async with served(create_app(desk.ground, SERVICE.build(desk.ground).router)) as base:
-            page = await opened(browser, base, busy, PHONE, "dark", java_script_enabled=False)
-            for action in ("confirm", "confirm", "dismiss", "ignore", "ignore"):
-                await page.click(f"form[action$={action}] button >> nth=0")
-            await page.click(f"text={WORDS['queue']['same_as']}")
-            await page.fill("input[name=system]", "ehr")
-            await page.fill("input[name=value]", "B2")
-            await page.click(f"text={WORDS['queue']['save']}")
-            for said in (WORDS["said"]["resolved"], WORDS["review"]["nothing"], WORDS["queue"]["nothing"]):
-                await page.wait_for_selector(f"text={said}")
-            if SHOTS:
-                await page.screenshot(path=Path(SHOTS) / "review-empty.png", full_page=True)
-        assert [row.state for row in await desk.rows("unmatched")] == ["ignored", "ignored"]
 
 
 class TestWords:
