@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, fun
 from leeward import runtime
 from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed, Event
-from leeward.runtime import Runtime, supervised
+from leeward.runtime import Runtime, listener, supervised
 from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import Timer, Unit, ground_tables
@@ -206,6 +206,20 @@ async def test_a_taken_port_stops_the_start_with_one_line_and_leaves_nothing_ope
         await Runtime(settings, [MATCHING, ISSUER], clock).run()
     async with started(settings, clock, MATCHING, ISSUER):
         pass
+
+
+def test_a_port_is_ours_from_the_moment_it_is_taken(settings: Settings) -> None:
+    with (
+        closing(listener(settings, "matching")),
+        pytest.raises(SettingsError, match="LEEWARD_MATCHING_PORT"),
+        closing(listener(settings, "matching")),
+    ):
+        pass
+
+
+def test_a_host_that_is_no_address_is_the_hosts_fault(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="LEEWARD_HOST"):
+        listener(settings.model_copy(update={"host": "no such host"}), "matching")
 
 
 async def test_a_service_that_cannot_be_built_closes_what_was_opened(settings: Settings, clock: FakeClock) -> None:
