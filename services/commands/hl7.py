@@ -42,7 +42,8 @@ def split(raw: bytes) -> list[bytes]:
     body = re.sub(rb"\r\n|\n", b"\r", raw.replace(START, b"\r").replace(b"\x1c", b"\r"))
     body = body.removeprefix(b"\xef\xbb\xbf")
     starts = [found.start() for found in re.finditer(rb"(?<![^\r])MSH", body)]
-    return [body[first:last].strip(b"\r") + b"\r" for first, last in zip(starts, [*starts[1:], None], strict=True)]
+    ends = [*starts[1:], len(body)]
+    return [body[first:last].strip(b"\r") + b"\r" for first, last in zip(starts, ends, strict=False)]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The real command, in a process of its own."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,13 @@ ROSTER = HEADER + (
     "A2,ehr=P2;npi=2,Bo Two,nurse,ER,,en,bo@h.example,,UTC,,yes,hi,2026-01-01,2027-12-01,\n"
     "A3,ehr=P3,Cy Three,nurse,ICU,A1,en,cy@h.example,,UTC,,no,,,,\n"
 )
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -14,13 +14,7 @@ import pytest
 
 from leeward.settings import SERVICES
 from services.demo.hospital import ICU_DEATH
-from tests.services.commands.conftest import Leeward
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.services.commands.conftest import Leeward, free_port
 
 
 @pytest.fixture

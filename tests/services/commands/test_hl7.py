@@ -1,0 +1,94 @@
+"""Files of HL7 messages: told apart however they were saved, and answered only as they ask."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from services.commands.console import Failed
+from services.commands.hl7 import Acknowledgement, Line, acknowledgement, expected, send, split
+from services.demo.hospital import EMERGENCY_DEATH, ICU_DEATH
+from tests.services.commands.conftest import Leeward
+
+ONE, OTHER = ICU_DEATH.message(), EMERGENCY_DEATH.message()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        ONE + OTHER,
+        ONE.replace(b"\r", b"\n") + b"\n\n" + OTHER.replace(b"\r", b"\r\n"),
+        b"\xef\xbb\xbf" + ONE + b"\r" + OTHER,
+        b"\x0b" + ONE + b"\x1c\r\x0b" + OTHER + b"\x1c\r",
+    ],
+)
+def test_a_file_may_hold_several_messages(raw: bytes) -> None:
+    assert split(raw) == [ONE, OTHER]
+
+
+def test_a_field_that_says_msh_begins_nothing() -> None:
+    assert split(b"MSH|^~\\&|A\rNTE|1|MSH|x\r") == [b"MSH|^~\\&|A\rNTE|1|MSH|x\r"]
+    assert split(b"hello\n") == []
+
+
+@pytest.mark.parametrize(
+    ("accept", "application", "answers"), [("", "", 1), ("AL", "NE", 1), ("AL", "AL", 2), ("NE", "NE", 0)]
+)
+def test_answers_are_waited_for_as_the_header_asks(accept: str, application: str, answers: int) -> None:
+    header = f"MSH|^~\\&|A|B|C|D|20261121||ADT^A03|1|P|2.5|||{accept}|{application}"
+    assert expected(header.encode() + b"\rEVN|A03\r") == answers
+
+
+def test_a_refusal_says_where_and_which_rule() -> None:
+    frame = (
+        b"MSH|^~\\&|L|H|E|H|20261121||ACK|1|P|2.5\rMSA|AR|7\rERR||MSH^1^11|202^Unsupported processing id^HL70357|E\r"
+    )
+    assert str(acknowledgement(frame)) == "AR (202 Unsupported processing id at MSH)"
+    assert acknowledgement(b"hello") == Acknowledgement("unreadable")
+
+
+async def test_a_refused_message_fails_and_the_next_is_still_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[bytes] = []
+
+    async def listener(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for code in ("AR", "AA"):
+            seen.append(await reader.readuntil(b"\x1c\r"))
+            writer.write(f"\x0bMSH|^~\\&|||||||ACK|1|P|2.5\rMSA|{code}|1\r\x1c\r".encode())
+        await writer.drain()
+        writer.close()
+
+    file = tmp_path / "two.hl7"
+    file.write_bytes(ONE + OTHER)
+    async with await asyncio.start_server(listener, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Failed, match="1 of 2 not accepted"):
+            await asyncio.to_thread(send, file, "127.0.0.1", port)
+    assert seen == [b"\x0b" + ONE + b"\x1c\r", b"\x0b" + OTHER + b"\x1c\r"]
+    assert capsys.readouterr().out == "message 1: AR\nmessage 2: AA\n"
+
+
+async def test_a_line_that_closes_is_no_acknowledgement() -> None:
+    async def listener(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\x1c\r")
+        writer.close()
+
+    def talk(port: int) -> None:
+        with Line("127.0.0.1", port) as line:
+            line.exchange(ONE)
+
+    async with await asyncio.start_server(listener, "127.0.0.1", 0) as server:
+        with pytest.raises(Failed, match="no acknowledgement"):
+            await asyncio.to_thread(talk, server.sockets[0].getsockname()[1])
+
+
+def test_explaining_tells_nothing_of_the_patient(leeward: Leeward, tmp_path: Path) -> None:
+    file = tmp_path / "death.hl7"
+    file.write_bytes(ONE + OTHER)
+    done = leeward("hl7", "explain", file, LEEWARD_CLOCK="2026-11-24T14:00:00Z")
+    assert done.returncode == 0
+    assert done.stdout.count("message ") == 2
+    assert "record (discharged_dead)" in done.stdout
+    for value in ("Fictitious", "Quentin", "704711", "P4773"):
+        assert value not in done.stdout + done.stderr

@@ -1,0 +1,73 @@
+"""The demonstration itself, as a newcomer starts it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+LEEWARD = (sys.executable, "-m", "services", "demo")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Nothing set, and a folder for what is temporary."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LEEWARD_")}
+    return {**kept, "TMPDIR": str(tmp_path)}
+
+
+def test_everybody_played_and_every_step_observed(environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*LEEWARD, "--once"], env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
+    for seen in (
+        "47 staff imported",
+        "12 people involved or on shift have one mail each",
+        "no mail says anything of what happened",
+        "undone: the offer is there again",
+        "a second browser with the same link sees nothing of it",
+        "and sees a first name and the contact that was chosen",
+        "11 ratings spent",
+        "a release is in GET /v1/reports",
+    ):
+        assert f"✓ {seen}" in done.stdout
+    assert "NOT OBSERVED" not in done.stdout
+    assert list(tmp_path.iterdir()) == [], "nothing of it is left"
+
+
+def test_begun_it_stays_until_told_and_its_mails_can_be_read(environment: dict[str, str], tmp_path: Path) -> None:
+    assert tempfile.gettempdir()
+    with subprocess.Popen(LEEWARD, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            lines: list[str] = []
+            for line in process.stdout:
+                lines.append(line)
+                if "Ctrl-C" in line:
+                    break
+            told = "".join(lines)
+            mailbox = re.search(r"All its mailboxes:\n\s+(\S+)", told)
+            mail = re.search(r"Mail for [^\n]+:\n\s+(\S+)", told)
+            assert mailbox, told
+            assert mail, told
+            assert "ADT^A03, PV1-36 = 20: AA" in told
+            assert "You have a message" in httpx.get(mailbox[1]).text
+            shown = httpx.get(mail[1]).text
+            link = re.search(r'href="(http://[^"]+/m/[^"]+)"', shown)
+            assert link, shown
+            assert 'value="accept"' in httpx.get(link[1]).text
+            board = httpx.get(f"{mailbox[1]}/board")
+            assert board.is_redirect
+            assert "/login/" in board.headers["location"]
+            assert httpx.post(f"{mailbox[1]}/time", data={"span": "hour"}).status_code == 303
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert list(tmp_path.iterdir()) == []
