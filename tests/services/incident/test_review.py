@@ -20,7 +20,7 @@ from leeward.web.app import create_app
 from leeward.web.login import login_router
 from services.incident.domain import DEATH, State
 from services.matching.models import METADATA as MATCHING
-from tests.services.incident.conftest import BEN, Desk, death, hl7
+from tests.services.incident.conftest import BEN, STAFF, Desk, death, hl7
 from tests.services.incident.test_api import REPORT, SAFETY
 
 SOURCES = Path(str(services.incident.__file__)).parent
@@ -268,10 +268,20 @@ class TestIdentifiers:
                 said = f'<span class="problem" id="{name}-{ref}-problem" role="alert">'
                 assert said + WORDS["problem"][problems[name]] in answer.text
                 assert f'aria-describedby="{name}-{ref}-hint {name}-{ref}-problem"' in field
+        others = [one for one in re.findall(r"<input id=[^\n]*", answer.text) if ref not in one]
+        assert len(others) == 2
+        assert all('value=""' in one for one in others)
         assert answer.text.count('role="alert"') == len(problems)
         assert answer.text.count(" autofocus") == 1
         assert answer.text.count(" open>") == 1
         assert len(await desk.rows("unmatched")) == 2
+
+    async def test_nobody_who_has_left_can_be_meant(self, desk: Desk, signed_in: httpx.AsyncClient) -> None:
+        await desk.import_roster([STAFF[0]])
+        await unknown(desk, "ZZ9")
+        [same_as, _] = forms((await signed_in.get("/")).text)
+        answer = await send(signed_in, same_as, system="ehr", value="B2")
+        assert (answer.status_code, WORDS["problem"]["not_on_roster"] in answer.text) == (422, True)
 
     async def test_a_file_is_no_identifier(self, desk: Desk, coordinator: httpx.AsyncClient) -> None:
         await unknown(desk, "ZZ9")
