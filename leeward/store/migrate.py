@@ -1,15 +1,17 @@
-"""Migrations: each service's own, under `services/<name>/migrations`, run by Alembic on one connection."""
+"""Migrations: each service's own, under `services/<name>/migrations`, run by Alembic on one connection.
+
+A revision's file begins with its number (`0001_initial.py`), and a database that is at the highest one is left alone
+before Alembic is loaded: a start must not wait for it.
+"""
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy import Connection, Engine, MetaData, inspect, text
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 
 def migrate(engine: Engine, package: str, metadata: MetaData) -> bool:
@@ -19,17 +21,37 @@ def migrate(engine: Engine, package: str, metadata: MetaData) -> bool:
         Whether anything had to change.
     """
     with engine.connect() as conn:
-        config = alembic_config(package, metadata, conn)
-        newest = ScriptDirectory.from_config(config).get_current_head()
-        if MigrationContext.configure(conn).get_current_revision() == newest:
+        if _stored(conn) == _newest(package):
             return False
-        command.upgrade(config, "head")
+        from alembic import command
+
+        command.upgrade(alembic_config(package, metadata, conn), "head")
         conn.commit()
     return True
 
 
+def _stored(conn: Connection) -> str | None:
+    """The revision a database is at, None for one that is empty."""
+    if not inspect(conn).has_table("alembic_version"):
+        return None
+    found: str | None = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
+
+
+def _newest(package: str) -> str | None:
+    """The highest number of a package's revisions, None where there are none."""
+    return max((path.name.partition("_")[0] for path in _folder(package).glob("[0-9]*.py")), default=None)
+
+
+def _folder(package: str) -> Path:
+    return Path(str(importlib.import_module(package).__file__)).parent / "migrations"
+
+
 def drift(engine: Engine, metadata: MetaData) -> list[Any]:
     """What the models say and the database does not, as Alembic's operations; empty when they agree."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
     with engine.connect() as conn:
         context = MigrationContext.configure(conn, opts={"compare_type": True})
         return list(compare_metadata(context, metadata))
@@ -37,18 +59,20 @@ def drift(engine: Engine, metadata: MetaData) -> list[Any]:
 
 def revise(engine: Engine, package: str, metadata: MetaData, message: str, revision: str) -> None:
     """Write a new revision from the difference between models and database; for developers (`make revision`)."""
+    from alembic import command
+
     with engine.connect() as conn:
         config = alembic_config(package, metadata, conn)
         command.revision(config, message, autogenerate=True, rev_id=revision)
 
 
-def alembic_config(package: str, metadata: MetaData, conn: Connection) -> Config:
+def alembic_config(package: str, metadata: MetaData, conn: Connection) -> "Config":
     """Alembic's configuration for one service; there is no alembic.ini."""
-    module = importlib.import_module(package)
-    versions = Path(str(module.__file__)).parent / "migrations"
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "alembic"))
-    config.set_main_option("version_locations", str(versions))
+    config.set_main_option("version_locations", str(_folder(package)))
     config.set_main_option("path_separator", "newline")
     config.attributes.update(connection=conn, metadata=metadata)
     return config

@@ -12,6 +12,7 @@ from leeward.settings import SERVICES, ServiceName
 from leeward.store.engine import sqlite_engine
 from leeward.store.migrate import drift, migrate
 from services.commands import catalogue
+from services.commands.revision import folder
 
 
 @pytest.fixture(params=SERVICES)
@@ -71,6 +72,11 @@ def test_nothing_drifts_and_a_second_run_changes_nothing(service: Service, tmp_p
     assert drift(engine, service.metadata) == []
     assert not migrate(engine, package, service.metadata)
     engine.dispose()
+
+
+def test_a_file_begins_with_its_revision(service: Service) -> None:
+    for file in folder(service).glob("*.py"):
+        assert f'revision = "{file.name.partition("_")[0]}"' in file.read_text()
 
 
 def test_a_missing_column_would_be_found(service: Service, tmp_path: Path) -> None:
