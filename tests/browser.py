@@ -23,6 +23,8 @@ def executable() -> str | None:
     """The installed Chromium, by LEEWARD's test machines' usual places."""
     given = os.environ.get("CHROMIUM")
     return given or next((path for path in INSTALLED if Path(path).exists()), None)
+
+
 _SMALL: Final = """least => [...document.querySelectorAll(
     'button, a, summary, label.chip, label.pick, input[type=text], input[type=email], select')]
   .filter(e => e.checkVisibility() && !e.closest('p') && !e.matches('.skip'))

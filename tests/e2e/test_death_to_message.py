@@ -32,7 +32,7 @@ def test_the_proposed_supporter_shares_no_outcome_line_or_expired_training(live:
     live.send(death("M1", "AMY", "BEN"))
     arrived(mailbox, 2)
     with sqlite3.connect(f"file:{live.folder}/data/matching.db?mode=ro", uri=True) as db:
-        proposals = dict(db.execute('SELECT person_ref, proposed FROM support_case').fetchall())
+        proposals = dict(db.execute("SELECT person_ref, proposed FROM support_case").fetchall())
         supporters = {row[0] for row in db.execute("SELECT person_ref FROM person WHERE unit IN ('ED', 'OR')")}
         expired = {row[0] for row in db.execute("SELECT person_ref FROM person WHERE training_ends < '2026-11-21'")}
     assert len(proposals) == 2
