@@ -13,6 +13,7 @@ from leeward.service import Handler
 from leeward.store import Store, StoreUnavailable, Unit
 
 BATCH: Final = 256
+PASSED_OVER: Final = 4096
 _BACK_OFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -28,6 +29,7 @@ class Consumer:
         self._subscription = subscription
         self._store = store
         self._parking = parking
+        self._passed_over = 0
         self.stuck = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -63,6 +65,22 @@ class Consumer:
         Raises:
             StoreUnavailable, TooManyParked: nothing was applied and the position stands; the batch may come again.
         """
+        if self._concerns_us(batch):
+            await self._take_all(batch)
+        await self._subscription.settled(batch)
+
+    def _concerns_us(self, batch: Sequence[Raw]) -> bool:
+        """Whether there is anything to do; a long run of others' events is still noted as passed."""
+        self._passed_over += len(batch)
+        if self._passed_over < PASSED_OVER and not any(self._ours(raw) for raw in batch):
+            return False
+        self._passed_over = 0
+        return True
+
+    def _ours(self, raw: Raw) -> bool:
+        return raw.type in self._parking.types or raw.type not in EVENTS
+
+    async def _take_all(self, batch: Sequence[Raw]) -> None:
         try:
             await self._store.write(lambda unit: self._apply(unit, batch))
         except StoreUnavailable:
@@ -70,7 +88,6 @@ class Consumer:
         except Exception:
             for raw in batch:
                 await self._take_one(raw)
-        await self._subscription.settled(batch)
 
     async def _take_one(self, raw: Raw) -> None:
         try:
@@ -96,7 +113,7 @@ class Consumer:
 
     def _admit(self, unit: Unit, batch: Sequence[Raw]) -> list[Raw]:
         """Insert the inbox rows in log order and keep the events that were not there."""
-        known = [raw for raw in batch if raw.type not in EVENTS or raw.type in self._parking.types]
+        known = [raw for raw in batch if self._ours(raw)]
         day = unit.now.date()
         rows = unit.writes.inbox.run(unit.conn, [(raw.id, day) for raw in known])
         new = {row.event_id for row in rows}

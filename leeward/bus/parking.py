@@ -58,10 +58,13 @@ class Parking:
         self.types = frozenset(handlers)
         self._store = store
         self._table = store.writes.tables.parked
+        self._any_waiting = select(self._table.c.seq).where(self._table.c.dead == 0).limit(1)
         self._insert = Insert(self._table, _COLUMNS, conflict="nothing", keys=("event_id",))
 
     def followers_aside(self, unit: Unit, topic: str, events: Sequence[Raw]) -> list[Raw]:
         """Park the events whose key has one waiting already; gives the others."""
+        if unit.conn.execute(self._any_waiting).first() is None:
+            return list(events)
         table = self._table
         keys = {event.key for event in events}
         query = select(table.c.key).where(table.c.dead == 0, table.c.key.in_(keys)).distinct()

@@ -1,20 +1,23 @@
 """The embedded bus: the producer's outbox is the log, read-only to its consumers; the position is theirs."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, MetaData, Table, bindparam, select
+from sqlalchemy import Connection, Table, bindparam, select
 from sqlalchemy.dialects.sqlite import Insert, insert
-from sqlalchemy.exc import DBAPIError
 
 from leeward.bus import BusUnavailable, Raw
 from leeward.settings import Settings
-from leeward.store import Store, Unit, ground_tables
-from leeward.store.engine import sqlite_engine
+from leeward.store import Store, Unit
+from leeward.store.engine import sqlite_connection
 
 # an import or a second process writes without waking us
 POLL_SECONDS: Final = 0.5
+_NEWER: Final = "SELECT seq, id, type, key, body, accepted_at FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
 class SqliteBus:
@@ -36,7 +39,7 @@ class SqliteBus:
     def _log(self, topic: str) -> "Log":
         if topic not in self._logs:
             producer = topic.removeprefix("leeward.")
-            self._logs[topic] = Log(sqlite_engine(self._settings.data / f"{producer}.db", read_only=True))
+            self._logs[topic] = Log(self._settings.data / f"{producer}.db")
         return self._logs[topic]
 
     def _waker(self, topic: str) -> Callable[[Unit], None]:
@@ -52,23 +55,25 @@ class SqliteBus:
 
 
 class Log:
-    """One producer's outbox, read over a connection that cannot write."""
+    """One producer's outbox, read by the driver alone: it is asked often, over a connection that cannot write."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader: sqlite3.Connection | None = None
         self._wakers: list[asyncio.Event] = []
-        table: Table = ground_tables(MetaData()).outbox
-        columns = (table.c.seq, table.c.id, table.c.type, table.c.key, table.c.body, table.c.accepted_at)
-        newer = select(*columns).where(table.c.seq > bindparam("position"))
-        self._newer = newer.order_by(table.c.seq).limit(bindparam("limit"))
 
     def after(self, position: int, limit: int) -> list[Raw]:
         try:
-            with self._engine.connect() as conn:
-                found = conn.execute(self._newer, {"position": position, "limit": limit})
-                return [Raw(*row) for row in found]
-        except DBAPIError as fault:
-            raise BusUnavailable(type(fault.orig).__name__) from fault
+            found = self._connected().execute(_NEWER, (position, limit)).fetchall()
+        except sqlite3.Error as fault:
+            self.close()
+            raise BusUnavailable(type(fault).__name__) from fault
+        return [Raw(*row[:5], datetime.fromisoformat(row[5]).replace(tzinfo=UTC)) for row in found]
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._reader is None:
+            self._reader = sqlite_connection(self._path, read_only=True)
+        return self._reader
 
     def waker(self) -> asyncio.Event:
         waker = asyncio.Event()
@@ -80,7 +85,9 @@ class Log:
             waker.set()
 
     def close(self) -> None:
-        self._engine.dispose()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
 
 class OutboxSubscription:
@@ -124,7 +131,8 @@ class OutboxSubscription:
         self._position = max(position, self._position or 0)
 
     async def settled(self, batch: Sequence[Raw]) -> None:
-        """Nothing is left to do: the position went with the effects."""
+        """The position went with the effects; past events that concern nobody here it moves in memory alone."""
+        self._moved(batch[-1].position)
 
 
 def _forwards(position: Table) -> Insert:

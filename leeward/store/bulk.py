@@ -7,54 +7,56 @@ array: `json_each` reads it on SQLite, `jsonb_array_elements` on PostgreSQL. Row
 import json
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
-from sqlalchemy import Column, Connection, Dialect, Row, Table, TextClause, bindparam, column, text
+from sqlalchemy import Column, Connection, Dialect, Row, Table
 from sqlalchemy.dialects.postgresql import dialect as postgresql
 from sqlalchemy.dialects.sqlite import dialect as sqlite
 
+from leeward.store.types import UtcTime
+
 Values = Sequence[Any]
-_DIALECTS: dict[str, Dialect] = {"sqlite": sqlite(), "postgresql": postgresql()}  # type: ignore[no-untyped-call]
+_POSTGRESQL: Dialect = postgresql()  # type: ignore[no-untyped-call]
+_SQLITE: Dialect = sqlite()
 
 
 class _Bulk:
-    """Rows of some columns as a derived table, and the statement built around it once for each database."""
+    """Rows of some columns as a derived table, and the statement built around it once for each database.
+
+    Statements go to the driver as they are: compiling and caching them costs as much again as running them.
+    """
 
     def __init__(self, table: Table, columns: Sequence[str], returning: Sequence[str] = ()) -> None:
         self._table = table
         self._columns = [table.c[name] for name in columns]
         self._returning = [table.c[name] for name in returning]
+        if any(field.type.python_type in (datetime, date) for field in self._returning):
+            raise TypeError("returning is not for times: the driver's own values come back")
 
     def run(self, conn: Connection, rows: Sequence[Values]) -> Sequence[Row[Any]]:
         """Execute for all rows, values in the order of the columns; gives the `returning` rows, in no sure order."""
         if not rows:
             return []
-        statement = self._sqlite if conn.dialect.name == "sqlite" else self._postgresql
-        encoders = self._encoders(conn.dialect.name)
-        table = [[encode(value) for encode, value in zip(encoders, row, strict=True)] for row in rows]
-        result = conn.execute(statement, {"rows": json.dumps(table, allow_nan=False)})
+        if conn.dialect.name == "sqlite":
+            result = conn.exec_driver_sql(self._sqlite, (_json(rows, self._sqlite_encoders),))
+        else:
+            result = conn.exec_driver_sql(self._postgresql, (_json(rows, self._postgresql_encoders),))
         return result.all() if self._returning else []
 
     @cached_property
-    def _sqlite(self) -> TextClause:
+    def _sqlite(self) -> str:
         fields = ", ".join(f"json_extract(value, '$[{n}]') AS {_name(c)}" for n, c in enumerate(self._columns))
-        return self._statement(f"SELECT {fields} FROM json_each(:rows) WHERE true")
+        return self._sql(f"SELECT {fields} FROM json_each(?) WHERE true") + self._returning_sql()
 
     @cached_property
-    def _postgresql(self) -> TextClause:
-        types = [c.type.compile(_DIALECTS["postgresql"]) for c in self._columns]
+    def _postgresql(self) -> str:
+        types = [c.type.compile(_POSTGRESQL) for c in self._columns]
         fields = ", ".join(
             f"(r->>{n})::{t} AS {_name(c)}" for n, (c, t) in enumerate(zip(self._columns, types, strict=True))
         )
-        source = "jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS e(r, n)"
-        return self._statement(f"SELECT {fields} FROM {source} ORDER BY n")
-
-    def _statement(self, source: str) -> TextClause:
-        statement = text(self._sql(source) + self._returning_sql()).bindparams(bindparam("rows"))
-        if not self._returning:
-            return statement
-        return statement.columns(*(column(c.name, c.type) for c in self._returning))  # type: ignore[return-value]
+        source = "jsonb_array_elements($1::text::jsonb) WITH ORDINALITY AS e(r, n)"
+        return self._sql(f"SELECT {fields} FROM {source} ORDER BY n") + self._returning_sql()
 
     def _returning_sql(self) -> str:
         names = ", ".join(f'"{self._table.name}".{_name(c)}' for c in self._returning)
@@ -63,14 +65,13 @@ class _Bulk:
     def _sql(self, source: str) -> str:
         raise NotImplementedError
 
-    def _encoders(self, dialect: str) -> list[Callable[[Any], Any]]:
-        if dialect not in self._encoded:
-            self._encoded[dialect] = [_encoder(c, dialect) for c in self._columns]
-        return self._encoded[dialect]
+    @cached_property
+    def _sqlite_encoders(self) -> "Encoders":
+        return _encoders(self._columns, _SQLITE)
 
     @cached_property
-    def _encoded(self) -> dict[str, list[Callable[[Any], Any]]]:
-        return {}
+    def _postgresql_encoders(self) -> "Encoders":
+        return _encoders(self._columns, _POSTGRESQL)
 
 
 class Insert(_Bulk):
@@ -129,14 +130,27 @@ def _name(field: Column[Any]) -> str:
     return f'"{field.name}"'
 
 
-def _encoder(field: Column[Any], dialect: str) -> Callable[[Any], Any]:
-    """From a Python value to what JSON carries, by way of the column's own type."""
-    bind = field.type.dialect_impl(_DIALECTS[dialect]).bind_processor(_DIALECTS[dialect])
+Encoders = list[tuple[int, Callable[[Any], Any]]]
 
-    def encode(value: Any) -> Any:
-        if value is None or isinstance(value, (str, int, float)):
-            return value
-        value = bind(value) if bind else value
-        return value.isoformat() if isinstance(value, (datetime, date)) else value
 
-    return encode
+def _json(rows: Sequence[Values], encoders: Encoders) -> str:
+    """The rows as one JSON array; only the columns that JSON cannot carry as they are pass through an encoder."""
+    table = [list(row) for row in rows]
+    for row in table:
+        for place, encode in encoders:
+            if row[place] is not None:
+                row[place] = encode(row[place])
+    return json.dumps(table, allow_nan=False)
+
+
+def _encoders(columns: Sequence[Column[Any]], dialect: Dialect) -> Encoders:
+    return [(place, _encoder(c, dialect)) for place, c in enumerate(columns) if c.type.python_type in (datetime, date)]
+
+
+def _encoder(field: Column[Any], dialect: Dialect) -> Callable[[Any], Any]:
+    """From a time or day to the text that the column's own type would store."""
+    if field.type.python_type is date:
+        return date.isoformat
+    if isinstance(field.type, UtcTime):
+        return partial(field.type.text, separator=" " if dialect.name == "sqlite" else "T")
+    raise TypeError(f"{field.name}: a stored time needs UtcTime")

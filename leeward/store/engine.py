@@ -85,29 +85,29 @@ class Store(ABC):
                 telemetry.log("wake_up_failed", fault=type(fault).__name__, place=telemetry.place(fault))
 
 
-def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:
-    """An engine for one file: WAL, every commit on disk, deleted rows overwritten, transactions begun explicitly.
-
-    A reader never makes the file.
-    """
+def sqlite_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection to one file: WAL, every commit on disk, deleted rows overwritten. A reader never makes the file."""
     address = f"file:{quote(str(path.absolute()))}?mode={'rw' if read_only else 'rwc'}"
+    connection = sqlite3.connect(
+        address, uri=True, check_same_thread=False, isolation_level=None, timeout=_PATIENCE, cached_statements=512
+    )
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+    if read_only:
+        connection.execute("PRAGMA query_only=ON").close()
+    return connection
+
+
+def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:
+    """An engine for one file, its transactions begun explicitly."""
     engine = create_engine(
         "sqlite://",
-        creator=lambda: sqlite3.connect(
-            address, uri=True, check_same_thread=False, isolation_level=None, timeout=_PATIENCE
-        ),
+        creator=lambda: sqlite_connection(path, read_only=read_only),
         poolclass=QueuePool,
         pool_size=_READERS if read_only else 1,
         max_overflow=_READERS if read_only else 0,
         hide_parameters=True,
     )
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}").close()
-        if read_only:
-            connection.execute("PRAGMA query_only=ON").close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -127,6 +127,7 @@ class SqliteStore(Store):
         self._engine = sqlite_engine(path)
         event.listen(self._engine, "connect", _never_wait)
         self._readers = sqlite_engine(path, read_only=True)
+        self._writer: Connection | None = None
         self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{path.stem}")
 
@@ -134,15 +135,26 @@ class SqliteStore(Store):
         async with self._turn:
             began = perf_counter()
             try:
-                with self._engine.connect() as conn:
-                    unit, result = await self._transaction(conn, work)
+                unit, result = await self._transaction(self._connected(), work)
             except DBAPIError as fault:
                 if _away(fault):
+                    self._disconnect()
                     raise StoreUnavailable(type(fault.orig).__name__) from fault
                 raise
             telemetry.committed(self.path.stem, perf_counter() - began)
         self.committed(unit)
         return result
+
+    def _connected(self) -> Connection:
+        """The one writing connection; kept, since a checkout costs more than a statement."""
+        if self._writer is None:
+            self._writer = self._engine.connect()
+        return self._writer
+
+    def _disconnect(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     async def _transaction(self, conn: Connection, work: Callable[[Unit], T]) -> tuple[Unit, T]:
         await self._begin(conn)
@@ -203,15 +215,15 @@ class SqliteStore(Store):
     def _checkpoint(self) -> bool:
         """Whether the write-ahead log is now empty; a reader under way keeps it."""
         try:
-            with self._engine.connect() as conn:
-                driver: Any = conn.connection.driver_connection
-                busy: int = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            driver: Any = self._connected().connection.driver_connection
+            busy: int = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except (DBAPIError, sqlite3.Error) as fault:
             raise StoreUnavailable(type(fault).__name__) from fault
         return busy == 0
 
     async def close(self) -> None:
         async with self._turn:
+            self._disconnect()
             self._engine.dispose()
             self._readers.dispose()
             self._thread.shutdown()

@@ -17,6 +17,23 @@ class UtcTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[datetime]:
+        return datetime
+
+    @staticmethod
+    def text(value: datetime, separator: str) -> str:
+        """What SQLite stores of a time (separator " "), or PostgreSQL reads (separator "T").
+
+        Raises:
+            ValueError: when the time is naive.
+        """
+        if value.tzinfo is None:
+            raise ValueError("a stored time needs a zone")
+        moment = value if value.tzinfo is UTC else value.astimezone(UTC)
+        text = moment.replace(tzinfo=None).isoformat(separator, "microseconds")
+        return text if separator == " " else text + "+00:00"
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
