@@ -22,6 +22,7 @@ from leeward.bus.sqlite import SqliteBus
 from leeward.clock import Clock
 from leeward.contracts.envelope import topic_of
 from leeward.keys import keyring
+from leeward.listening import listening
 from leeward.service import Ground, Parts, Service, Task
 from leeward.settings import Settings, SettingsError
 from leeward.store import SqliteStore, Store
@@ -29,9 +30,10 @@ from leeward.store.retention import Retention
 from leeward.store.timing import TimerLoop
 from leeward.web.app import create_app
 
+# a batch makes thousands of objects and lets go of them all: looking for cycles each 700 cost an eighth of the time
+GC_THRESHOLD: Final = (20_000, 20, 100)
 RESTART_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 20.0
-BACKLOG: Final = 2048
 
 
 class Server(uvicorn.Server):
@@ -89,6 +91,7 @@ class Runtime:
         self._stores: dict[str, Store] = {}
         self._sockets: dict[str, socket.socket] = {}
         self._bus: Bus | None = None
+        self._refused: SettingsError | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._web: list[asyncio.Task[None]] = []
 
@@ -108,11 +111,14 @@ class Runtime:
                 await self._stop.wait()
             finally:
                 await self.finish()
+        if self._refused:
+            raise self._refused
 
     async def start(self, client: httpx.AsyncClient) -> None:
         """Open stores and listeners, and start consumers, timers and tasks."""
         for service in self._services:
-            self._sockets[service.name] = listener(self.settings, service.name)
+            variable, port = f"{service.name.upper()}_PORT", self.settings.ports[service.name]
+            self._sockets[service.name] = listening(self.settings.host, port, variable)
         for service in self._services:
             file = self.settings.database_file(service.name)
             self._stores[service.name] = SqliteStore(file, service.metadata, self.clock)
@@ -126,6 +132,7 @@ class Runtime:
         # what is loaded by now stays; collecting it again and again costs tail latency
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
 
     def _build(self, service: Service, store: Store, client: httpx.AsyncClient) -> None:
         keys = keyring(self.settings, service.name)
@@ -147,7 +154,16 @@ class Runtime:
             self._spawn(running.service.name, task)
 
     def _spawn(self, service: str, task: Task) -> None:
-        self._tasks.append(asyncio.create_task(supervised(service, task, self._stop)))
+        running = asyncio.create_task(supervised(service, task, self._stop))
+        running.add_done_callback(self._refuse)
+        self._tasks.append(running)
+
+    def _refuse(self, task: "asyncio.Task[None]") -> None:
+        """A task that finds a setting unusable (its port is taken) stops the start."""
+        fault = None if task.cancelled() else task.exception()
+        if isinstance(fault, SettingsError):
+            self._refused = fault
+            self._stop.set()
 
     def _serve(self, running: Running, bound: socket.socket) -> None:
         app = create_app(running.ground, running.parts.router, ready=running.ready)
@@ -194,6 +210,8 @@ async def supervised(service: str, task: Task, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             await task(stop)
+        except SettingsError:
+            raise
         except Exception as fault:
             telemetry.TASKS_RESTARTED.labels(service).inc()
             telemetry.log("task_restarted", service=service, fault=type(fault).__name__, place=telemetry.place(fault))
@@ -202,29 +220,6 @@ async def supervised(service: str, task: Task, stop: asyncio.Event) -> None:
                     await stop.wait()
         else:
             return
-
-
-def listener(settings: Settings, service: str) -> socket.socket:
-    """A bound TCP socket for a service's port.
-
-    Raises:
-        SettingsError: when the port is taken or not ours to take.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((settings.host, settings.ports[service]))
-        # taken from now on: two that are only bound would both go on to fail later
-        bound.listen(BACKLOG)
-    except OSError as fault:
-        bound.close()
-        port = settings.ports[service]
-        if isinstance(fault, socket.gaierror):
-            raise SettingsError("LEEWARD_HOST: is no address of this machine; allowed is an IP address") from None
-        raise SettingsError(f"LEEWARD_{service.upper()}_PORT: {port} cannot be used ({fault.strerror})") from None
-    bound.setblocking(False)
-    return bound
 
 
 def run(settings: Settings, services: Sequence[Service]) -> None:

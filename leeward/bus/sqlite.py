@@ -68,7 +68,10 @@ class Log:
         except sqlite3.Error as fault:
             self.close()
             raise BusUnavailable(type(fault).__name__) from fault
-        return [Raw(*row[:5], datetime.fromisoformat(row[5]).replace(tzinfo=UTC)) for row in found]
+        return [
+            Raw(seq, event_id, event_type, key, body, datetime.fromisoformat(at).replace(tzinfo=UTC))
+            for seq, event_id, event_type, key, body, at in found
+        ]
 
     def _connected(self) -> sqlite3.Connection:
         if self._reader is None:

@@ -1,24 +1,30 @@
-"""Many rows in one statement, the same on SQLite and PostgreSQL.
+"""Many rows in few statements, the same on SQLite and PostgreSQL. Rows keep the order they are given in.
 
-`executemany` takes back the GIL for every row and is ten times slower beside a busy loop, so rows travel as one JSON
-array: `json_each` reads it on SQLite, `jsonb_array_elements` on PostgreSQL. Rows keep the order they are given in.
+`executemany` takes back the GIL for every row and is ten times slower beside a busy loop. SQLite takes a list of VALUES
+(five times faster than `json_each` for wide rows), its length a power of two so that every statement is prepared once;
+PostgreSQL takes all rows as one JSON array.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from functools import cached_property, partial
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Final, Literal
 
 from sqlalchemy import Column, Connection, Dialect, Row, Table
 from sqlalchemy.dialects.postgresql import dialect as postgresql
 from sqlalchemy.dialects.sqlite import dialect as sqlite
 
-from leeward.store.types import UtcTime
+from leeward.store.types import UtcTime, time_text
 
 Values = Sequence[Any]
-_POSTGRESQL: Dialect = postgresql()  # type: ignore[no-untyped-call]
-_SQLITE: Dialect = sqlite()
+Encoders = list[tuple[int, Callable[[Any], Any]]]
+_POSTGRESQL: Final[Dialect] = postgresql()  # type: ignore[no-untyped-call]
+_SQLITE: Final[Dialect] = sqlite()
+_MOST_ROWS: Final = 256
+# SQLite's default limit of parameters in a statement is 32,766
+_MOST_PARAMETERS: Final = 30_000
 
 
 class _Bulk:
@@ -31,6 +37,7 @@ class _Bulk:
         self._table = table
         self._columns = [table.c[name] for name in columns]
         self._returning = [table.c[name] for name in returning]
+        self._statements: dict[int, str] = {}
         if any(field.type.python_type in (datetime, date) for field in self._returning):
             raise TypeError("returning is not for times: the driver's own values come back")
 
@@ -38,16 +45,30 @@ class _Bulk:
         """Execute for all rows, values in the order of the columns; gives the `returning` rows, in no sure order."""
         if not rows:
             return []
-        if conn.dialect.name == "sqlite":
-            result = conn.exec_driver_sql(self._sqlite, (_json(rows, self._sqlite_encoders),))
-        else:
-            result = conn.exec_driver_sql(self._postgresql, (_json(rows, self._postgresql_encoders),))
-        return result.all() if self._returning else []
+        found: list[Row[Any]] = []
+        for statement, parameters in self._calls(conn.dialect.name, rows):
+            result = conn.exec_driver_sql(statement, parameters)
+            if self._returning:
+                found += result.all()
+        return found
 
-    @cached_property
-    def _sqlite(self) -> str:
-        fields = ", ".join(f"json_extract(value, '$[{n}]') AS {_name(c)}" for n, c in enumerate(self._columns))
-        return self._sql(f"SELECT {fields} FROM json_each(?) WHERE true") + self._returning_sql()
+    def _calls(self, dialect: str, rows: Sequence[Values]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        if dialect == "sqlite":
+            table = _encoded(rows, self._sqlite_encoders, len(self._columns))
+            for part in _powers_of_two(table, min(_MOST_ROWS, _MOST_PARAMETERS // len(self._columns))):
+                yield self._sqlite(len(part)), tuple(chain.from_iterable(part))
+        else:
+            table = _encoded(rows, self._postgresql_encoders, len(self._columns))
+            yield self._postgresql, (json.dumps(table, allow_nan=False),)
+
+    def _sqlite(self, size: int) -> str:
+        """The statement for that many rows."""
+        if size not in self._statements:
+            row = f"({', '.join('?' * len(self._columns))})"
+            fields = ", ".join(f"column{n} AS {_name(c)}" for n, c in enumerate(self._columns, 1))
+            source = f"SELECT {fields} FROM (VALUES {', '.join([row] * size)}) WHERE true"
+            self._statements[size] = self._sql(source) + self._returning_sql()
+        return self._statements[size]
 
     @cached_property
     def _postgresql(self) -> str:
@@ -66,11 +87,11 @@ class _Bulk:
         raise NotImplementedError
 
     @cached_property
-    def _sqlite_encoders(self) -> "Encoders":
+    def _sqlite_encoders(self) -> Encoders:
         return _encoders(self._columns, _SQLITE)
 
     @cached_property
-    def _postgresql_encoders(self) -> "Encoders":
+    def _postgresql_encoders(self) -> Encoders:
         return _encoders(self._columns, _POSTGRESQL)
 
 
@@ -130,17 +151,29 @@ def _name(field: Column[Any]) -> str:
     return f'"{field.name}"'
 
 
-Encoders = list[tuple[int, Callable[[Any], Any]]]
+def _encoded(rows: Sequence[Values], encoders: Encoders, width: int) -> list[list[Any]]:
+    """The rows with those values encoded that the driver would not take as they are.
 
-
-def _json(rows: Sequence[Values], encoders: Encoders) -> str:
-    """The rows as one JSON array; only the columns that JSON cannot carry as they are pass through an encoder."""
+    Raises:
+        ValueError: for a row with too many or too few values.
+    """
     table = [list(row) for row in rows]
     for row in table:
+        if len(row) != width:
+            raise ValueError("a row needs one value a column")
         for place, encode in encoders:
             if row[place] is not None:
                 row[place] = encode(row[place])
-    return json.dumps(table, allow_nan=False)
+    return table
+
+
+def _powers_of_two(table: list[list[Any]], most: int) -> Iterator[list[list[Any]]]:
+    """The rows in parts whose lengths are powers of two, the longest first."""
+    start = 0
+    while start < len(table):
+        size = 1 << (min(most, len(table) - start).bit_length() - 1)
+        yield table[start : start + size]
+        start += size
 
 
 def _encoders(columns: Sequence[Column[Any]], dialect: Dialect) -> Encoders:
@@ -152,5 +185,5 @@ def _encoder(field: Column[Any], dialect: Dialect) -> Callable[[Any], Any]:
     if field.type.python_type is date:
         return date.isoformat
     if isinstance(field.type, UtcTime):
-        return partial(field.type.text, separator=" " if dialect.name == "sqlite" else "T")
+        return partial(time_text, separator=" " if dialect.name == "sqlite" else "T")
     raise TypeError(f"{field.name}: a stored time needs UtcTime")

@@ -1,10 +1,24 @@
 """Column types that behave the same on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect
 from sqlalchemy.types import TypeDecorator
+
+
+@lru_cache(maxsize=4096)
+def time_text(moment: datetime, separator: str) -> str:
+    """What SQLite stores of a time (separator " "), or PostgreSQL reads (separator "T"); the same few come often.
+
+    Raises:
+        ValueError: when the time is naive.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("a stored time needs a zone")
+    text = moment.astimezone(UTC).replace(tzinfo=None).isoformat(separator, "microseconds")
+    return text if separator == " " else text + "+00:00"
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -20,19 +34,6 @@ class UtcTime(TypeDecorator[datetime]):
     @property
     def python_type(self) -> type[datetime]:
         return datetime
-
-    @staticmethod
-    def text(value: datetime, separator: str) -> str:
-        """What SQLite stores of a time (separator " "), or PostgreSQL reads (separator "T").
-
-        Raises:
-            ValueError: when the time is naive.
-        """
-        if value.tzinfo is None:
-            raise ValueError("a stored time needs a zone")
-        moment = value if value.tzinfo is UTC else value.astimezone(UTC)
-        text = moment.replace(tzinfo=None).isoformat(separator, "microseconds")
-        return text if separator == " " else text + "+00:00"
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:

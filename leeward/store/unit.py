@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
-from uuid import uuid4
 
 from sqlalchemy import Connection, MetaData, delete, tuple_
 
 from leeward.contracts import Event, EventData
+from leeward.refs import new_ref
 from leeward.store.bulk import Insert
 from leeward.store.tables import GroundTables, ground_tables
 
@@ -47,7 +47,7 @@ class Unit:
             accepted_at: when the signal that began the chain was accepted; now where this event begins one.
             key: the case whose order it keeps, where the body does not name it (a cancellation, an outcome).
         """
-        self.emitted.append(Event(str(uuid4()), key or data.key, data, accepted_at or self.now))
+        self.emitted.append(Event(new_ref(), key or data.key, data, accepted_at or self.now))
 
     def set_timer(self, name: str, key: str, due_at: datetime) -> None:
         """Set the timer (name, key), or move it."""

@@ -4,13 +4,13 @@ It knows staff identifiers as keyed hashes that lead to `person_ref`, and patien
 """
 
 import asyncio
-import socket
 from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from leeward import telemetry
+from leeward.listening import listening
 from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings, SettingsError
 from leeward.store.retention import Retention
@@ -44,27 +44,8 @@ async def listen(settings: Settings, edge: Edge, stop: asyncio.Event) -> None:
         telemetry.log("mllp_not_started", reason="needs_loopback", port=settings.mllp_port)
         await stop.wait()
         return
-    with mllp_socket(settings) as bound:
+    with listening(settings.host, settings.mllp_port, "MLLP_PORT") as bound:
         await Listener(edge.from_mllp).run(bound, stop)
-
-
-def mllp_socket(settings: Settings) -> socket.socket:
-    """The bound MLLP port.
-
-    Raises:
-        SettingsError: when the port is taken or not ours to take.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((settings.host, settings.mllp_port))
-    except OSError as fault:
-        bound.close()
-        port = settings.mllp_port
-        raise SettingsError(f"LEEWARD_MLLP_PORT: {port} cannot be used ({fault.strerror})") from None
-    bound.setblocking(False)
-    return bound
 
 
 def status(conn: Connection, settings: Settings) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-from uuid import uuid4
 
 from sqlalchemy import select
 
+from leeward.refs import new_ref
 from leeward.service import Ground
 from leeward.store import Insert, Unit
 from services.incident.domain import Action, Adt, Decision, Patient, Report
@@ -108,7 +108,7 @@ class Intake:
         key = self._day_keys.today(unit)
         rows = []
         for item in items:
-            ref = str(uuid4())
+            ref = new_ref()
             rows.append((ref, key.key_ref, item.source, unit.now, key.box.seal(item.raw, ref)))
         _RAW.run(unit.conn, rows)
 
@@ -150,7 +150,7 @@ class Intake:
 def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:
     """Insert first and see what was new: that order also fences a second process."""
     messages = [(item.mark, unit.now) for item in items if item.report is None]
-    reports = [(item.mark, item.body_mark, str(uuid4()), unit.now) for item in items if item.report]
+    reports = [(item.mark, item.body_mark, new_ref(), unit.now) for item in items if item.report]
     new = {row[0] for row in (*_NEW_SEEN.run(unit.conn, messages), *_NEW_RECEIPT.run(unit.conn, reports))}
     stored = _stored(unit, items, new)
     answers = []

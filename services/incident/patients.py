@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any, Final
-from uuid import uuid4
 
 from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, delete, select, update
 
+from leeward.refs import new_ref
 from leeward.store import Insert
 from services.incident.domain import Current, Patient, current_of
 from services.incident.lookup import KEYS, rows_of
@@ -59,7 +59,7 @@ class Book:
 
     def found(self, hashes: Sequence[str]) -> list[Patient]:
         """The same, a new one where there is none; identifiers not seen before now lead to the first."""
-        patients = self.known(hashes) or [Patient(str(uuid4()))]
+        patients = self.known(hashes) or [Patient(new_ref())]
         for key in hashes:
             if key not in self._by_key:
                 self._by_key[key] = patients[0]

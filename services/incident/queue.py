@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 from typing import Any, Final
-from uuid import uuid4
 
 from sqlalchemy import Connection, delete, select, update
 
 from leeward.contracts import IncidentAmended, Involved
+from leeward.refs import new_ref
 from leeward.store import Insert, Unit
 from services.incident.domain import Identifier, Mention
 from services.incident.lookup import KEYS, rows_of
@@ -77,7 +77,7 @@ class Queue:
         new = []
         for key, identifier in self._found.items():
             if key not in rows:
-                refs[key] = str(uuid4())
+                refs[key] = new_ref()
                 sealed = seal_identifier(self.box, refs[key], identifier)
                 new.append((refs[key], key, "open", sealed, unit.now.date()))
         _NEW.run(unit.conn, new)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
-from uuid import uuid4
 
 from sqlalchemy import delete, select
 
@@ -15,6 +14,7 @@ from leeward.contracts import (
     Severity,
     bucket_down,
 )
+from leeward.refs import new_ref
 from leeward.store import Insert, Unit, Update
 from services.incident.domain import DEATH, Action, Adt, Current, Decision, Mention, Person, Report, Visit, current_of
 from services.incident.lookup import KEYS, rows_of
@@ -81,7 +81,7 @@ class Records:
         if replaced and replaced.state == "review":
             self._end(replaced, "dismissed")
         made = Current(
-            incident_ref=str(uuid4()),
+            incident_ref=new_ref(),
             state="recorded" if decision.action == Action.RECORD else "review",
             certain=decision.certain,
             by_disposition=isinstance(signal, Adt) and signal.disposition == "dead",

@@ -6,13 +6,13 @@ import secrets
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
-from uuid import uuid4
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, select
 
 from leeward.keys import Keyring
+from leeward.refs import new_ref
 from leeward.store import Insert, Unit
 from services.incident.domain import Identifier
 from services.incident.models import DayKey, table_of
@@ -104,7 +104,7 @@ class DayKeys:
         return Today(row.key_ref, now.date(), Box(self._outer.open(row.sealed, row.key_ref))) if row else None
 
     def _make(self, unit: Unit) -> Today:
-        key_ref, key = str(uuid4()), secrets.token_bytes(32)
+        key_ref, key = new_ref(), secrets.token_bytes(32)
         _NEW_KEY.run(unit.conn, [(key_ref, unit.now.date(), self._outer.seal(key, key_ref), unit.now)])
         unit.set_timer(KEY_TIMER, key_ref, unit.now + KEY_LIFE)
         found = self._find(unit.conn, unit.now)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal
-from uuid import uuid4
 
 from leeward.contracts import Answered, Asked, Event
+from leeward.refs import new_ref
 from leeward.store import Unit
 from services.matching import domain
 from services.matching.case import Case, Publish, Step
@@ -62,7 +62,7 @@ def open_new(desk: Desk, person_ref: str, event: Event, case_ref: str | None = N
     """A case without an outcome: somebody asked."""
     rules, now = desk.rules, desk.now
     case = Case(
-        case_ref=case_ref or str(uuid4()),
+        case_ref=case_ref or new_ref(),
         person_ref=person_ref,
         notes=("rehearsal",) if rules.rehearsal else (),
         opened_at=now,

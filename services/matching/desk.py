@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-from uuid import uuid4
 
 from sqlalchemy import delete
 
 from leeward.contracts import CaseAssigned, CaseClosed, CaseErased, CaseOpened, EventData, MessageCancelled
+from leeward.refs import new_ref
 from leeward.store import Insert, Unit, Update
 from services.matching import rows
 from services.matching.case import (
@@ -135,7 +135,7 @@ class Desk:
 
     def tell(self, kind: str, about: str) -> None:
         """Put something on the coordinator's list that is no case; once."""
-        INSERT_ENTRIES.run(self.unit.conn, [(str(uuid4()), kind, about, self.now)])
+        INSERT_ENTRIES.run(self.unit.conn, [(new_ref(), kind, about, self.now)])
 
     def send(self, draft: Draft, accepted_at: datetime | None = None, *, loose: bool) -> str:
         """Ask notify for a message; gives the request's reference."""

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import uuid4
 
 from sqlalchemy import bindparam, select
 
 from leeward.contracts import CaseOpened, Event, IncidentAmended, IncidentRecorded, IncidentRetracted, Involved
+from leeward.refs import new_ref
 from leeward.store import Insert, Unit
 from services.matching import domain, rows
 from services.matching.case import Attention, Case, Message, Step
@@ -215,7 +215,7 @@ def _open(unit: Unit, office: Office, people: People, chosen: Mapping[str, Outco
 
 def _new_case(unit: Unit, office: Office, who: str, outcome: Outcome) -> Case:
     return Case(
-        case_ref=str(uuid4()),
+        case_ref=new_ref(),
         person_ref=who,
         incident_ref=outcome.incident_ref,
         urgency="urgent" if outcome.urgency == "urgent" else "routine",
@@ -257,7 +257,7 @@ def _store(unit: Unit, office: Office, people: People, steps: Sequence[Step], ch
 def _tell(unit: Unit, people: People, outcomes: Iterable[Outcome]) -> None:
     """What is for the coordinator: nobody to write to, or so many that they might like to meet (DESIGN §5.9)."""
     notes = [
-        (str(uuid4()), kind, outcome.incident_ref, unit.now)
+        (new_ref(), kind, outcome.incident_ref, unit.now)
         for outcome in outcomes
         if not outcome.expected and (kind := _note(people, outcome))
     ]

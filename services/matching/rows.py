@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
-from uuid import uuid4
 
 from sqlalchemy import Connection, Row, select
 
 from leeward.contracts import MessageRequested, bucket_up
+from leeward.refs import new_ref
 from leeward.store import Insert, Update
 from services.matching.case import Case, Message
 from services.matching.models import Request, SupportCase, table
@@ -77,7 +77,7 @@ def requested(draft: Draft) -> MessageRequested:
     """The event for a draft, with a new reference; times go up to whole buckets."""
     message, deadline = draft.message, draft.hold_deadline
     return MessageRequested(
-        request_ref=str(uuid4()),
+        request_ref=new_ref(),
         case_ref=draft.case_ref,
         step=message.step,
         recipient_ref=draft.recipient_ref,

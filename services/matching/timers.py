@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
-from uuid import uuid4
 
 from sqlalchemy import delete, or_
 
 from leeward.contracts import MessageCancelled
+from leeward.refs import new_ref
 from leeward.store import Timer, Unit
 from services.matching import domain, rows
 from services.matching.answers import MONTH
@@ -57,7 +57,7 @@ def monthly(unit: Unit, timers: Sequence[Timer], office: Office) -> None:
             message = Message(f"monthly-{unit.now:%Y%m}", "check_in", "person")
             deadline = unit.now + office.rules.longest_hold
             ends = unit.now + MONTH
-            desk.send(Draft(str(uuid4()), message, row.recipient_ref, ends, deadline), loose=True)
+            desk.send(Draft(new_ref(), message, row.recipient_ref, ends, deadline), loose=True)
             unit.set_timer("monthly", row.person_ref, unit.now + MONTH)
 
 

@@ -4,10 +4,10 @@ import hmac
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import uuid4
 
 from sqlalchemy import and_, delete, or_, select
 
+from leeward.refs import new_ref
 from leeward.store import Timer, Unit, Update
 from services.matching import domain, rows
 from services.matching.case import UNANSWERED, Message
@@ -149,4 +149,4 @@ def _offer_monthly(unit: Unit, office: Office) -> None:
 
 def _alone(unit: Unit, office: Office, message: Message, recipient_ref: str, lasts: timedelta) -> Draft:
     """A message under a case reference of its own, which is no case."""
-    return Draft(str(uuid4()), message, recipient_ref, unit.now + lasts, unit.now + office.rules.longest_hold)
+    return Draft(new_ref(), message, recipient_ref, unit.now + lasts, unit.now + office.rules.longest_hold)

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
-from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -12,6 +11,7 @@ from sqlalchemy import Connection, Row, delete, func, select
 
 from leeward.contracts import Asked
 from leeward.people import keyed_hash
+from leeward.refs import new_ref
 from leeward.service import Ground
 from leeward.store import Unit
 from leeward.web.access import PUBLIC
@@ -115,7 +115,7 @@ class AskPages:
             return None
         wanted = Wanted(
             kind="code",
-            case_ref=str(uuid4()),
+            case_ref=new_ref(),
             step="code",
             recipient_ref=owner.recipient_ref,
             contact=contact,

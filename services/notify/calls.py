@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, cast
-from uuid import uuid4
 
 from sqlalchemy import Row, select
 
 from leeward.contracts import Answered
 from leeward.contracts.events import Answer
+from leeward.refs import new_ref
 from leeward.store import Timer, Unit
 from services.notify.dispatch import on_call_contact
 from services.notify.handlers import LINKS
@@ -39,7 +39,7 @@ class Calls:
         if unit.conn.execute(under_way.where(CALL.c.acknowledged.is_(False), CALL.c.rounds > 0)).first():
             return
         values: dict[str, Any] = {
-            "call_ref": str(uuid4()),
+            "call_ref": new_ref(),
             "question_ref": question.question_ref,
             "request_ref": request_ref,
             "case_ref": question.case_ref,

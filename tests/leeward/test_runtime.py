@@ -19,7 +19,8 @@ from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, fun
 from leeward import runtime
 from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed, Event
-from leeward.runtime import Runtime, listener, supervised
+from leeward.listening import listening
+from leeward.runtime import Runtime, supervised
 from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import Timer, Unit, ground_tables
@@ -208,18 +209,30 @@ async def test_a_taken_port_stops_the_start_with_one_line_and_leaves_nothing_ope
         pass
 
 
+async def test_a_task_that_finds_a_setting_unusable_stops_the_start(settings: Settings, clock: FakeClock) -> None:
+    async def refuse(_stop: asyncio.Event) -> None:
+        raise SettingsError("LEEWARD_MLLP_PORT: 2575 cannot be used")
+
+    def build(_ground: Ground) -> Parts:
+        return Parts(APIRouter(), tasks=(refuse,))
+
+    refusing = Service("issuer", ISSUER.metadata, build, ISSUER.status)
+    with pytest.raises(SettingsError, match="LEEWARD_MLLP_PORT"):
+        await Runtime(settings, [refusing], clock).run()
+
+
 def test_a_port_is_ours_from_the_moment_it_is_taken(settings: Settings) -> None:
     with (
-        closing(listener(settings, "matching")),
+        closing(listening(settings.host, settings.ports["matching"], "MATCHING_PORT")),
         pytest.raises(SettingsError, match="LEEWARD_MATCHING_PORT"),
-        closing(listener(settings, "matching")),
+        closing(listening(settings.host, settings.ports["matching"], "MATCHING_PORT")),
     ):
         pass
 
 
 def test_a_host_that_is_no_address_is_the_hosts_fault(settings: Settings) -> None:
     with pytest.raises(SettingsError, match="LEEWARD_HOST"):
-        listener(settings.model_copy(update={"host": "no such host"}), "matching")
+        listening("no such host", 0, "MATCHING_PORT")
 
 
 async def test_a_service_that_cannot_be_built_closes_what_was_opened(settings: Settings, clock: FakeClock) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Column, Integer, MetaData, String, Table, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, select, text
 from sqlalchemy.exc import IntegrityError
 
 from leeward.clock import FakeClock
@@ -293,6 +293,15 @@ async def test_rows_in_bulk_come_back_as_they_went_in(store: SqliteStore) -> Non
     assert await store.read(lambda conn: list(conn.execute(query).scalars())) == odd
 
 
-async def test_a_number_that_is_none_is_refused_before_the_database_sees_it(store: SqliteStore) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        await store.write(lambda unit: ADD.run(unit.conn, [("a", float("nan"), None)]))
+async def test_rows_of_any_number_keep_their_order(store: SqliteStore) -> None:
+    for many in (1, 2, 3, 7, 255, 256, 257, 1000):
+        names_in = [f"n{number:04}" for number in range(many)]
+        await store.write(lambda unit: unit.conn.execute(THING.delete()))
+        await store.write(lambda unit, rows=names_in: ADD.run(unit.conn, [(n, 1, None) for n in rows]))  # type: ignore[misc]
+        query = select(THING.c.name).order_by(text("rowid"))
+        assert await store.read(lambda conn, q=query: list(conn.execute(q).scalars())) == names_in  # type: ignore[misc]
+
+
+async def test_a_row_that_is_too_short_is_refused_before_the_database_sees_it(store: SqliteStore) -> None:
+    with pytest.raises(ValueError, match="one value a column"):
+        await store.write(lambda unit: ADD.run(unit.conn, [("a", 1)]))

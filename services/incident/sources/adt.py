@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -156,6 +157,7 @@ def unit_of(visit: Segment, source: Source) -> str:
 # ---- times
 
 
+@lru_cache(maxsize=1024)
 def moment(text: str, zone: str) -> Moment | None:
     """An HL7 time (v2.9 §2.A.22) as UTC; without an offset it is the source's local time; None for what is no time."""
     found = _TIME.fullmatch(text)

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leeward import telemetry
-from services.incident import mllp_socket
+from leeward.listening import listening
+from leeward.settings import SettingsError
+from services.incident import listen
 from services.incident.sources import mllp
 from services.incident.sources.mllp import Framer, Listener, Oversized, framed
 from tests.services.incident.conftest import Desk, codes, death, full, hl7
@@ -89,12 +91,12 @@ class Port:
 
 @pytest_asyncio.fixture
 async def port(desk: Desk) -> AsyncIterator[Port]:
-    bound, stop = mllp_socket(desk.ground.settings), asyncio.Event()
+    bound, stop = listening("127.0.0.1", desk.ground.settings.mllp_port, "MLLP_PORT"), asyncio.Event()
     running = asyncio.create_task(Listener(desk.edge.from_mllp).run(bound, stop))
     await asyncio.sleep(0)
-    listening = Port(bound.getsockname()[1], stop.set, running)
-    yield listening
-    await listening.close()
+    opened = Port(bound.getsockname()[1], stop.set, running)
+    yield opened
+    await opened.close()
     bound.close()
 
 
@@ -243,12 +245,10 @@ async def test_a_hundred_connections_at_once(desk: Desk, port: Port) -> None:
     assert len(await desk.kinds()) == 100
 
 
-def test_a_port_that_is_taken_is_named(desk: Desk) -> None:
-    from leeward.settings import SettingsError
-
+async def test_a_port_that_is_taken_stops_the_start(desk: Desk) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         settings = desk.ground.settings.model_copy(update={"mllp_port": other.getsockname()[1]})
         with pytest.raises(SettingsError, match="LEEWARD_MLLP_PORT"):
-            mllp_socket(settings)
+            await listen(settings, desk.edge, asyncio.Event())
