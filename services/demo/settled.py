@@ -15,27 +15,29 @@ UNSENT = (DeliveryState.QUEUED, DeliveryState.SENDING)
 
 
 async def settled(runtime: Runtime) -> bool:
-    """No timer is due, every consumer has read its logs to the end, and no message waits to leave now."""
-    ends = {name: await running.ground.store.read(_log_end(running)) for name, running in runtime.running.items()}
+    """No timer is due, every consumer has read what is for it, and no message waits to leave now."""
+    last: dict[str, int] = {}
     for running in runtime.running.values():
-        if not await running.ground.store.read(_done(running, ends, runtime.clock.now())):
+        last |= await running.ground.store.read(_last_of_each_type(running))
+    for running in runtime.running.values():
+        if not await running.ground.store.read(_done(running, last, runtime.clock.now())):
             return False
     return True
 
 
-def _log_end(running: Running) -> Any:
+def _last_of_each_type(running: Running) -> Any:
     table = running.ground.store.writes.tables.outbox
-    return lambda conn: conn.execute(select(func.max(table.c.seq))).scalar() or 0
+    query = select(table.c.type, func.max(table.c.seq)).group_by(table.c.type)
+    return lambda conn: {kind: seq for kind, seq in conn.execute(query)}  # noqa: C416 rows are no pairs to mypy
 
 
-def _done(running: Running, ends: Mapping[str, int], now: datetime) -> Any:
-    topics = {topic_of(kind) for kind in running.parking.types}
+def _done(running: Running, last: Mapping[str, int], now: datetime) -> Any:
     tables = running.ground.store.writes.tables
 
     def look(conn: Connection) -> bool:
         due = conn.execute(select(func.min(tables.timer.c.due_at))).scalar()
         read = {row.topic: row.seq for row in conn.execute(select(tables.position))}
-        behind = any(ends[topic.removeprefix("leeward.")] > read.get(topic, 0) for topic in topics)
+        behind = any(last.get(kind, 0) > read.get(topic_of(kind), 0) for kind in running.parking.types)
         return (
             not behind and (due is None or due > now) and not (running.service.name == "notify" and _unsent(conn, now))
         )

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select
 from leeward import telemetry
 from leeward.listening import listening
 from leeward.service import Ground, Parts, Service
-from leeward.settings import Settings, SettingsError
+from leeward.settings import Settings
 from leeward.store.retention import Retention
 from services.incident import review_page
 from services.incident.api import routes

@@ -179,16 +179,11 @@ async def coordinator(desk: Desk, web: httpx.AsyncClient) -> httpx.AsyncClient:
 @contextlib.contextmanager
 def full(desk: Desk) -> Iterator[None]:
     """The disk is full: the database may grow no further."""
-    engine = desk.ground.store._engine  # type: ignore[attr-defined]
-    with engine.connect() as conn:
-        raw = conn.connection.driver_connection
-        pages = raw.execute("PRAGMA page_count").fetchone()[0]
-        raw.execute(f"PRAGMA max_page_count={pages}").fetchone()
-    try:
-        yield
-    finally:
-        with engine.connect() as conn:
-            conn.connection.driver_connection.execute("PRAGMA max_page_count=1073741823").fetchone()
+    raw: Any = desk.ground.store._connected().connection.driver_connection  # type: ignore[attr-defined]
+    pages = raw.execute("PRAGMA page_count").fetchone()[0]
+    raw.execute(f"PRAGMA max_page_count={pages}").fetchone()
+    yield
+    raw.execute("PRAGMA max_page_count=1073741823").fetchone()
 
 
 async def settle(clock: FakeClock, **span: float) -> None:
