@@ -18,7 +18,7 @@ from sqlalchemy.pool import QueuePool
 
 from leeward import telemetry
 from leeward.clock import Clock
-from leeward.store.group import Group
+from leeward.store.group import Group, StoreUnavailable
 from leeward.store.unit import GroundWrites, Unit
 
 T = TypeVar("T")
@@ -37,10 +37,6 @@ _PRAGMAS: Final = (
 )
 _TIDY_TRIES: Final = 100
 _TIDY_PAUSE: Final = 0.05
-
-
-class StoreUnavailable(Exception):
-    """The database is away, locked for too long, or full: nothing was stored, the same may work later."""
 
 
 class Store(ABC):

@@ -12,6 +12,10 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
+class StoreUnavailable(Exception):
+    """The database is away, locked for too long, or full: nothing was stored, the same may work later."""
+
+
 class Group(Generic[A, R]):
     """Awaiting `group(item)` gives the item's result once it is committed.
 
@@ -55,8 +59,6 @@ class Group(Generic[A, R]):
         return results
 
     async def _commit(self, batch: list[tuple[A, "asyncio.Future[R]"]]) -> None:
-        from leeward.store.engine import StoreUnavailable
-
         items = [item for item, _ in batch]
         try:
             results = await self._write(lambda unit: self._results(unit, items))

@@ -9,7 +9,8 @@ from typing import Final
 from sqlalchemy import delete
 
 from leeward.clock import first_of
-from leeward.store.engine import Store, StoreUnavailable
+from leeward.store.engine import Store
+from leeward.store.group import StoreUnavailable
 from leeward.store.unit import Unit
 
 LOG_KEPT: Final = timedelta(days=7)

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, func, select
 
 from leeward import telemetry
 from leeward.clock import first_of
-from leeward.store.engine import Store, StoreUnavailable
+from leeward.store.engine import Store
+from leeward.store.group import StoreUnavailable
 from leeward.store.timers import BATCH, Timer, TimerHandler, due, fire, postpone, still_due
 from leeward.store.unit import Unit
 
