@@ -13,7 +13,7 @@ VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation
 @$(BIN)/python -m compileall -q leeward services
 endef
 
-.PHONY: help install dev demo up revision test check check-lock bench chaos lock generate clean
+.PHONY: help install dev demo up revision test check check-lock bench lock generate clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,6 +82,9 @@ check-lock: | $(BIN)/uv
 		&& diff -u requirements.lock "$$fresh/requirements.lock" \
 		&& diff -u requirements-dev.lock "$$fresh/requirements-dev.lock" \
 		|| { echo "the lock files are not what pyproject.toml asks for; run make lock" >&2; exit 1; }
+
+bench: dev ## how fast, next to a naive baseline in the same run
+	$(BIN)/python -m tests.bench $(BENCH)
 
 generate: dev ## write what is made from code: event schemas, asyncapi.yaml, the box's script
 	$(BIN)/python -m leeward.contracts.generate
