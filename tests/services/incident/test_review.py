@@ -189,6 +189,16 @@ class TestSignals:
         assert "Fall from bed. The report gives a degree of harm that this site takes up. It lies further back" in page
         assert "</code> · 2026-10-01" in page
 
+    async def test_a_colleague_as_patient_comes_with_a_short_list_of_what_to_think_of(
+        self, desk: Desk, web: httpx.AsyncClient, signed_in: httpx.AsyncClient
+    ) -> None:
+        await doubt(desk)
+        assert WORDS["checklist"]["told"] not in (await signed_in.get("/")).text
+        body = {**REPORT, "category": "colleague_as_patient"}
+        await web.post("/v1/incidents", headers=SAFETY, content=json.dumps(body))
+        page = (await signed_in.get("/")).text
+        assert all(line in page for line in WORDS["checklist"].values())
+
     async def test_more_than_a_page_can_hold_is_said(
         self, desk: Desk, signed_in: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
