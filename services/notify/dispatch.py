@@ -23,6 +23,7 @@ from services.notify.domain import (
     Waiting,
     after_attempt,
     look_at,
+    overtaken,
 )
 from services.notify.models import DELIVERY, QUESTION, RECIPIENT
 from services.notify.outgoing import GONE, Contact, Job, Outgoing, wake_at
@@ -45,7 +46,7 @@ _DUE: Final = (
     select(
         DELIVERY,
         QUESTION.c.state.label("question_state"),
-        QUESTION.c.template.label("question_template"),
+        QUESTION.c.answered_at,
         RECIPIENT.c.email,
         RECIPIENT.c.mobile,
         RECIPIENT.c.languages,
@@ -68,7 +69,8 @@ _NEXT: Final = select(func.min(DELIVERY.c.wake_at)).where(
 _ANSWERED: Final = (
     select(DELIVERY.c.key)
     .select_from(DELIVERY.join(QUESTION, QUESTION.c.question_ref == DELIVERY.c.question_ref))
-    .where(DELIVERY.c.key == bindparam("wanted_key"), QUESTION.c.state != "open", DELIVERY.c.kind == "message")
+    .where(DELIVERY.c.key == bindparam("wanted_key"), DELIVERY.c.kind == "message")
+    .where(QUESTION.c.state != "open", QUESTION.c.answered_at >= DELIVERY.c.accepted_at)
 )
 
 
@@ -229,7 +231,8 @@ class Dispatch:
         quiet = None if row.urgent else self._outgoing.settings.outreach.quiet_hours
         opens = after_quiet(now, quiet, contact.timezone if contact else "UTC")
         waiting = Waiting(
-            answered=row.kind == "message" and row.question_state != "open",
+            answered=row.kind == "message"
+            and (row.question_state is None or overtaken(row.question_state, row.answered_at, row.accepted_at)),
             gone=contact is None,
             rehearsal=self._outgoing.rehearsal,
             due_at=row.due_at,
@@ -311,7 +314,7 @@ class Dispatch:
 
     def _recover(self, unit: Unit) -> None:
         """What an earlier run left as `sending` is in doubt: sent again under its key, unless it was answered."""
-        doubtful = select(DELIVERY, QUESTION.c.state.label("question_state")).select_from(
+        doubtful = select(DELIVERY, QUESTION.c.state.label("question_state"), QUESTION.c.answered_at).select_from(
             DELIVERY.outerjoin(QUESTION, QUESTION.c.question_ref == DELIVERY.c.question_ref)
         )
         doubtful = doubtful.where(DELIVERY.c.state == "sending", DELIVERY.c.claimed_by != self._outgoing.run)
@@ -319,7 +322,7 @@ class Dispatch:
             doubtful = doubtful.where(DELIVERY.c.changed_at <= unit.now - LEASE)
         changes: list[tuple[Any, ...]] = []
         for row in unit.conn.execute(doubtful).all():
-            answered = row.kind == "message" and row.question_state not in ("open", None)
+            answered = row.kind == "message" and overtaken(row.question_state, row.answered_at, row.accepted_at)
             state = DeliveryState.HANDED_OFF if answered else DeliveryState.QUEUED
             now = unit.now
             changes.append((row.key, str(state), row.attempts, row.doubts, now, now, self._outgoing.run, now))

@@ -30,8 +30,9 @@ ANSWERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     },
     "check_in": {
         "open": ("accept", "no_thanks", "talk_now"),
-        "accepted": ("talk_now",),
-        "declined": ("undo", "talk_now"),
+        "accepted": ("another", "not_contacted", "withdraw", "talk_now"),
+        "declined": ("talk_now",),
+        "withdrawn": ("talk_now",),
     },
     "monthly_offer": {
         "open": ("check_ins", "no_thanks", "talk_now"),
@@ -40,8 +41,9 @@ ANSWERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     },
     "follow_up": {
         "open": ("keep", "accept", "no_thanks", "talk_now"),
-        "accepted": ("keep", "talk_now"),
+        "accepted": ("keep", "another", "not_contacted", "withdraw", "talk_now"),
         "declined": ("keep", "undo", "talk_now"),
+        "withdrawn": ("keep", "talk_now"),
     },
     "cover": {},
 }
@@ -129,6 +131,11 @@ def alive(question: Question, now: datetime) -> bool:
     if question.answered_at is not None:
         last = max(last, question.answered_at + UNDO)
     return now < last
+
+
+def overtaken(state: str | None, answered_at: datetime | None, asked_at: datetime) -> bool:
+    """Whether an answer came after a message was asked for: then there is nothing left to say."""
+    return state not in ("open", None) and answered_at is not None and answered_at >= asked_at
 
 
 def possible(question: Question, now: datetime) -> tuple[str, ...]:

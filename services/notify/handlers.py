@@ -1,7 +1,9 @@
 """What other services ask of notify: messages, their cancellation, and forgetting."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
+from uuid import uuid4
 
 from sqlalchemy import BindParameter, bindparam, delete, select
 
@@ -56,7 +58,10 @@ _CANCEL: Final = (
     .where(DELIVERY.c.request_ref.in_(_refs), DELIVERY.c.state == str(DeliveryState.QUEUED))
     .values(state=str(DeliveryState.CANCELLED))
 )
-_OF_CASES: Final = select(QUESTION.c.question_ref).where(QUESTION.c.case_ref.in_(_refs))
+_OF_CASES: Final = select(QUESTION.c.question_ref, QUESTION.c.template, QUESTION.c.state, QUESTION.c.answered_at).where(
+    QUESTION.c.case_ref.in_(_refs)
+)
+_UNTIE: Final = Update(QUESTION, ("question_ref",), ("case_ref", "expires_at"))
 # the row stays until the log is cleared, so that nothing is sent twice; whom and what it was for goes
 _BLANK: Final = DELIVERY.update().where(DELIVERY.c.case_ref.in_(_refs)).values(recipient_ref="", question_ref="")
 _CANCEL_CASES: Final = (
@@ -64,8 +69,15 @@ _CANCEL_CASES: Final = (
     .where(DELIVERY.c.case_ref.in_(_refs), DELIVERY.c.state == str(DeliveryState.QUEUED))
     .values(state=str(DeliveryState.CANCELLED))
 )
-_FORGET_CALLS: Final = delete(CALL).where(CALL.c.case_ref.in_(_refs))
+# who has asked for help is called for until somebody is there, whatever becomes of the case; the row names nobody
+_FORGET_CALLS: Final = delete(CALL).where(CALL.c.case_ref.in_(_refs), CALL.c.acknowledged.is_(True))
 STARTS_ANEW: Final = frozenset({"later", "declined", "withdrawn", "passed", "handed_over", "closed"})
+# an answer may come while matching still asks: in which states of the question such a message leaves all the same
+LEAVES_IN: Final[Mapping[str, frozenset[str]]] = {
+    "reminder": frozenset({"open"}),
+    "offer_again": frozenset({"open", "later"}),
+}
+LAST_PAGE: Final = timedelta(hours=1)
 
 
 class Handlers:
@@ -80,9 +92,22 @@ class Handlers:
 
     def requested(self, unit: Unit, events: Sequence[Event]) -> None:
         """Store question, link and delivery of each, and send what is due."""
+        reached = self._reached(unit, events)
+        if not self._outgoing.rehearsal:
+            known = self._known(unit, reached)
+            reached = [one for one in reached if _timely(one[0], known.get(one[1].question_ref))]
+            self._store_questions(unit, {wanted.question_ref: event for event, wanted, _ in reached}, known)
+        messages = [(wanted, channel) for _, wanted, channel in reached]
+        keys = [self._outgoing.key(*pair) for pair in messages]
+        new = self._outgoing.enqueue(unit, messages, keys)
+        if not self._outgoing.rehearsal:
+            self._store_links(unit, messages, keys)
+        self._tell_repeated(unit, [pair for pair, key in zip(messages, keys, strict=True) if key not in new])
+
+    def _reached(self, unit: Unit, events: Sequence[Event]) -> list[tuple[Event, Wanted, str]]:
+        """Each with its message and channel; whom nothing reaches is told of at once."""
         contacts = self._outgoing.contacts(unit.conn, (_asked(event).recipient_ref for event in events))
-        messages: list[tuple[Wanted, str]] = []
-        asking: list[Event] = []
+        reached: list[tuple[Event, Wanted, str]] = []
         for event in events:
             request = _asked(event)
             contact = contacts.get(request.recipient_ref)
@@ -90,15 +115,12 @@ class Handlers:
             if contact is None or channel is None:
                 unit.emit(Outcome(request_ref=request.request_ref, state="failed"), event.accepted_at, key=event.key)
             else:
-                messages.append((self._wanted(event, contact), channel))
-                asking.append(event)
-        if not self._outgoing.rehearsal:
-            self._store_questions(unit, {m.question_ref: e for (m, _), e in zip(messages, asking, strict=True)})
-        keys = [self._outgoing.key(*pair) for pair in messages]
-        new = self._outgoing.enqueue(unit, messages, keys)
-        if not self._outgoing.rehearsal:
-            self._store_links(unit, messages, keys)
-        self._tell_repeated(unit, [pair for pair, key in zip(messages, keys, strict=True) if key not in new])
+                reached.append((event, self._wanted(event, contact), channel))
+        return reached
+
+    def _known(self, unit: Unit, reached: Sequence[tuple[Event, Wanted, str]]) -> dict[str, Any]:
+        refs = [wanted.question_ref for _, wanted, _ in reached]
+        return {row.question_ref: row for row in unit.conn.execute(_KNOWN, {"refs": refs})} if refs else {}
 
     def _wanted(self, event: Event, contact: Contact) -> Wanted:
         request = _asked(event)
@@ -121,10 +143,9 @@ class Handlers:
         """The same for every message about the same question, so that no look-up is needed to make it."""
         return self._seals.key("question", request.case_ref, request.recipient_ref, request.template)
 
-    def _store_questions(self, unit: Unit, asked: Mapping[str, Event]) -> None:
-        known = {row.question_ref: row for row in unit.conn.execute(_KNOWN, {"refs": list(asked)})} if asked else {}
+    def _store_questions(self, unit: Unit, asked: Mapping[str, Event], known: Mapping[str, Any]) -> None:
         _QUESTIONS.run(unit.conn, [_question(ref, event) for ref, event in asked.items() if ref not in known])
-        self._ask_again(unit, [(row, _asked(asked[ref])) for ref, row in known.items()])
+        self._ask_again(unit, [(row, _asked(asked[ref])) for ref, row in known.items() if ref in asked])
 
     def _ask_again(self, unit: Unit, repeated: Sequence[tuple[Any, MessageRequested]]) -> None:
         """A reminder leads to the question as it stands; after an end it starts anew for whoever opens the mail."""
@@ -174,9 +195,15 @@ class Handlers:
         unit.conn.execute(_FORGET_QUESTION, {"refs": list(questions - kept)})
 
     def erased(self, unit: Unit, events: Sequence[Event]) -> None:
-        """Forget who a case was about."""
+        """Forget who a case was about.
+
+        Whoever has just given the answer that closed it is on its last page: that stays a while, tied to no case.
+        """
         refs = {"refs": [cast(CaseErased, event.data).case_ref for event in events]}
-        questions = list(unit.conn.execute(_OF_CASES, refs).scalars())
+        found = unit.conn.execute(_OF_CASES, refs).all()
+        last = [row.question_ref for row in found if _on_last_page(row, unit.now)]
+        _UNTIE.run(unit.conn, [(ref, str(uuid4()), unit.now) for ref in last])
+        questions = [row.question_ref for row in found if row.question_ref not in last]
         unit.conn.execute(_CANCEL_CASES, refs)
         unit.conn.execute(_BLANK, refs)
         unit.conn.execute(_FORGET_CALLS, refs)
@@ -189,9 +216,22 @@ def _asked(event: Event) -> MessageRequested:
     return cast(MessageRequested, event.data)
 
 
+def _timely(event: Event, question: Any) -> bool:
+    """False for a message that an answer has overtaken."""
+    name, _, _ = _asked(event).step.partition("-")
+    return question is None or name not in LEAVES_IN or question.state in LEAVES_IN[name]
+
+
+def _on_last_page(question: Any, now: datetime) -> bool:
+    """A person's no can be taken back for a day, and their case is not erased before."""
+    if question.template == "offer" or question.state not in STARTS_ANEW or question.answered_at is None:
+        return False
+    return bool(now < question.answered_at + LAST_PAGE)
+
+
 def _options(request: MessageRequested) -> str:
-    """What a page shows of a request: a supporter sees when somebody would like to talk."""
-    return request.options.get("when", "")
+    """What a page shows of a request: to a supporter when somebody would like to talk, to a person what may help."""
+    return request.options.get("when") or request.options.get("suggest", "")
 
 
 def _question(ref: str, event: Event) -> tuple[Any, ...]:

@@ -33,7 +33,7 @@ COOKIE_LIFE: Final = timedelta(days=90)
 CALLING: Final = timedelta(hours=2)
 LONGEST_FORM: Final = 20
 PATIENCE: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
-SHOWS_OTHER: Final = frozenset({("offer", "accepted"), ("supporter_request", "confirmed")})
+SHOWS_OTHER: Final = frozenset({("offer", "accepted"), ("check_in", "accepted"), ("supporter_request", "confirmed")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,7 @@ class MessagePages:
         context = self._context(question, recipient, typed, problems)
         context["other"] = await self._other(row, question)
         context["asked_when"] = row.options
+        context["suggest"] = question.template == "follow_up" and row.options == "professional"
         context["calling"] = question.said in ("talk_now", "urgent_help") and _lately(question, now)
         locale = locale_for(recipient.get("languages", ""), self._ground.settings.locales)
         status = 422 if problems else 200
@@ -197,7 +198,7 @@ class MessagePages:
         if other_ref is None:
             return None
         look = _the_person if question.template == "supporter_request" else _the_supporter
-        return await self._ground.store.read(lambda conn: look(conn, row.case_ref, other_ref))
+        return await self._ground.store.read(lambda conn: look(conn, other_ref))
 
     async def _introduced(self, case_ref: str, recipient_ref: str) -> str | None:
         url = f"{self._ground.settings.url('matching')}/v1/cases/{case_ref}/introduction"
@@ -221,18 +222,21 @@ def _recipient(conn: Connection, ref: str) -> Mapping[str, str]:
     return dict(row._mapping) if row is not None else {}
 
 
-def _the_supporter(conn: Connection, _case_ref: str, ref: str) -> Other | None:
+def _the_supporter(conn: Connection, ref: str) -> Other | None:
     found = _recipient(conn, ref)
     return Other(found["display_name"], found["introduction"]) if found else None
 
 
-def _the_person(conn: Connection, case_ref: str, ref: str) -> Other | None:
-    """First name and the one contact that they chose when they said yes."""
+def _the_person(conn: Connection, ref: str) -> Other | None:
+    """First name and the one contact that they chose when they last said yes.
+
+    On a page of an earlier case too: who talks again after the end has said so there, and has one case open at most.
+    """
     found = _recipient(conn, ref)
     if not found:
         return None
-    accepted = select(QUESTION.c.how).where(QUESTION.c.case_ref == case_ref, QUESTION.c.recipient_ref == ref)
-    how = conn.execute(accepted.where(QUESTION.c.how != "").order_by(QUESTION.c.answered_at.desc())).scalar() or "email"
+    said = select(QUESTION.c.how).where(QUESTION.c.recipient_ref == ref, QUESTION.c.how != "")
+    how = conn.execute(said.order_by(QUESTION.c.answered_at.desc())).scalar() or "email"
     chosen = how if found.get(how) else ("email" if found["email"] else "mobile")
     person = Other(first_name(found["display_name"]))
     return replace(person, email=found["email"]) if chosen == "email" else replace(person, mobile=found["mobile"])

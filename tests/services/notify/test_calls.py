@@ -1,5 +1,6 @@
 """I need somebody now: the numbers at once, and the professional on duty until one says that they are there."""
 
+from leeward.contracts import CaseErased
 from tests.services.notify.conftest import PEOPLE_TO_CALL, POLICY, MakeWorld
 from tests.services.notify.world import ANNA, SAM, World, eventually
 
@@ -81,3 +82,20 @@ async def test_a_supporter_gets_help_as_fast(make_world: MakeWorld) -> None:
     assert "You can call right now." in page.text
     await world.mailed(3)
     await eventually(lambda: world.answers()[-1] == ("urgent_help", {}))
+
+
+async def test_help_is_called_for_until_somebody_is_there_though_the_case_is_over(make_world: MakeWorld) -> None:
+    world = await make_world(POLICY + PEOPLE_TO_CALL)
+    asked = await world.asks(SAM, "supporter_request", step="request-1")
+    [link] = await world.mailed()
+    await world.client.post(link, data={"answer": "confirm"})
+    await world.client.post(link, data={"answer": "urgent_help"})
+    await world.mailed(3)
+    await world.happens(CaseErased(case_ref=asked.case_ref))
+    await world.clock.advance(minutes=5)
+    await world.fire_timers()
+    links = await world.mailed(5)
+    await world.browser().post(links[-1], data={"answer": "acknowledge"})
+    await world.clock.advance(minutes=5)
+    await world.fire_timers()
+    await world.mailed(5)

@@ -4,12 +4,15 @@ import re
 
 import pytest
 
-from leeward.contracts import Answered
+from leeward.contracts import Answered, CaseErased
+from leeward.people import Member
 from services.notify.models import QUESTION
 from tests.services.notify.conftest import LINES, POLICY, MakeWorld
 from tests.services.notify.world import ANNA, SAM, World
 
 ACCEPT = {"answer": "accept", "when": "hours", "how": "mobile"}
+CODED = {"channel": "phone", "duration": "15_45", "contacts": "2", "referral": "none", "strain": "4"}
+CLOSE = {"answer": "close", **CODED}
 
 
 def answers_on(page: str) -> list[str]:
@@ -260,6 +263,25 @@ async def test_the_last_page_stays_for_a_day_however_fast_the_case_moves_on(worl
     assert (await world.client.get(sam)).status_code in (404, 410)
 
 
+@pytest.mark.parametrize(
+    ("who", "template", "answers"),
+    [(SAM, "supporter_request", ({"answer": "confirm"}, CLOSE)), (ANNA, "check_in", ({"answer": "no_thanks"},))],
+)
+async def test_the_answer_that_closes_a_case_ends_on_its_page_though_the_case_is_erased(
+    world: World, who: Member, template: str, answers: tuple[dict[str, str], ...]
+) -> None:
+    asked = await world.asks(who, template, step="request-1")
+    [link] = await world.mailed()
+    for form in answers:
+        await world.client.post(link, data=form, follow_redirects=False)
+    await world.cancels(asked)
+    await world.happens(CaseErased(case_ref=asked.case_ref))
+    assert (await world.client.get(link)).status_code == 200
+    assert asked.case_ref not in str(await world.rows(QUESTION))
+    await world.clock.advance(hours=25)
+    assert (await world.client.get(link)).status_code in (404, 410)
+
+
 async def test_a_case_given_to_somebody_else_is_out_of_sight_at_once(world: World) -> None:
     asked = await world.asks(SAM, "supporter_request", step="request-1")
     [sam] = await world.mailed()
@@ -292,6 +314,40 @@ async def test_check_ins_and_monthly_notes_can_be_ended_and_taken_back(world: Wo
     assert answers_on((await world.client.get(check)).text) == ["accept", "no_thanks", "talk_now"]
     await world.client.post(check, data=ACCEPT)
     assert [answer for answer, _ in world.answers()] == ["check_ins", "ended", "accept"]
+
+
+async def test_who_talks_again_after_the_end_is_reached_as_they_chose_there(world: World) -> None:
+    await world.asks(ANNA, "follow_up")
+    [link] = await world.mailed()
+    page = await world.client.post(link, data=ACCEPT)
+    assert answers_on(page.text) == ["another", "not_contacted", "withdraw", "keep", "talk_now"]
+    await world.asks(SAM, "supporter_request", step="request-1")
+    _, sam = await world.mailed(2)
+    world.http.introduced = {SAM.recipient_ref: ANNA.recipient_ref}
+    page = await world.browser().post(sam, data={"answer": "confirm"})
+    assert ANNA.mobile in page.text
+    assert ANNA.email not in page.text
+
+
+@pytest.mark.parametrize("template", ["follow_up", "check_in"])
+async def test_talking_again_can_be_stopped_on_its_own_page(world: World, template: str) -> None:
+    await world.asks(ANNA, template)
+    [link] = await world.mailed()
+    await world.client.post(link, data=ACCEPT)
+    page = await world.client.post(link, data={"answer": "withdraw"})
+    assert "It has stopped." in page.text
+    assert world.answers() == [("accept", {"when": "hours"}), ("ended", {})]
+
+
+async def test_after_several_talks_professional_help_is_suggested(world: World) -> None:
+    await world.asks(ANNA, "follow_up", options={"suggest": "professional"})
+    [link] = await world.mailed()
+    page = (await world.client.get(link)).text
+    assert "a professional can help in other ways" in page
+    assert "Staff counselling" in page
+    await world.asks(ANNA, "follow_up")
+    _, plain = await world.mailed(2)
+    assert "Staff counselling" not in (await world.client.get(plain)).text
 
 
 async def test_keep_leads_to_the_box_with_a_signed_word_in_the_fragment(make_world: MakeWorld) -> None:

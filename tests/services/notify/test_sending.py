@@ -61,12 +61,48 @@ async def test_a_reminder_leads_to_the_same_question_and_is_dropped_after_an_ans
     assert sorted(row.state for row in await world.rows(DELIVERY)) == ["cancelled", "handed_off"]
     await world.clock.advance(hours=2)
     await world.mailed(1)
-    again = await world.asks(ANNA, case_ref=asked.case_ref, step="reminder-2")
+    again = await world.asks(ANNA, case_ref=asked.case_ref, step="asked")
     assert again.request_ref
     # an ended question that is asked anew starts from the beginning, for the mail's reader
     _, second = await world.mailed(2)
     assert "accept" in (await world.browser().get(second)).text
     assert (await world.client.get(first)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("answer", "step"),
+    [("no_thanks", "reminder"), ("no_thanks", "offer_again-2"), ("accept", "reminder"), ("accept", "offer_again-2")],
+)
+async def test_a_message_that_an_answer_has_overtaken_does_not_leave(world: World, answer: str, step: str) -> None:
+    asked = await world.asks(ANNA)
+    [link] = await world.mailed()
+    await world.client.post(link, data={"answer": answer, "when": "hours", "how": "email"})
+    before = await world.rows(QUESTION)
+    await world.asks(ANNA, case_ref=asked.case_ref, step=step)
+    await world.mailed(1)
+    assert await world.rows(QUESTION) == before
+
+
+async def test_not_now_is_asked_again(world: World) -> None:
+    asked = await world.asks(ANNA)
+    [link] = await world.mailed()
+    await world.client.post(link, data={"answer": "not_now", "again": "week"})
+    await world.clock.advance(days=7)
+    await world.asks(ANNA, case_ref=asked.case_ref, step="offer_again-2")
+    await world.mailed(2)
+
+
+async def test_a_supporter_who_has_confirmed_can_be_told_when_to_get_in_touch(world: World) -> None:
+    asked = await world.asks(SAM, "supporter_request", step="request-1", options={"when": "days"})
+    [sam] = await world.mailed()
+    await world.client.post(sam, data={"answer": "confirm"})
+    await world.clock.advance(days=3)
+    later = world.clock.now() + timedelta(hours=1)
+    given = {"case_ref": asked.case_ref, "options": {"when": "now"}, "not_before": later}
+    await world.asks(SAM, "supporter_request", step="request-1-again-2", **given)
+    await world.clock.advance(hours=2)
+    _, nudge = await world.mailed(2)
+    assert "Please get in touch as soon as possible:" in (await world.client.get(nudge)).text
 
 
 async def test_at_night_nothing_leaves_and_in_the_morning_it_does_once(make_world: MakeWorld) -> None:
