@@ -53,9 +53,18 @@ def asked(unit: Unit, events: Sequence[Event], office: Office) -> None:
             continue
         person_ref = desk.people.by_recipient.get(event.data.recipient_ref, "")
         if person_ref and desk.people.known[person_ref].here:
-            case = desk.open_case(person_ref) or open_new(desk, person_ref, event)
+            case = _open_for_asking(desk, person_ref) or open_new(desk, person_ref, event)
             desk.take(domain.asked(case, event.data.urgency, unit.now, office.rules), event.accepted_at)
     desk.write()
+
+
+def _open_for_asking(desk: Desk, person_ref: str) -> Case | None:
+    """The open case that an asked-for offer belongs to; one in which only check-ins are left closes first."""
+    case = desk.open_case(person_ref)
+    if case is None or case.stage != "following_up":
+        return case
+    desk.take(domain.asked_again(case, desk.now))
+    return desk.open_case(person_ref)
 
 
 def open_new(desk: Desk, person_ref: str, event: Event, case_ref: str | None = None) -> Case:
@@ -91,16 +100,18 @@ def _apply(desk: Desk, said: _Said) -> None:
     if case is None:
         _loose(desk, said)
         return
+    if said.request.template != "supporter_request" and case.over and case.person_ref:
+        # a page of an ended case, and another is open meanwhile: nobody has two, so it is about that one
+        case = desk.open_case(case.person_ref) or case
+    if said.data.answer == "ended" and said.request.step.startswith("monthly") and case.person_ref:
+        _no_more_monthly(desk, case.person_ref)
     by_template = {"supporter_request": _supporter, "check_in": _checked_in}
     step = by_template.get(said.request.template, _person)(desk, said, case)
     desk.take(step, said.event.accepted_at)
 
 
 def _person(desk: Desk, said: _Said, case: Case) -> Step:
-    """An answer on the offer; one that would open an ended case again needs that no other is open."""
     now, rules, find = desk.now, desk.rules, desk.find
-    if case.over and case.person_ref and desk.open_case(case.person_ref):
-        return Step(case)
     choices: dict[str, Callable[[], Step]] = {
         "accept": lambda: domain.accept(case, said.option("when", "hours"), now, rules, find),
         "another": lambda: domain.another(case, now, rules, find),
@@ -126,12 +137,10 @@ def _supporter(desk: Desk, said: _Said, case: Case) -> Step:
 
 def _checked_in(desk: Desk, said: _Said, case: Case) -> Step:
     if said.data.answer == "ended":
-        if said.request.step.startswith("monthly") and case.person_ref:
-            _no_more_monthly(desk, case.person_ref)
         return domain.no_more_check_ins(case, desk.now)
-    if said.data.answer == "accept" and case.stage == "following_up":
-        return domain.accept(case, said.option("when", "hours"), desk.now, desk.rules, desk.find)
-    return Step(case)
+    if said.data.answer == "accept":
+        _speaks_for(desk, said, case)
+    return _person(desk, said, case)
 
 
 def _loose(desk: Desk, said: _Said) -> None:
@@ -156,8 +165,13 @@ def _talk_again(desk: Desk, said: _Said, person_ref: str) -> None:
         case = open_new(desk, person_ref, said.event, None if closed else said.data.case_ref)
     wanted = said.option("when", "hours")
     case = desk.take(domain.accept(case, wanted, desk.now, desk.rules, desk.find), said.event.accepted_at)
+    _speaks_for(desk, said, case)
+
+
+def _speaks_for(desk: Desk, said: _Said, case: Case) -> None:
+    """From its yes on a page offers what the page of an offer does: somebody different, or to stop."""
     mine = REQUEST.c.request_ref == said.request.request_ref
-    desk.unit.conn.execute(REQUEST.update().where(mine).values(case_ref=case.case_ref))
+    desk.unit.conn.execute(REQUEST.update().where(mine).values(case_ref=case.case_ref, template="offer"))
 
 
 Monthly = Literal["none", "offered", "yes", "no"]

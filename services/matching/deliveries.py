@@ -40,9 +40,9 @@ def told(unit: Unit, events: Sequence[Event], office: Office) -> None:
 
 def _offer(desk: Desk, case: Case, asked: Asked, state: str) -> Step:
     if state == "handed_off":
-        return domain.handed_off(case, asked.step, desk.now, desk.rules)
+        return domain.handed_off(case, asked.step, desk.now, desk.rules, overtaken=asked.ended)
     if state == "delivered":
-        return domain.delivered(case, asked.step, desk.now, desk.rules)
+        return domain.delivered(case, asked.step, desk.now, desk.rules, overtaken=asked.ended)
     return domain.undelivered(case, _NOT_ARRIVED[state])
 
 

@@ -19,6 +19,7 @@ from services.matching.case import (
     Publish,
     Quiet,
     Refuse,
+    Release,
     Rules,
     SetTimer,
     Step,
@@ -34,14 +35,17 @@ from services.matching.moves import (
     forget,
     let_go,
     next_check_in,
+    nudge,
     offer,
     reopened,
     still,
 )
 
 AGAIN: Final = {"week": timedelta(days=7), "month": timedelta(days=30)}
+SAID_YES: Final = frozenset({"accepted", "supported", "following_up"})
 LONGEST_SUPPORT: Final = timedelta(days=28)
 LATER: Final = timedelta(days=1)
+FIRST_CONTACT: Final = {"days": timedelta(days=3), "week": timedelta(days=8)}
 UNDO: Final = timedelta(hours=24)
 # what a supporter's coded form counts as: the upper end, so that nobody's limit is passed in fact
 MINUTES: Final = {"under_15": 15, "15_45": 45, "45_90": 90, "over_90": 120}
@@ -71,27 +75,30 @@ def asked(case: Case, urgency: Literal["routine", "urgent"], now: datetime, rule
     return offer(Step(asking, (DropTimer("reminder"),)), "asked", None)
 
 
-def handed_off(case: Case, step: str, now: datetime, rules: Rules) -> Step:
-    """A message to the person has left: the quiet time begins, whatever they will answer."""
+def handed_off(case: Case, step: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Step:
+    """A message to the person has left: the quiet time begins, whatever they answer or have answered.
+
+    `overtaken`: its answer, or its cancellation, was heard of before.
+    """
     if case.person_ref is None:
         return Step(case)
     quiet = Quiet(case.person_ref, now + rules.coalesce)
     if "retracted" in case.notes and "retracted_after_sending" not in case.notes:
         told = replace(case, notes=(*case.notes, "retracted_after_sending"))
         return Step(told, (quiet, Tell("retracted_after_sending")))
-    if case.stage != "waiting" or step == "reminder":
-        return Step(case, (quiet,) if case.stage in UNANSWERED else ())
+    if overtaken or case.stage != "waiting" or step == "reminder":
+        return Step(case, (quiet,))
     cleared = None if case.attention != "no_supporter" else case.attention
     sent = replace(case, stage="offered", attention=cleared, ends_at=now + rules.coalesce)
     reminder = (SetTimer("reminder", now + rules.reminder_after),) if step in ("offer", "asked") else ()
     return Step(sent, (quiet, *reminder))
 
 
-def delivered(case: Case, step: str, now: datetime, rules: Rules) -> Step:
+def delivered(case: Case, step: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Step:
     """It arrived after all."""
     if case.attention == "delivery_unknown":
         case = replace(case, attention=None)
-    return handed_off(case, step, now, rules) if case.stage == "waiting" else Step(case)
+    return handed_off(case, step, now, rules, overtaken=overtaken) if case.stage == "waiting" else Step(case)
 
 
 def undelivered(case: Case, reason: Undelivered) -> Step:
@@ -101,11 +108,12 @@ def undelivered(case: Case, reason: Undelivered) -> Step:
     return Step(replace(case, attention=reason), (DropTimer("reminder"),))
 
 
-def remind(case: Case) -> Step:
+def remind(case: Case, not_before: datetime | None) -> Step:
     """The one reminder; then silence."""
     if case.stage != "offered" or case.attention in ("unreachable", "delivery_unknown"):
         return Step(case)
-    return Step(case, (Message("reminder", "offer", "person", case.urgency),))
+    held = None if case.urgency == "urgent" else not_before
+    return Step(case, (Message("reminder", "offer", "person", case.urgency, held),))
 
 
 def offer_again(case: Case, not_before: datetime | None) -> Step:
@@ -128,11 +136,21 @@ def lapse(case: Case, now: datetime) -> Step:
     return forget(step)
 
 
+def asked_again(case: Case, now: datetime) -> Step:
+    """Who asks while only check-ins are left gets an offer of a new case; this one closes."""
+    return finish(Step(case), now) if case.stage == "following_up" else Step(case)
+
+
 # --- the person's answers ---
 
 
 def accept(case: Case, wanted: str, now: datetime, rules: Rules, find: Find) -> Step:
-    """Yes: capacity is taken now, from the proposed supporter or the next best. Also takes a *no* back."""
+    """Yes: capacity is taken now, from the proposed supporter or the next best. Also takes a *no* back.
+
+    Who talks with somebody already, and would like to again, is passed on to them.
+    """
+    if case.stage == "supported":
+        return nudge(replace(case, wanted=wanted))
     if case.person_ref is None or case.stage not in (*UNANSWERED, "ended", "following_up"):
         return Step(case)
     said = replace(case, stage="accepted", wanted=wanted, accepted_at=now, tries=0, attention=still(case))
@@ -141,9 +159,9 @@ def accept(case: Case, wanted: str, now: datetime, rules: Rules, find: Find) -> 
 
 def another(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
     """Somebody different: the one proposed or present is never offered to this person again."""
-    if case.person_ref is None or case.stage in ("closed", "following_up"):
+    if case.person_ref is None or case.stage == "closed":
         return Step(case)
-    if case.stage in ("accepted", "supported"):
+    if case.stage in SAID_YES:
         step = let_go(Step(replace(case, tries=0)), refuse=True)
         return ask_supporter(step, now, rules, find)
     refused = (Refuse(case.person_ref, case.proposed),) if case.proposed else ()
@@ -173,7 +191,7 @@ def end(case: Case, now: datetime) -> Step:
 
 def want_check_ins(case: Case, now: datetime) -> Step:
     """Opt in to being asked how it goes, three times after acceptance."""
-    if case.stage not in ("accepted", "supported", "following_up") or case.accepted_at is None or case.check_ins:
+    if case.stage not in SAID_YES or case.accepted_at is None or case.check_ins:
         return Step(case)
     passed = sum(case.accepted_at + after <= now for _, after in CHECK_INS)
     wanting = replace(case, check_ins=True, checked=max(case.checked, passed))
@@ -190,7 +208,7 @@ def no_more_check_ins(case: Case, now: datetime) -> Step:
 
 def check_in(case: Case, now: datetime) -> Step:
     """The time of a check-in, or, after the last, of closing."""
-    if not case.check_ins or case.stage not in ("accepted", "supported", "following_up"):
+    if not case.check_ins or case.stage not in SAID_YES:
         return Step(case)
     if case.checked >= len(CHECK_INS):
         return finish(Step(case), now) if case.stage == "following_up" else Step(case)
@@ -200,8 +218,8 @@ def check_in(case: Case, now: datetime) -> Step:
 
 
 def not_contacted(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
-    """Nobody came: somebody else is asked, as urgent."""
-    if case.stage not in ("accepted", "supported"):
+    """Nobody came: somebody else is asked, as urgent, even where the supporter has said that it was finished."""
+    if case.stage not in SAID_YES:
         return Step(case)
     step = let_go(Step(replace(case, urgency="urgent", tries=0)))
     return ask_supporter(step, now, rules, find)
@@ -225,7 +243,13 @@ def confirm(case: Case, step: str, now: datetime) -> Step:
     if not current(case, step) or case.stage != "accepted":
         return Step(case)
     agreed = replace(case, stage="supported", supported=True, confirm_by=None, attention=still(case))
-    return Step(agreed, (DropTimer("confirm"), SetTimer("not_closed", now + LONGEST_SUPPORT)))
+    contact = SetTimer("contact", now + FIRST_CONTACT.get(case.wanted, LATER))
+    return Step(agreed, (DropTimer("confirm"), contact, SetTimer("not_closed", now + LONGEST_SUPPORT)))
+
+
+def contact_due(case: Case) -> Step:
+    """First contact is due (DESIGN §5.8). Nobody tells us of it, so the supporter is reminded, once."""
+    return nudge(case) if case.stage == "supported" else Step(case)
 
 
 def passed(case: Case, step: str, now: datetime, rules: Rules, find: Find) -> Step:
@@ -276,22 +300,36 @@ def not_closed(case: Case, now: datetime) -> Step:
 
 
 def reassign(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
-    """Try again: another supporter once the person has accepted, the offer again before."""
+    """Try again: another supporter once the person has accepted; before, what failed (a search, or the offer)."""
     if case.person_ref is None or case.over or case.stage == "following_up":
         return Step(case)
     if case.stage in ("accepted", "supported"):
         return ask_supporter(let_go(Step(replace(case, tries=0))), now, rules, find)
+    if case.attention == "no_supporter":
+        return propose(case, find)
     later = max(case.ends_at, now + rules.longest_hold + rules.coalesce)
     again = replace(case, stage="waiting", attention=still(case), ends_at=later)
     return offer(Step(again, (Cancel("unsent"), DropTimer("reminder"), DropTimer("again"))), "offer_again", None)
 
 
 def find_again(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
-    """Somebody may have become free for a person who has accepted."""
-    if case.stage != "accepted" or case.supporter is not None or case.attention != "no_supporter":
+    """Somebody may have become free."""
+    if case.attention != "no_supporter" or case.supporter is not None:
+        return Step(case)
+    if case.stage in UNANSWERED:
+        return propose(case, find)
+    if case.stage != "accepted":
         return Step(case)
     trial = ask_supporter(Step(replace(case, tries=0)), now, rules, find)
     return trial if trial.case.supporter else Step(case)
+
+
+def propose(case: Case, find: Find) -> Step:
+    """Look for a supporter before the person has answered: no capacity is kept, and nobody is written to."""
+    found = find(case)
+    if found is None:
+        return Step(case)
+    return Step(replace(case, proposed=found.person_ref, attention=None), (Release(found.person_ref),))
 
 
 def attended(case: Case) -> Step:

@@ -29,7 +29,7 @@ CHECK_INS: Final = (
 )
 AFTER_LAST_CHECK_IN: Final = timedelta(days=7)
 LIMIT: Final = timedelta(days=90)
-TIMERS: Final = tuple(DropTimer(name) for name in ("reminder", "again", "confirm", "check_in", "not_closed"))
+TIMERS: Final = tuple(DropTimer(name) for name in ("reminder", "again", "confirm", "contact", "check_in", "not_closed"))
 
 
 def offer(step: Step, name: str, not_before: datetime | None) -> Step:
@@ -78,9 +78,17 @@ def let_go(step: Step, *, refuse: bool = False, minutes: int = 0, rest_until: da
     refused: tuple[Effect, ...] = (Refuse(case.person_ref, case.supporter),) if refuse and case.person_ref else ()
     freed = Release(case.supporter, minutes, rest_until)
     without = replace(case, supporter=None, proposed=None, confirm_by=None)
-    return replace(step, case=without).then(
-        Cancel("supporter"), freed, *refused, DropTimer("confirm"), DropTimer("not_closed")
-    )
+    timers = (DropTimer(name) for name in ("confirm", "contact", "not_closed"))
+    return replace(step, case=without).then(Cancel("supporter"), freed, *refused, *timers)
+
+
+def nudge(case: Case) -> Step:
+    """A further message to the present supporter, about the question they have confirmed: when to get in touch."""
+    number = case.offers + 1
+    urgency: Literal["routine", "urgent"] = "urgent" if case.pressing else "routine"
+    step, options = f"{case.request_step}-again-{number}", {"when": case.wanted}
+    message = Message(step, "supporter_request", "supporter", urgency, options=options)
+    return Step(replace(case, offers=number), (message,))
 
 
 def next_check_in(step: Step, now: datetime) -> Step:
@@ -119,4 +127,6 @@ def still(case: Case) -> Attention | None:
 
 
 def current(case: Case, step: str) -> bool:
-    return case.supporter is not None and case.request_step == step
+    """Whether a step is of the present supporter: the request itself, or a nudge about it."""
+    request, _, _ = step.partition("-again-")
+    return case.supporter is not None and case.request_step == request

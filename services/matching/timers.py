@@ -1,6 +1,7 @@
 """Timers of cases and people; each fires in the transaction that rechecks its condition."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import delete, or_
@@ -20,19 +21,20 @@ from services.matching.rows import CASE, REQUEST, Draft
 OfCase = Callable[[Desk, Case], Step]
 
 
-def _again(desk: Desk, case: Case) -> Step:
+def _held(desk: Desk, case: Case) -> datetime | None:
+    """Until when the person is on shift, or asleep after a night of it."""
     colleague = desk.people.known.get(case.person_ref or "")
     if colleague is None:
-        return Step(case)
+        return None
     duty = shifts(desk.unit.conn, [colleague.person_ref], desk.now)
-    hold = hold_until(desk.now, duty.get(colleague.person_ref, ()), colleague.timezone)
-    return domain.offer_again(case, hold)
+    return hold_until(desk.now, duty.get(colleague.person_ref, ()), colleague.timezone)
 
 
 OF_CASES: Final[Mapping[str, OfCase]] = {
-    "reminder": lambda desk, case: domain.remind(case),
-    "again": _again,
+    "reminder": lambda desk, case: domain.remind(case, _held(desk, case)),
+    "again": lambda desk, case: domain.offer_again(case, _held(desk, case)),
     "confirm": lambda desk, case: domain.unconfirmed(case, desk.now, desk.rules, desk.find),
+    "contact": lambda desk, case: domain.contact_due(case),
     "check_in": lambda desk, case: domain.check_in(case, desk.now),
     "not_closed": lambda desk, case: domain.not_closed(case, desk.now),
 }

@@ -56,7 +56,7 @@ def _cases(unit: Unit, office: Office) -> None:
     tied = CASE.c.person_ref.is_not(None)
     over = and_(CASE.c.stage.in_((*UNANSWERED, "ended")), CASE.c.ends_at <= now)
     unsent = and_(CASE.c.stage == "waiting", CASE.c.attention.is_(None), CASE.c.ends_at <= now + rules.coalesce)
-    alone = and_(CASE.c.stage == "accepted", CASE.c.attention == "no_supporter")
+    alone = CASE.c.attention == "no_supporter"
     old = CASE.c.occurred_at <= now - LIMIT
     found = rows.cases(unit.conn, tied, or_(over, unsent, alone, old))
     desk.load(case.case_ref for case in found)
@@ -78,6 +78,8 @@ def _forget(unit: Unit) -> None:
     conn.execute(delete(EXPOSURE).where(EXPOSURE.c.incident_ref.in_(old)))
     conn.execute(delete(ENTRY).where(ENTRY.c.about.in_(old)))
     conn.execute(delete(INCIDENT).where(INCIDENT.c.occurred_at < now - LIMIT))
+    # a quiet time that is over would still tell when somebody was written to
+    conn.execute(PERSON.update().where(PERSON.c.quiet_until <= now).values(quiet_until=None))
     conn.execute(LOAD.update().where(LOAD.c.exposed_until < now).values(exposed_until=None))
     conn.execute(LOAD.update().where(LOAD.c.rest_until < now).values(rest_until=None))
     _forget_exposures_without_a_case(unit)

@@ -205,9 +205,10 @@ class Cases(RuleBasedStateMachine):
 
     def fire(self, name: str, case: Case) -> None:
         steps = {
-            "reminder": lambda: domain.remind(case),
+            "reminder": lambda: domain.remind(case, None),
             "again": lambda: domain.offer_again(case, None),
             "confirm": lambda: domain.unconfirmed(case, self.now, RULES, self.desk.find),
+            "contact": lambda: domain.contact_due(case),
             "check_in": lambda: domain.check_in(case, self.now),
             "not_closed": lambda: domain.not_closed(case, self.now),
         }
@@ -221,7 +222,9 @@ class Cases(RuleBasedStateMachine):
         assert all(self.desk.active[name] <= most for name, most in CAPS.items())
         for ref, case in self.cases.items():
             questions = [
-                step for (owner, step), kind in self.desk.live.items() if (owner, kind) == (ref, "supporter_request")
+                step
+                for (owner, step), kind in self.desk.live.items()
+                if (owner, kind) == (ref, "supporter_request") and "-again-" not in step
             ]
             assert questions == ([case.request_step] if case.supporter else []), "one live link to a supporter"
 

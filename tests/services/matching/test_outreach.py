@@ -89,6 +89,33 @@ async def test_who_was_written_to_is_left_alone_whatever_they_answer(hospital: H
     assert len(hospital.to("ann")) == 2
 
 
+async def test_an_answer_quicker_than_the_word_of_its_hand_off_changes_no_quiet_time(hospital: Hospital) -> None:
+    await hospital.incident("ann")
+    await hospital.answer(hospital.last("ann"), "ended")
+    await hospital.outcome(hospital.last("ann"))
+    await hospital.forward(days=13)
+    await hospital.incident("ann")
+    assert len(hospital.to("ann")) == 1
+
+
+async def test_not_now_quicker_than_the_word_of_its_hand_off_brings_no_reminder(hospital: Hospital) -> None:
+    await hospital.incident("ann")
+    await hospital.answer(hospital.last("ann"), "not_now", again="week")
+    await hospital.outcome(hospital.last("ann"))
+    assert await hospital.state() == ("waiting", [])
+    await hospital.forward(days=6)
+    assert len(hospital.to("ann")) == 1
+    await hospital.forward(days=2)
+    assert [m.step for m in hospital.to("ann")] == ["offer", "offer_again-2"]
+
+
+async def test_a_reminder_waits_for_the_end_of_a_shift_too(hospital: Hospital) -> None:
+    await hospital.offered("ann")
+    await hospital.duty("ICU", "ann", at(7, day=24), 8)
+    await hospital.forward(days=3)
+    assert (hospital.last("ann").step, hospital.last("ann").not_before) == ("reminder", at(15, 30, day=24))
+
+
 async def test_a_listed_category_is_worth_another_message_when_nothing_is_open(hospital: Hospital) -> None:
     offer = await hospital.offered("ann")
     await hospital.incident("ann", category="child_death")
@@ -115,12 +142,13 @@ async def test_after_no_thanks_nothing_is_sent(hospital: Hospital) -> None:
     assert len(hospital.sent) == 1
 
 
-async def test_a_no_is_not_taken_back_over_a_newer_case(hospital: Hospital) -> None:
+async def test_a_yes_on_an_older_page_is_a_yes_to_the_case_that_is_open(hospital: Hospital) -> None:
     old = await hospital.offered("ann")
     await hospital.answer(old, "ended")
     await hospital.ask("ann")
     await hospital.answer(old, "accept", when="now")
-    assert [case.state for case in await hospital.cases()] == ["ended", "waiting"]
+    assert [case.state for case in await hospital.cases()] == ["ended", "accepted"]
+    assert hospital.asking().case_ref == hospital.last("ann").case_ref
 
 
 async def test_not_now_comes_back_when_the_person_said(hospital: Hospital) -> None:
@@ -189,6 +217,25 @@ async def test_without_a_free_supporter_the_offer_leaves_and_the_coordinator_kno
     await hospital.incident("ann")
     assert [m.template for m in hospital.sent] == ["offer"]
     assert await hospital.state() == ("needs_attention", ["no_supporter"])
+    await hospital.outcome(hospital.last("ann"))
+    await hospital.as_coordinator(api.reassign, (await hospital.case()).case_ref)
+    assert await hospital.state() == ("needs_attention", ["no_supporter"])
+    await hospital.staff(member("ann"), supporter("sue"))
+    await hospital.as_coordinator(api.reassign, (await hospital.case()).case_ref)
+    assert await hospital.state() == ("offered", [])
+    assert (await hospital.case()).proposed == ref("person sue")
+    assert [row.active for row in await hospital.rows_of("load")] == [0]
+    assert [m.template for m in hospital.sent] == ["offer"], "looking for a supporter is no reason to write again"
+
+
+async def test_a_supporter_who_becomes_free_before_the_answer_settles_it(open_hospital: Open) -> None:
+    hospital = open_hospital()
+    await hospital.staff(member("ann"))
+    await hospital.start()
+    await hospital.offered("ann")
+    await hospital.staff(member("ann"), supporter("sue"))
+    await hospital.forward(hours=9)
+    assert await hospital.state() == ("offered", [])
 
 
 async def test_an_offer_nobody_reports_on_does_not_wait_for_ever(hospital: Hospital) -> None:

@@ -21,6 +21,13 @@ async def test_an_offer_not_accepted_is_forgotten_fourteen_days_later(hospital: 
     assert (await hospital.case()).state == "ended"
 
 
+async def test_when_the_quiet_time_is_over_nothing_tells_that_there_was_one(hospital: Hospital) -> None:
+    await hospital.answer(await hospital.offered("ann"), "ended")
+    assert [row for row in await hospital.rows_of("person") if row.quiet_until]
+    await hospital.forward(days=14, hours=9)
+    assert [row for row in await hospital.rows_of("person") if row.quiet_until] == []
+
+
 async def test_silence_is_forgotten_on_the_same_day(hospital: Hospital) -> None:
     await hospital.offered("ann")
     await hospital.forward(days=14, hours=9)

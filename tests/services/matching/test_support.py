@@ -157,7 +157,67 @@ async def test_confirmed_support_is_not_taken_away_by_the_timer(hospital: Hospit
     await hospital.supported("ann")
     await hospital.forward(days=3)
     assert await hospital.state() == ("supported", [])
+    assert len(set(hospital.requests())) == 1
+
+
+async def test_first_contact_is_reminded_of_once_when_it_is_due(hospital: Hospital) -> None:
+    await hospital.supported("ann")
+    await hospital.forward(hours=23, minutes=59)
     assert len(hospital.requests()) == 1
+    await hospital.forward(days=20)
+    assert hospital.requests() == [hospital.requests()[0]] * 2
+    assert (hospital.asking().step, hospital.asking().options) == ("request-1-again-2", {"when": "hours"})
+    await hospital.answer(hospital.asking(), "close", **FORM)
+    assert await hospital.state() == ("closed", []), "the new link is as good as the first"
+
+
+async def test_no_contact_is_due_before_the_chosen_time_nor_after_the_end(hospital: Hospital) -> None:
+    await hospital.accepted("ann", when="week")
+    await hospital.answer(hospital.asking(), "confirm")
+    await hospital.forward(days=7)
+    assert len(hospital.requests()) == 1
+    await hospital.answer(hospital.asking(), "close", **FORM)
+    await hospital.forward(days=7)
+    assert len(hospital.requests()) == 1
+
+
+async def test_who_is_being_supported_and_would_like_to_talk_again_is_passed_on(hospital: Hospital) -> None:
+    offer = await hospital.supported("ann")
+    await hospital.answer(offer, "check_ins")
+    await hospital.forward(days=3)
+    check_in = hospital.last("ann")
+    assert check_in.template == "check_in"
+    asked = len(hospital.requests())
+    await hospital.answer(check_in, "accept", when="now")
+    assert len(hospital.requests()) == asked + 1
+    assert len(set(hospital.requests())) == 1
+    assert (hospital.asking().urgency, hospital.asking().options) == ("urgent", {"when": "now"})
+    assert (await hospital.case()).state == "supported"
+    await hospital.answer(check_in, "ended")
+    assert await hospital.state() == ("ended", []), "from a yes on it can be withdrawn there"
+
+
+@pytest.mark.parametrize("answer", ["not_contacted", "another"])
+async def test_after_closing_somebody_else_can_still_be_asked_for(hospital: Hospital, answer: str) -> None:
+    offer = await hospital.supported("ann")
+    await hospital.answer(offer, "check_ins")
+    first = hospital.asking()
+    await hospital.answer(first, "close", **FORM)
+    assert await hospital.state() == ("following_up", [])
+    await hospital.answer(offer, answer)
+    assert await hospital.state() == ("accepted", [])
+    assert hospital.asking().recipient_ref != first.recipient_ref
+
+
+async def test_asking_while_only_check_ins_are_left_is_a_case_of_its_own(hospital: Hospital) -> None:
+    offer = await hospital.supported("ann")
+    await hospital.answer(offer, "check_ins")
+    await hospital.answer(hospital.asking(), "close", **FORM)
+    await hospital.ask("ann", "urgent")
+    assert sorted(case.state for case in await hospital.cases()) == ["closed", "waiting"]
+    assert [m.template for m in hospital.to("ann")] == ["offer", "follow_up", "offer"]
+    await hospital.answer(hospital.last("ann"), "accept", when="now")
+    assert hospital.asking().case_ref == hospital.last("ann").case_ref
 
 
 async def test_support_without_an_end_is_shown_after_four_weeks(hospital: Hospital) -> None:
@@ -296,6 +356,8 @@ async def test_a_check_in_can_be_answered_with_talking_again_or_no_more(hospital
     await hospital.answer(hospital.last("ann"), "accept", when="days")
     assert (await hospital.case()).state == "accepted"
     await hospital.answer(hospital.asking(), "confirm")
+    await hospital.forward(days=4)
+    assert hospital.last("ann").step == "check_in_7d"
     await hospital.answer(hospital.last("ann"), "ended")
     assert (await hospital.case()).state == "supported", "no more check-ins; the support goes on"
     sent = len(hospital.to("ann"))
@@ -312,6 +374,8 @@ async def test_talking_again_after_the_end_is_a_case_of_its_own(hospital: Hospit
     assert (closed.state, again.state) == ("closed", "accepted")
     assert (closed.person_ref, again.person_ref) == (None, ref("person ann"))
     assert hospital.asking().case_ref == again.case_ref
+    await hospital.answer(follow_up, "ended")
+    assert sorted(case.state for case in await hospital.cases()) == ["closed", "ended"]
 
 
 async def test_help_that_nobody_acknowledged_stands_first(hospital: Hospital) -> None:
