@@ -135,7 +135,7 @@ async def main(seconds: float, staff: int) -> None:
     figures: dict[str, tuple[Measured, Measured]] = {}
     ways = {
         "naive": (naive, [*range(40, 401, 20)]),
-        "embedded": (embedded, [*range(400, 3001, 200)]),
+        "embedded": (embedded, [*range(300, 3001, 100)]),
     }
     for run, (name, (start, rates)) in enumerate(ways.items()):
         print(name)
