@@ -70,6 +70,10 @@ class Outcome:
     reviewers: set[str] = field(default_factory=set)
     accepted_at: datetime | None = None
 
+    @property
+    def everybody(self) -> set[str]:
+        return {*self.around, *self.reviewers}
+
     def involve(self, involved: Iterable[Involved]) -> None:
         for one in involved:
             if one.reviewer:
@@ -115,6 +119,7 @@ def amended(unit: Unit, events: Sequence[Event], office: Office) -> None:
             outcomes[event.data.incident_ref].accepted_at = event.accepted_at
     people = office.roster.read(unit.conn)
     _reach(unit, office, people, outcomes)
+    _relieve(unit, office, outcomes)
     _settle(unit, outcomes)
 
 
@@ -197,7 +202,7 @@ def _open(unit: Unit, office: Office, people: People, chosen: Mapping[str, Outco
     if not chosen:
         return
     cases = [_new_case(unit, office, who, outcome) for who, outcome in chosen.items()]
-    near = {outcome.incident_ref: {*outcome.around, *outcome.reviewers} for outcome in chosen.values()}
+    near = {outcome.incident_ref: outcome.everybody for outcome in chosen.values()}
     spared = refused(unit.conn, chosen.keys())
     searches = [
         search(people, office, case, spared.get(who, ()), {o.incident_ref: near[o.incident_ref]})
@@ -271,6 +276,17 @@ def _note(people: People, outcome: Outcome) -> str | None:
         return "nobody_to_reach"
     several = len({colleague.profile.unit for colleague in around}) > 1
     return "group_session" if len(around) > GROUP or several else None
+
+
+def _relieve(unit: Unit, office: Office, outcomes: Mapping[str, Outcome]) -> None:
+    """Nobody supports a case of an outcome that they were around themselves: somebody else is asked (DESIGN §5.4)."""
+    desk = Desk(unit, office)
+    found = rows.cases(unit.conn, CASE.c.incident_ref.in_(outcomes.keys()), CASE.c.supporter.is_not(None))
+    mixed = [case for case in found if case.supporter in outcomes[case.incident_ref or ""].everybody]
+    desk.load(case.case_ref for case in mixed)
+    for case in mixed:
+        desk.take(domain.supporter_gone(case, unit.now, office.rules, desk.find))
+    desk.write()
 
 
 def _settle(unit: Unit, outcomes: Mapping[str, Outcome]) -> None:

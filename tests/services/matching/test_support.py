@@ -420,3 +420,14 @@ async def test_a_supporter_who_pauses_gives_their_cases_on(hospital: Hospital) -
     await hospital.staff(*(replace(m, status="away") if m.display_name == paused else m for m in hospital.members))
     await hospital.forward(seconds=1)
     assert hospital.requests()[1] != paused
+
+
+async def test_a_supporter_who_turns_out_to_have_been_there_is_relieved(hospital: Hospital) -> None:
+    await hospital.accepted("ann")
+    case = await hospital.case()
+    (first,) = hospital.requests()
+    assert case.incident_ref is not None
+    await hospital.amend(case.incident_ref, first)
+    assert (await hospital.cases())[0].state == "accepted"
+    assert [name for name in hospital.requests() if name != first] == hospital.requests()[1:]
+    assert len(hospital.requests()) == 2
