@@ -231,8 +231,6 @@ def _table_faults(records: Sequence[tuple[int, Record]]) -> list[Fault]:
             faults.append(Fault(line, "line_managers", "names a staff_id that is not in this file"))
         if record.get("staff_id", "") in split(record.get("line_managers", "")):
             faults.append(Fault(line, "line_managers", "names the person's own staff_id"))
-        if record.get("supporter") == "yes" and not record.get("training_expires"):
-            faults.append(Fault(line, "training_expires", "is needed for a supporter"))
     return faults
 
 

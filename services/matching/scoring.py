@@ -70,10 +70,14 @@ class Supporter:
     max_active: int | None = None
 
     def trained(self, today: date) -> bool:
-        """Whether training is done and has not expired; the day of expiry still counts."""
-        if self.trained_on is None or self.trained_on > today:
+        """Whether training is done and has not expired; the day of expiry still counts.
+
+        A roster may give either date alone: a day of expiry says that there was a training, and none says it lasts.
+        """
+        if self.trained_on is None and self.training_ends is None:
             return False
-        return self.training_ends is None or self.training_ends >= today
+        begun = self.trained_on is None or self.trained_on <= today
+        return begun and (self.training_ends is None or self.training_ends >= today)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """Figures and gaps for `leeward status` and the board: counts and codes, never a person."""
 
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from leeward.settings import Settings
 from services.matching.desk import ENTRY, PERSON
@@ -57,7 +57,7 @@ def _reasons(conn: Connection) -> dict[str, int]:
 def _roster(conn: Connection, now: datetime) -> dict[str, int]:
     here = PERSON.c.status.in_(("active", "away"))
     ready = here & PERSON.c.supporter & (PERSON.c.status == "active") & PERSON.c.reachable
-    trained = (PERSON.c.trained_on <= now.date()) & (PERSON.c.training_ends >= now.date())
+    trained = _trained(now.date())
     conditions = {
         "people": here,
         "unreachable": here & PERSON.c.reachable.is_(False),
@@ -72,6 +72,13 @@ def _roster(conn: Connection, now: datetime) -> dict[str, int]:
     }
     ahead = select(func.count()).select_from(SHIFT).where(SHIFT.c.ends_at > now, SHIFT.c.starts_at < now + FRESH)
     return {**counts, "shifts_next_two_days": conn.execute(ahead).scalar() or 0}
+
+
+def _trained(today: date) -> ColumnElement[bool]:
+    """`Supporter.trained`, as a condition."""
+    begun, ends = PERSON.c.trained_on, PERSON.c.training_ends
+    known = begun.is_not(None) | ends.is_not(None)
+    return known & (begun.is_(None) | (begun <= today)) & (ends.is_(None) | (ends >= today))
 
 
 def _gaps(roster: dict[str, int]) -> list[str]:

@@ -149,8 +149,10 @@ def test_a_wrong_cell_is_named_by_line_and_column(tmp_path: Path, column: str, v
     assert [line for line in told if line.startswith(f"line 3, {column}: ")] == told
 
 
-def test_a_supporter_needs_the_day_their_training_ends(tmp_path: Path) -> None:
-    assert faults(tmp_path, csv_text(row(supporter="yes"))) == ["line 2, training_expires: is needed for a supporter"]
+def test_a_supporter_without_training_dates_is_taken_and_not_asked_yet(tmp_path: Path) -> None:
+    [sue] = read(tmp_path, csv_text(row(supporter="yes")))
+    assert sue.supporter
+    assert (sue.training_completed, sue.training_expires) == (None, None)
 
 
 def test_every_fault_of_a_file_is_told_at_once_in_order(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ async def test_buttons_of_a_signed_in_coordinator_need_the_forms_own_field(
 
 
 async def test_figures_and_gaps(hospital: Hospital) -> None:
-    await hospital.staff(member("dan", email=""), supporter("sue", training_expires=None))
+    await hospital.staff(member("dan", email=""), supporter("sue", training_completed=None, training_expires=None))
     await hospital.incident("dan")
     found = await hospital.ground.store.read(lambda conn: status(conn, hospital.ground.settings))
     assert found["gaps"] == ["no_supporters", "no_shift_data", "people_unreachable"]

@@ -50,8 +50,9 @@ def test_reasons_are_codes() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"trained_on": None},
+        {"trained_on": None, "training_ends": None},
         {"trained_on": date(2026, 12, 1)},
+        {"trained_on": None, "training_ends": date(2026, 11, 20)},
         {"training_ends": date(2026, 11, 20)},
         {"ready": False},
         {"max_active": 0},
@@ -59,6 +60,11 @@ def test_reasons_are_codes() -> None:
 )
 def test_hard_exclusions_of_the_roster(changed: dict[str, object]) -> None:
     assert best([replace(peer("sue"), **changed)]) is None  # type: ignore[arg-type]
+
+
+def test_either_date_of_training_alone_is_enough() -> None:
+    assert best([replace(peer("sue"), trained_on=None, training_ends=date(2027, 1, 1))]) == "sue"
+    assert best([replace(peer("sue"), trained_on=date(2026, 1, 1), training_ends=None)]) == "sue"
 
 
 def test_the_day_training_ends_still_counts() -> None:
@@ -158,7 +164,7 @@ async def test_the_roster_bars_line_managers_reviewers_and_those_around(open_hos
         supporter("there"),
         supporter("away", status="away"),
         supporter("silent", email=""),
-        supporter("untrained", training_completed=None),
+        supporter("untrained", training_completed=None, training_expires=None),
     )
     await hospital.incident("ann", "there", reviewers=["reviewer"])
     [ann] = [case for case in await hospital.cases() if case.person_ref == ref("person ann")]
