@@ -240,6 +240,11 @@ class Hospital:
         query = select(METADATA.tables[name])
         return list(await self.ground.store.read(lambda conn: conn.execute(query).all()))
 
+    async def loads(self) -> dict[str, tuple[int, int]]:
+        """Cases and minutes by supporter's name."""
+        names = {m.person_ref: m.display_name for m in self.members}
+        return {names[row.supporter_ref]: (row.active, row.minutes) for row in await self.rows_of("load")}
+
     async def mentions(self, text: str) -> list[str]:
         """Tables other than the roster in which a reference is still to be found."""
         roster_tables = {"person", "line_manager", "refusal", "load", "outbox", "shift"}
