@@ -23,7 +23,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def test_everybody_played_and_every_step_observed(environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [*LEEWARD, "--once"], env=environment, capture_output=True, text=True, timeout=110, check=False
+        [*LEEWARD, "--once"], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
     for seen in (
