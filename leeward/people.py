@@ -137,8 +137,9 @@ def members(rows: Rows, key: bytes) -> list[Member]:
         # whoever is missing from a file has left: an empty one would end everything for everybody
         faults.append(Fault(2, "file", "names nobody"))
     records = [(line, dict(zip(header, row, strict=True))) for line, row in rows if len(row) == len(header)]
-    faults += [fault for line, record in records for fault in _row_faults(line, record)]
+    # a row that is shifted may be the very one that another row names
     faults += [] if faults else _table_faults(records)
+    faults += [fault for line, record in records for fault in _row_faults(line, record)]
     if faults:
         raise RosterError(sorted(faults, key=lambda fault: (fault.line, fault.column)))
     return [_member(record, key) for _, record in records]

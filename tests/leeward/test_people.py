@@ -260,3 +260,11 @@ def test_a_damaged_workbook_raises_nothing_but_its_faults(tmp_path: Path, data: 
 
 
 WORKBOOK = workbook(list(COLUMNS), ["S1", "ehr=1", "Ada"])
+
+
+def test_a_bad_cell_does_not_hide_what_only_the_whole_table_shows(tmp_path: Path) -> None:
+    text = csv_text(row("S1", identifiers="ehr=1"), row("S2", identifiers="ehr=1", timezone="Mars/Base"))
+    assert faults(tmp_path, text) == [
+        "line 3, identifiers: is the same as in line 2",
+        "line 3, timezone: must be an IANA time zone such as Europe/Berlin",
+    ]
