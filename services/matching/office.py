@@ -3,7 +3,6 @@
 import hmac
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 
 from leeward.service import Ground
 from leeward.settings import Settings
@@ -28,10 +27,6 @@ class Office:
     def mark(self, incident_ref: str, person_ref: str) -> str:
         """A keyed digest that tells again whether somebody was around an outcome, and does not tell who was."""
         return hmac.digest(self.key, f"{incident_ref} {person_ref}".encode(), "sha256").hex()
-
-    def marker(self, incident_ref: str) -> "partial[str]":
-        """The same for one outcome."""
-        return partial(self.mark, incident_ref)
 
 
 def office(ground: Ground) -> Office:
