@@ -6,6 +6,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -13,18 +14,21 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from leeward.settings import ServiceName, Settings, SettingsError
 
+# they speak to no other service and sign nobody in, so they are not given what would let them
+APART: Final[tuple[ServiceName, ...]] = ("issuer", "box")
+
 
 @dataclass(frozen=True)
 class Keyring:
     """What one service may know of keys.
 
     service: 32 bytes of its own; services_secret: by which the services know one another over HTTP;
-    assertion_public: raw Ed25519 public key (32 bytes) by which issuer checks notify's assertions.
+    assertion_public: raw Ed25519 public key (32 bytes) by which issuer checks notify's assertions, None elsewhere.
     """
 
     service: bytes
     services_secret: str
-    assertion_public: bytes
+    assertion_public: bytes | None
 
     def derive(self, purpose: str) -> bytes:
         """32 bytes for one purpose, from the service's own key (HKDF-SHA256, RFC 5869)."""
@@ -32,6 +36,8 @@ class Keyring:
 
     @property
     def assertion_public_key(self) -> Ed25519PublicKey:
+        if self.assertion_public is None:
+            raise LookupError("only issuer checks assertions")
         return Ed25519PublicKey.from_public_bytes(self.assertion_public)
 
     def __repr__(self) -> str:
@@ -54,7 +60,9 @@ def keyring(settings: Settings, service: ServiceName) -> Keyring:
     Raises:
         SettingsError: when a key is missing in a distributed run.
     """
-    return Keyring(service_key(settings, service), services_secret(settings), _assertion_public(settings))
+    shared = services_secret(settings) if service not in APART else secrets.token_hex()
+    public = _assertion_public(settings) if service == "issuer" else None
+    return Keyring(service_key(settings, service), shared, public)
 
 
 def service_key(settings: Settings, service: ServiceName) -> bytes:

@@ -15,17 +15,18 @@ from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from httpx_aiohttp import AiohttpTransport
 
 from leeward import telemetry
-from leeward.bus import Bus
+from leeward.adapters import bus_of, store_of
+from leeward.bus import Bus, Relay
 from leeward.bus.consumer import Consumer
 from leeward.bus.parking import Parking
-from leeward.bus.sqlite import SqliteBus
-from leeward.clock import Clock
+from leeward.clock import Clock, first_of
 from leeward.contracts.envelope import topic_of
 from leeward.keys import keyring
 from leeward.listening import listening
 from leeward.service import Ground, Parts, Service, Task
 from leeward.settings import Settings, SettingsError
-from leeward.store import SqliteStore, Store
+from leeward.store import Store, StoreUnavailable
+from leeward.store.migrate import up_to_date
 from leeward.store.retention import Retention
 from leeward.store.timing import TimerLoop
 from leeward.web.app import create_app
@@ -34,6 +35,8 @@ from leeward.web.app import create_app
 GC_THRESHOLD: Final = (20_000, 20, 100)
 RESTART_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 20.0
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 5.0
 
 
 class Server(uvicorn.Server):
@@ -53,11 +56,14 @@ class Running:
     parts: Parts
     parking: Parking
     consumers: list[Consumer] = field(default_factory=list)
+    relay: Relay | None = None
     server: Server | None = None
+    begun: bool = False
 
     def ready(self) -> bool:
-        """Whether its consumers make progress; a database that is away shows there or in a 503."""
-        fit = not any(consumer.stuck for consumer in self.consumers)
+        """Whether it has begun and its consumers and relay make progress; a database that goes away shows as a 503."""
+        stuck = any(consumer.stuck for consumer in self.consumers) or (self.relay is not None and self.relay.stuck)
+        fit = self.begun and not stuck
         telemetry.READY.labels(self.service.name).set(fit)
         return fit
 
@@ -115,20 +121,20 @@ class Runtime:
             raise self._refused
 
     async def start(self, client: httpx.AsyncClient) -> None:
-        """Open stores and listeners, and start consumers, timers and tasks."""
+        """Open listeners, then begin as soon as databases can be used; returns when all has begun, or a stop came."""
+        for service in self._services:
+            self._stores[service.name] = store_of(self.settings, service.name, service.metadata, self.clock)
         for service in self._services:
             variable, port = f"{service.name.upper()}_PORT", self.settings.ports[service.name]
             self._sockets[service.name] = listening(self.settings.host, port, variable)
-        for service in self._services:
-            file = self.settings.database_file(service.name)
-            self._stores[service.name] = SqliteStore(file, service.metadata, self.clock)
-        self._bus = SqliteBus(self.settings, self._stores)
+        bus = self._bus = bus_of(self.settings, self._stores, self.clock)
         for service in self._services:
             self._build(service, self._stores[service.name], client)
         for running in self.running.values():
-            self._begin(running, self._bus)
             self._serve(running, self._sockets[running.service.name])
         await self._listening()
+        beginning = [self._begin(running, bus) for running in self.running.values()]
+        await first_of(self._stop.wait(), asyncio.gather(*beginning))
         # what is loaded by now stays; collecting it again and again costs tail latency
         gc.collect()
         gc.freeze()
@@ -141,17 +147,32 @@ class Runtime:
         handlers = {model.type: handler for model, handler in parts.handlers.items()}
         self.running[service.name] = Running(service, ground, parts, Parking(service.name, store, handlers))
 
-    def _begin(self, running: Running, bus: Bus) -> None:
-        store, parking, parts = running.ground.store, running.parking, running.parts
+    async def _begin(self, running: Running, bus: Bus) -> None:
+        name, store, parking, parts = running.service.name, running.ground.store, running.parking, running.parts
+        self._spawn(name, store.watch)
+        await self._usable(running)
         for topic in sorted({topic_of(event_type) for event_type in parking.handlers}):
-            consumer = Consumer(topic, bus.subscribe(running.service.name, topic), store, parking)
-            running.consumers.append(consumer)
-            self._spawn(running.service.name, consumer.run)
-        self._spawn(running.service.name, parking.run)
-        self._spawn(running.service.name, TimerLoop(running.service.name, store, parts.timers).run)
-        self._spawn(running.service.name, Retention(store, parking.forget).run)
-        for task in parts.tasks:
-            self._spawn(running.service.name, task)
+            running.consumers.append(Consumer(topic, bus.subscribe(name, topic), store, parking))
+        running.relay = bus.relay(name)
+        carrying = [running.relay.run] if running.relay else []
+        keeping = [parking.run, TimerLoop(name, store, parts.timers).run, Retention(store, parking.forget).run]
+        for task in (*(consumer.run for consumer in running.consumers), *carrying, *keeping, *parts.tasks):
+            self._spawn(name, task)
+        running.begun = True
+        telemetry.READY.labels(name).set(running.ready())
+
+    async def _usable(self, running: Running) -> None:
+        """Wait for a database that answers and has been migrated; its `watch` says where one that is away should be."""
+        told, pause = False, FIRST_PAUSE
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                if await running.ground.store.read(lambda conn: up_to_date(conn, running.service.package)):
+                    return
+                if not told:
+                    telemetry.log("waiting_for_migration", service=running.service.name, reason="run leeward migrate")
+                    told = True
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 1.5)
 
     def _spawn(self, service: str, task: Task) -> None:
         running = asyncio.create_task(supervised(service, task, self._stop))
@@ -180,7 +201,6 @@ class Runtime:
                 if any(task.done() for task in self._web):
                     raise RuntimeError(f"{running.service.name} does not listen")
                 await asyncio.sleep(0.005)
-            telemetry.READY.labels(running.service.name).set(1)
 
     async def finish(self) -> None:
         """Stop in order; what takes longer than the grace time is left to the restart, which repeats it safely."""

@@ -58,3 +58,8 @@ class Service:
     metadata: MetaData
     build: Callable[[Ground], Parts]
     status: Callable[[Connection, Settings], dict[str, Any]]
+
+    @property
+    def package(self) -> str:
+        """Where its code and its migrations are, such as `services.incident`."""
+        return self.build.__module__

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from leeward.brokers import parse_brokers
 from leeward.clock import Clock, ScaledClock, SystemClock, parse_clock
 from leeward.policy import Policy
 
@@ -243,7 +244,6 @@ def _check_urls(settings: Settings) -> None:
         "BOX_URL": ("http", "https"),
         **{f"{name.upper()}_URL": ("http", "https") for name in SERVICES},
         **{f"{name.upper()}_DATABASE_URL": ("postgresql+asyncpg",) for name in SERVICES},
-        "BUS_URL": ("kafka",),
     }
     for key, schemes in allowed.items():
         if (value := settings.variable(key)) and not _is_url(value, schemes):
@@ -302,8 +302,24 @@ def _check_mode(settings: Settings) -> None:
     if databases and settings.embedded:
         key = f"LEEWARD_{databases[0].upper()}_DATABASE_URL"
         raise SettingsError(f"{key}: PostgreSQL needs Kafka; allowed is LEEWARD_BUS_URL beside it, or neither")
-    if not settings.embedded:
-        raise SettingsError("LEEWARD_BUS_URL: this version runs embedded; allowed is to leave it unset")
+    if settings.bus_url:
+        try:
+            parse_brokers(settings.bus_url)
+        except ValueError as fault:
+            raise SettingsError(f"LEEWARD_BUS_URL: {fault}") from None
+    box = _cluster(settings, "box")
+    if shared := [name for name in databases if name != "box" and box and _cluster(settings, name) == box]:
+        other = f"LEEWARD_{shared[0].upper()}_DATABASE_URL"
+        raise SettingsError(
+            f"LEEWARD_BOX_DATABASE_URL: is the cluster of {other} too; allowed is one of its own, since the order of "
+            "transactions in a cluster would tell whose rating came when"
+        )
+
+
+def _cluster(settings: Settings, service: ServiceName) -> tuple[str | None, int] | None:
+    """Host and port of a service's PostgreSQL."""
+    url = settings.database_url(service)
+    return (urlsplit(url).hostname, urlsplit(url).port or 5432) if url else None
 
 
 def _check_feedback(settings: Settings) -> None:

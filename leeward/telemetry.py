@@ -33,6 +33,39 @@ TIMERS_FAILED: Final = Counter(
 COMMIT_SECONDS: Final = Histogram(
     "leeward_commit_seconds", "Time from begin to commit.", ["service"], buckets=_SECONDS, registry=REGISTRY
 )
+TRANSACTIONS_REPEATED: Final = Counter(
+    "leeward_transactions_repeated_total",
+    "Transactions run again because another replica's came first.",
+    ["service"],
+    registry=REGISTRY,
+)
+BUS_LAG: Final = Gauge(
+    "leeward_bus_lag_events",
+    "Events of a topic not yet applied by a consumer.",
+    ["service", "topic"],
+    registry=REGISTRY,
+)
+BUS_OLDEST: Final = Gauge(
+    "leeward_bus_oldest_seconds",
+    "Time since a consumer took the batch that it has not applied yet.",
+    ["service", "topic"],
+    registry=REGISTRY,
+)
+BUS_REBUILT: Final = Counter(
+    "leeward_bus_rebuilt_total",
+    "Consumers and producers of Kafka replaced by new ones, by cause.",
+    ["service", "cause"],
+    registry=REGISTRY,
+)
+OUTBOX_WAITING: Final = Gauge(
+    "leeward_outbox_waiting_events", "Committed events not yet acknowledged by Kafka.", ["service"], registry=REGISTRY
+)
+OUTBOX_OLDEST: Final = Gauge(
+    "leeward_outbox_oldest_seconds",
+    "Time for which the first event of the outbox has been waiting for Kafka.",
+    ["service"],
+    registry=REGISTRY,
+)
 TASKS_RESTARTED: Final = Counter(
     "leeward_tasks_restarted_total", "Background tasks that ended with a fault.", ["service"], registry=REGISTRY
 )
@@ -147,6 +180,8 @@ def configure_logs(stream: TextIO | None = None) -> None:
     _LOGGER.setLevel(logging.INFO)
     # a warning's text and a traceback's may hold anything as well
     logging.captureWarnings(True)
+    # it says the same again for every attempt; our own line says once what was tried
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.raiseExceptions = False
     sys.excepthook = _crashed
     threading.excepthook = lambda told: _crashed(told.exc_type, told.exc_value, told.exc_traceback)

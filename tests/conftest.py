@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from leeward.runtime import http_client
 from leeward.service import Ground
 from leeward.settings import ServiceName, Settings, load_settings
 from leeward.store import SqliteStore, ground_tables
-from leeward.store.engine import sqlite_engine
+from leeward.store.sqlite import sqlite_engine
+from services.demo.servers import Kafka, PostgreSQL
 
 MakeGround = Callable[[ServiceName, MetaData], Ground]
 
@@ -48,6 +49,20 @@ def clock() -> FakeClock:
 def settings(tmp_path: Path) -> Settings:
     """The default policy, in LEEWARD_ENV=test, with its data in a folder of the test's own."""
     return load_settings({"LEEWARD_ENV": "test", "LEEWARD_DATA": str(tmp_path / "data")})
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """A PostgreSQL of this test process's own."""
+    with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A Kafka of this test process's own."""
+    with Kafka(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
 
 
 @pytest_asyncio.fixture

@@ -1,5 +1,6 @@
 """The Bus protocol: what a consumer needs of a log of events, whichever carries it."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ from leeward.store import Unit
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """An event as the log holds it, its body not yet parsed; `position` is the log's own."""
+    """An event as the log holds it, its body not yet parsed; `partition` and `position` are the log's own."""
 
     position: int
     id: str
@@ -18,10 +19,19 @@ class Raw:
     key: str
     body: str
     accepted_at: datetime
+    partition: int = 0
 
 
 class Subscription(Protocol):
     """One consumer of one topic; batches come in the log's order, at least once."""
+
+    async def open(self) -> None:
+        """Be ready to fetch, or find that one is: a member of the group, where there is one.
+
+        Raises:
+            BusUnavailable: when that cannot be now.
+        """
+        ...
 
     async def fetch(self, limit: int) -> Sequence[Raw]:
         """Wait until there is something after the position, and give at most `limit` of it.
@@ -41,12 +51,34 @@ class Subscription(Protocol):
         """Move the position after that transaction, where the log keeps it elsewhere."""
         ...
 
+    def lag(self) -> int:
+        """How many events there were after the position when the log was last looked at."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the group, so that others go on without waiting; a later `fetch` joins it again."""
+        ...
+
+
+class Relay(Protocol):
+    """Sends what a producer has committed, where its outbox is not the log itself."""
+
+    stuck: bool
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until `stop` is set; what is under way is finished first."""
+        ...
+
 
 class Bus(Protocol):
     """Opens subscriptions and, where producers must send, a relay for each producer's outbox."""
 
     def subscribe(self, group: str, topic: str) -> Subscription:
         """A consumer of `topic` (a type's first two words) for the consumer group `group` (a service)."""
+        ...
+
+    def relay(self, producer: str) -> Relay | None:
+        """What sends this service's events; None where its outbox is the log."""
         ...
 
     async def close(self) -> None:

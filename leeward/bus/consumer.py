@@ -1,9 +1,10 @@
 """A consumer: takes batches from a subscription and applies them in one transaction each, parking what fails."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from itertools import groupby
-from typing import Final
+from time import monotonic
+from typing import Any, Final, TypeVar
 
 from leeward import telemetry
 from leeward.bus import BusUnavailable, Raw, Subscription
@@ -12,8 +13,10 @@ from leeward.contracts import EVENTS, Event
 from leeward.service import Handler
 from leeward.store import Store, StoreUnavailable, Unit
 
+T = TypeVar("T")
 BATCH: Final = 256
 PASSED_OVER: Final = 4096
+QUIET: Final = 2.0
 _BACK_OFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -30,34 +33,56 @@ class Consumer:
         self._store = store
         self._parking = parking
         self._passed_over = 0
-        self.stuck = False
+        self._since: float | None = None
+        self._faults = 0
+        self.stuck = True
+        service = parking.service
+        telemetry.BUS_LAG.labels(service, topic).set_function(subscription.lag)
+        telemetry.BUS_OLDEST.labels(service, topic).set_function(self._waiting)
+
+    def _waiting(self) -> float:
+        """Seconds since the batch was taken that is not applied yet."""
+        return 0.0 if self._since is None else monotonic() - self._since
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set; the batch under way is finished first."""
         stopping = asyncio.create_task(stop.wait())
-        faults = 0
         try:
             while not stop.is_set():
                 try:
                     await self._step(stopping)
-                    faults, self.stuck = 0, False
+                    self._faults = 0
                 except (StoreUnavailable, BusUnavailable, TooManyParked) as fault:
-                    self.stuck = True
-                    telemetry.log("consumer_waits", topic=self.topic, fault=type(fault).__name__)
-                    await asyncio.wait([stopping], timeout=_BACK_OFF[min(faults, len(_BACK_OFF) - 1)])
-                    faults += 1
+                    await self._wait_after(fault, stopping)
         finally:
             stopping.cancel()
+            await self._subscription.close()
+
+    async def _wait_after(self, fault: Exception, stopping: "asyncio.Task[bool]") -> None:
+        self.stuck = True
+        if not self._faults:
+            telemetry.log("consumer_waits", topic=self.topic, fault=str(fault) or type(fault).__name__)
+        await asyncio.wait([stopping], timeout=_BACK_OFF[min(self._faults, len(_BACK_OFF) - 1)])
+        self._faults += 1
 
     async def _step(self, stopping: "asyncio.Task[bool]") -> None:
+        await _first(stopping, self._subscription.open())
+        self.stuck = self._faults > 0
+        batch = await _first(stopping, self._fetch()) or ()
+        if batch:
+            self._since = self._since or monotonic()
+            await self.take(batch)
+            self._since, self.stuck = None, False
+
+    async def _fetch(self) -> Sequence[Raw]:
+        """The next batch; where none comes for a while after a fault, there is nothing left that could not be done."""
         fetching = asyncio.ensure_future(self._subscription.fetch(BATCH))
         try:
-            await asyncio.wait([fetching, stopping], return_when=asyncio.FIRST_COMPLETED)
-            batch = fetching.result() if fetching.done() else ()
+            await asyncio.wait([fetching], timeout=QUIET)
+            self.stuck = self.stuck and fetching.done()
+            return await fetching
         finally:
             fetching.cancel()
-        if batch:
-            await self.take(batch)
 
     async def take(self, batch: Sequence[Raw]) -> None:
         """Apply one batch and move the position past it.
@@ -122,6 +147,16 @@ class Consumer:
         repeated = telemetry.EVENTS_REPEATED.labels(self._parking.service)
         unit.after_commit(lambda: repeated.inc(len(known) - len(fresh)))
         return list(fresh.values())
+
+
+async def _first(stopping: "asyncio.Task[bool]", work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work gives; None where a stop comes first."""
+    doing = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        doing.cancel()
 
 
 def decoded(raws: Sequence[Raw]) -> list[Event]:

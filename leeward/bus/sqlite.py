@@ -13,10 +13,11 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 from leeward.bus import BusUnavailable, Raw
 from leeward.settings import Settings
 from leeward.store import Store, Unit
-from leeward.store.engine import sqlite_connection
+from leeward.store.sqlite import sqlite_connection
 
 # an import or a second process writes without waking us
 POLL_SECONDS: Final = 0.5
+_LAST: Final = "SELECT max(seq) FROM outbox"
 _NEWER: Final = "SELECT seq, id, type, key, body, accepted_at FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
@@ -35,6 +36,9 @@ class SqliteBus:
 
     def subscribe(self, group: str, topic: str) -> "OutboxSubscription":
         return OutboxSubscription(self._log(topic), self._stores[group], topic)
+
+    def relay(self, producer: str) -> None:
+        """None: the outbox is the log."""
 
     def _log(self, topic: str) -> "Log":
         if topic not in self._logs:
@@ -73,6 +77,15 @@ class Log:
             for seq, event_id, event_type, key, body, at in found
         ]
 
+    def waiting(self, position: int) -> int:
+        """About how many there are after the position: numbers that were rolled back are missing."""
+        try:
+            last: int = self._connected().execute(_LAST).fetchone()[0] or 0
+        except sqlite3.Error:
+            self.close()
+            return 0
+        return max(0, last - position)
+
     def _connected(self) -> sqlite3.Connection:
         if self._reader is None:
             self._reader = sqlite_connection(self._path, read_only=True)
@@ -104,10 +117,16 @@ class OutboxSubscription:
         self._position: int | None = None
         self._move = _forwards(store.writes.tables.position)
 
-    async def fetch(self, limit: int) -> Sequence[Raw]:
+    async def open(self) -> None:
         if self._position is None:
-            self._position = await self._store.read(self._stored)
-        while not (batch := self._log.after(self._position, limit)):
+            position = await self._store.read(self._stored)
+            # a producer that has no log yet is not there
+            self._log.after(position, 1)
+            self._position = position
+
+    async def fetch(self, limit: int) -> Sequence[Raw]:
+        await self.open()
+        while not (batch := self._log.after(self._position or 0, limit)):
             await self._wait()
         return batch
 
@@ -136,6 +155,12 @@ class OutboxSubscription:
     async def settled(self, batch: Sequence[Raw]) -> None:
         """The position went with the effects; past events that concern nobody here it moves in memory alone."""
         self._moved(batch[-1].position)
+
+    def lag(self) -> int:
+        return self._log.waiting(self._position or 0)
+
+    async def close(self) -> None:
+        """Nothing to leave: the position is in the database."""
 
 
 def _forwards(position: Table) -> Insert:

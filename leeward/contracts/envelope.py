@@ -51,20 +51,21 @@ def decode(event_type: str, body: str | bytes) -> EventData:
 
 
 def encode(event: Event, now: datetime) -> tuple[dict[str, str], bytes]:
-    """CloudEvents attributes as Kafka headers (`ce_…`, binary content mode) and the JSON body.
+    """CloudEvents attributes as Kafka headers (`ce_…`, binary content mode) and the JSON body."""
+    body = event.data.model_dump_json(exclude_none=True).encode()
+    return attributes(event.id, event.type, event.key, now - event.accepted_at, now), body
 
-    `time` is the 15-minute bucket of `now`, `agems` the age of the chain in milliseconds.
-    """
-    age = max(timedelta(0), now - event.accepted_at)
-    headers = {
+
+def attributes(event_id: str, event_type: str, key: str, age: timedelta, now: datetime) -> dict[str, str]:
+    """An event's headers: `time` is the 15-minute bucket of `now`, `agems` the age of the chain in milliseconds."""
+    return {
         "ce_specversion": "1.0",
-        "ce_id": event.id,
-        "ce_source": f"/{event.topic.replace('.', '/')}",
-        "ce_type": event.type,
-        "ce_subject": event.key,
-        "ce_partitionkey": event.key,
+        "ce_id": event_id,
+        "ce_source": f"/{topic_of(event_type).replace('.', '/')}",
+        "ce_type": event_type,
+        "ce_subject": key,
+        "ce_partitionkey": key,
         "ce_time": bucket_down(now).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "ce_agems": str(age // timedelta(milliseconds=1)),
+        "ce_agems": str(max(timedelta(), age) // timedelta(milliseconds=1)),
         "content-type": "application/json",
     }
-    return headers, event.data.model_dump_json(exclude_none=True).encode()

@@ -1,8 +1,9 @@
 """A service's own database: one transaction a batch, an outbox written last, an inbox read first, timers as rows."""
 
 from leeward.store.bulk import Insert, Update
-from leeward.store.engine import SqliteStore, Store
+from leeward.store.engine import Store
 from leeward.store.group import Group, StoreUnavailable
+from leeward.store.sqlite import SqliteStore
 from leeward.store.tables import GroundTables, ground_tables
 from leeward.store.timers import Timer
 from leeward.store.types import UtcTime

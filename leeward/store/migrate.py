@@ -8,26 +8,29 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, MetaData, inspect, text
+from sqlalchemy import Connection, MetaData, inspect, text
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 
-def migrate(engine: Engine, package: str, metadata: MetaData) -> bool:
-    """Bring a database to the newest revision of `package` (such as `services.incident`).
+def migrate(conn: Connection, package: str, metadata: MetaData) -> bool:
+    """Bring a database to the newest revision of `package` (such as `services.incident`), inside the transaction given.
 
     Returns:
         Whether anything had to change.
     """
-    with engine.connect() as conn:
-        if _stored(conn) == _newest(package):
-            return False
-        from alembic import command
+    if up_to_date(conn, package):
+        return False
+    from alembic import command
 
-        command.upgrade(alembic_config(package, metadata, conn), "head")
-        conn.commit()
+    command.upgrade(alembic_config(package, metadata, conn), "head")
     return True
+
+
+def up_to_date(conn: Connection, package: str) -> bool:
+    """Whether a database is at the newest revision of `package`, or at a later one of a newer release."""
+    return (_stored(conn) or "") >= (_newest(package) or "")
 
 
 def _stored(conn: Connection) -> str | None:
@@ -47,23 +50,20 @@ def _folder(package: str) -> Path:
     return Path(str(importlib.import_module(package).__file__)).parent / "migrations"
 
 
-def drift(engine: Engine, metadata: MetaData) -> list[Any]:
+def drift(conn: Connection, metadata: MetaData) -> list[Any]:
     """What the models say and the database does not, as Alembic's operations; empty when they agree."""
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
-    with engine.connect() as conn:
-        context = MigrationContext.configure(conn, opts={"compare_type": True})
-        return list(compare_metadata(context, metadata))
+    context = MigrationContext.configure(conn, opts={"compare_type": True})
+    return list(compare_metadata(context, metadata))
 
 
-def revise(engine: Engine, package: str, metadata: MetaData, message: str, revision: str) -> None:
+def revise(conn: Connection, package: str, metadata: MetaData, message: str, revision: str) -> None:
     """Write a new revision from the difference between models and database; for developers (`make revision`)."""
     from alembic import command
 
-    with engine.connect() as conn:
-        config = alembic_config(package, metadata, conn)
-        command.revision(config, message, autogenerate=True, rev_id=revision)
+    command.revision(alembic_config(package, metadata, conn), message, autogenerate=True, rev_id=revision)
 
 
 def alembic_config(package: str, metadata: MetaData, conn: Connection) -> "Config":

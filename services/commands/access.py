@@ -8,11 +8,12 @@ from leeward.settings import ServiceName, load_settings
 from leeward.web.access import Role, issue, new_token
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json
-from services.commands.databases import migrate_all, reading, transaction
+from services.commands.databases import migrate_all, reading, transaction, with_databases
 
 DOOR: Final[ServiceName] = "matching"
 
 
+@with_databases
 def login(role: Role) -> None:
     """Print a one-time link that signs a browser on this machine in."""
     settings = load_settings(starting=False)
@@ -26,6 +27,7 @@ def login(role: Role) -> None:
     say(f"{settings.url(DOOR)}/login/{code}")
 
 
+@with_databases
 def create(role: Role) -> None:
     """Make a token that every service knows by its hash; it is shown this once."""
     settings = load_settings(starting=False)
@@ -38,6 +40,7 @@ def create(role: Role) -> None:
     say(f"{role} token {handle}, shown this once: {token}")
 
 
+@with_databases
 def listed(*, as_json: bool) -> None:
     """Print the handle, role and last day of each token."""
     settings = load_settings(starting=False)
@@ -57,12 +60,13 @@ def listed(*, as_json: bool) -> None:
         say("there are no tokens")
 
 
+@with_databases
 def revoke(handle: str) -> None:
     """End a token everywhere, at once."""
     settings = load_settings(starting=False)
     gone = 0
     for service in catalogue.load():
-        if not settings.database_file(service.name).exists():
+        if not settings.database_url(service.name) and not settings.database_file(service.name).exists():
             continue
         table = service.metadata.tables["access"]
         with transaction(settings, service, settings.clock().now()) as unit:

@@ -1,26 +1,63 @@
 """A command's way to the services' databases: beside a running system or without one."""
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final
+from functools import partial, wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
+from leeward.adapters import store_of
 from leeward.service import Service
 from leeward.settings import ServiceName, Settings
-from leeward.store import Unit
-from leeward.store.engine import sqlite_engine
+from leeward.store import StoreUnavailable, Unit
+from leeward.store.migrate import migrate
+from leeward.store.sqlite import sqlite_engine
 from leeward.store.unit import GroundWrites
 from services.commands.console import Failed
 
+P = ParamSpec("P")
+T = TypeVar("T")
 PATIENCE: Final = 30_000  # ms: a running system writes all the time, each time briefly
+
+
+def with_databases(command: Callable[P, T]) -> Callable[P, T]:
+    """Run a synchronous command so that it may use the asynchronous driver of PostgreSQL; not from a running loop."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        if in_greenlet():
+            return command(*args, **kwargs)
+        return asyncio.run(greenlet_spawn(partial(command, *args, **kwargs)))
+
+    return run
 
 
 @contextmanager
 def engine(settings: Settings, service: ServiceName, *, read_only: bool = False) -> Iterator[Engine]:
-    """An engine for one service's database that waits for its turn."""
+    """An engine for one service's database that waits for its turn; inside `with_databases` alone."""
+    url = settings.database_url(service)
+    made = _postgresql(url, service) if url else _sqlite(settings, service, read_only=read_only)
+    try:
+        yield made
+    except (OSError, TimeoutError) as fault:
+        raise Failed(f"{service}: the database cannot be reached ({type(fault).__name__})") from fault
+    finally:
+        made.dispose()
+
+
+def _postgresql(url: str, service: ServiceName) -> Engine:
+    from leeward.store.postgresql import postgresql_engine
+
+    # a whole roster in one transaction would be begun again and again beside a system that runs
+    return postgresql_engine(url, f"{service}-command", pool=1, isolation="READ COMMITTED").sync_engine
+
+
+def _sqlite(settings: Settings, service: ServiceName, *, read_only: bool) -> Engine:
     path = settings.database_file(service)
     path.parent.mkdir(parents=True, exist_ok=True)
     made = sqlite_engine(path, read_only=read_only)
@@ -29,23 +66,27 @@ def engine(settings: Settings, service: ServiceName, *, read_only: bool = False)
     def be_patient(connection: Any, _record: Any) -> None:
         connection.execute(f"PRAGMA busy_timeout={PATIENCE}").close()
 
-    try:
-        yield made
-    finally:
-        made.dispose()
+    return made
 
 
+@with_databases
 def migrate_all(settings: Settings, services: Sequence[Service]) -> list[ServiceName]:
-    """Bring the databases of these services to their newest revision; gives the ones that changed."""
-    from leeward.store.migrate import migrate
-    from services.commands.catalogue import PACKAGES
+    """Bring the databases of these services to their newest revision; gives the ones that changed.
 
-    changed: list[ServiceName] = []
-    for service in services:
-        with engine(settings, service.name) as one:
-            if migrate(one, PACKAGES[service.name], service.metadata):
-                changed.append(service.name)
-    return changed
+    Raises:
+        Failed: when one cannot be reached.
+    """
+    return [service.name for service in services if await_only(_migrate(settings, service))]
+
+
+async def _migrate(settings: Settings, service: Service) -> bool:
+    store = store_of(settings, service.name, service.metadata, settings.clock())
+    try:
+        return await store.administer(lambda conn: migrate(conn, service.package, service.metadata))
+    except StoreUnavailable as fault:
+        raise Failed(f"{service.name}: the database cannot be reached ({fault})") from fault
+    finally:
+        await store.close()
 
 
 @contextmanager
@@ -62,14 +103,14 @@ def transaction(settings: Settings, service: Service, now: datetime) -> Iterator
             yield unit
             unit.flush()
             conn.commit()
-    except OperationalError as fault:
+    except DBAPIError as fault:
         raise Failed(f"{service.name}: the database cannot be written now; nothing was stored there") from fault
 
 
 @contextmanager
 def reading(settings: Settings, service: ServiceName) -> Iterator[Connection | None]:
     """A connection that cannot write, None while there is no database yet."""
-    if not settings.database_file(service).exists():
+    if not settings.database_url(service) and not settings.database_file(service).exists():
         yield None
         return
     with engine(settings, service, read_only=True) as one, one.connect() as conn:

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from leeward.settings import Settings, load_settings
 from services.commands import catalogue
 from services.commands.console import say, show_json
-from services.commands.databases import reading
+from services.commands.databases import reading, with_databases
 
 SMTP_PATIENCE: Final = 10.0  # seconds
 AHEAD: Final = timedelta(minutes=5)
@@ -185,6 +185,7 @@ def addresses(settings: Settings) -> Iterator[Finding]:
         yield _warning("LEEWARD_METRICS_TOKEN is not set", "/metrics answers nobody: set it where you collect them")
 
 
+@with_databases
 def clock(settings: Settings) -> Iterator[Finding]:
     """A clock that is set, or that has gone back behind what was stored."""
     if settings.variable("CLOCK"):
@@ -199,11 +200,11 @@ def clock(settings: Settings) -> Iterator[Finding]:
 
 
 def _newest(conn: Any, service: Any) -> Any:
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import OperationalError, ProgrammingError
 
     try:
         return conn.execute(select(func.max(service.metadata.tables["outbox"].c.accepted_at))).scalar()
-    except OperationalError:
+    except (OperationalError, ProgrammingError):
         return None
 
 

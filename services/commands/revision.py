@@ -12,8 +12,8 @@ from io import StringIO
 from pathlib import Path
 
 from leeward.service import Service
-from leeward.store.engine import sqlite_engine
 from leeward.store.migrate import drift, migrate, revise
+from leeward.store.sqlite import sqlite_engine
 from services.commands import catalogue
 
 
@@ -32,14 +32,14 @@ def written(service: Service, message: str, *, initial: bool) -> bool:
             old.unlink()
     with tempfile.TemporaryDirectory() as scratch:
         engine = sqlite_engine(Path(scratch) / "database.db")
-        package = catalogue.PACKAGES[service.name]
-        migrate(engine, package, service.metadata)
-        there = bool(drift(engine, service.metadata))
-        if there:
-            number = f"{len(list(versions.glob('[0-9]*.py'))) + 1:04}"
-            with redirect_stdout(StringIO()):
-                revise(engine, package, service.metadata, message, number)
-            tidy(next(versions.glob(f"{number}_*.py")))
+        with engine.begin() as conn:
+            migrate(conn, service.package, service.metadata)
+            there = bool(drift(conn, service.metadata))
+            if there:
+                number = f"{len(list(versions.glob('[0-9]*.py'))) + 1:04}"
+                with redirect_stdout(StringIO()):
+                    revise(conn, service.package, service.metadata, message, number)
+                tidy(next(versions.glob(f"{number}_*.py")))
         engine.dispose()
     return there
 

@@ -11,7 +11,7 @@ from leeward.people import person_ref
 from leeward.settings import Settings, load_settings
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json, step
-from services.commands.databases import migrate_all, transaction
+from services.commands.databases import migrate_all, transaction, with_databases
 
 
 def import_file(file: Path, *, as_json: bool) -> None:
@@ -28,6 +28,7 @@ def import_file(file: Path, *, as_json: bool) -> None:
         say(f"{count} shifts")
 
 
+@with_databases
 def import_shifts(settings: Settings, content: bytes, name: str, now: datetime) -> int:
     """Replace the rota of the units in a file; gives how many shifts there are.
 

@@ -1,37 +1,53 @@
 """`up`, `run` and `migrate`."""
 
+import asyncio
 from collections.abc import Sequence
 
+from leeward.adapters import prepare_bus
+from leeward.bus import BusUnavailable
+from leeward.service import Service
 from leeward.settings import ServiceName, Settings, load_settings
 from services.commands import catalogue
-from services.commands.console import say, step
+from services.commands.console import Failed, say, step
 from services.commands.databases import migrate_all
 
 
 def up() -> None:
     """Migrate, then run everything until a signal comes."""
-    _run(load_settings(), None)
+    settings, services = load_settings(), catalogue.load()
+    migrated(settings, services)
+    _run(settings, services)
 
 
 def run(names: Sequence[ServiceName]) -> None:
-    """Run some services until a signal comes."""
-    _run(load_settings(), names)
+    """Run some services until a signal comes; they wait for databases that `leeward migrate` has brought up to date."""
+    _run(load_settings(), catalogue.load(dict.fromkeys(names)))
 
 
-def _run(settings: Settings, names: Sequence[ServiceName] | None) -> None:
+def _run(settings: Settings, services: Sequence[Service]) -> None:
     from leeward import runtime, telemetry
 
-    services = catalogue.load() if names is None else catalogue.load(dict.fromkeys(names))
-    if settings.embedded:
-        migrate_all(settings, services)
     clock = settings.clock()
     telemetry.CRISIS_LINES_UNCHECKED.set_function(lambda: len(settings.unchecked_lines(clock.now().date())))
     runtime.run(settings, services)
+
+
+def migrated(settings: Settings, services: Sequence[Service]) -> list[str]:
+    """Bring databases and bus to what this release needs; gives what had to change.
+
+    Raises:
+        Failed: when one of them cannot be reached.
+    """
+    changed: list[str] = [*migrate_all(settings, services)]
+    try:
+        return [*changed, *asyncio.run(prepare_bus(settings))]
+    except BusUnavailable as fault:
+        raise Failed(f"LEEWARD_BUS_URL: Kafka cannot be reached or refuses ({fault})") from fault
 
 
 def migrate() -> None:
     """Bring every database to its newest revision."""
     settings = load_settings(starting=False)
     step("migrating")
-    changed = migrate_all(settings, catalogue.load())
-    say(f"migrated: {', '.join(changed)}" if changed else "nothing to do: every database is at its newest revision")
+    changed = migrated(settings, catalogue.load())
+    say(f"migrated: {', '.join(changed)}" if changed else "nothing to do: everything is at its newest revision")

@@ -18,7 +18,7 @@ from leeward.settings import ServiceName, Settings, load_settings
 from leeward.store import Unit
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json, step
-from services.commands.databases import migrate_all, transaction
+from services.commands.databases import migrate_all, transaction, with_databases
 
 READERS: Final[tuple[ServiceName, ...]] = ("incident", "matching", "notify")
 # where each service keeps what the roster says of somebody, and by which reference
@@ -76,6 +76,7 @@ def members(file: Path, key: bytes) -> list[Member]:
         raise Failed(f"{file.name}: cannot be read ({fault.strerror})") from None
 
 
+@with_databases
 def import_members(settings: Settings, found: Sequence[Member], now: datetime) -> Changes:
     """Write a roster to the three services that know something of it.
 

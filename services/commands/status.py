@@ -4,12 +4,12 @@ import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from leeward.settings import Settings, load_settings
 from services.commands import catalogue
 from services.commands.console import flat, say, show_json
-from services.commands.databases import reading
+from services.commands.databases import reading, with_databases
 
 GAPS: Final[Mapping[str, str]] = {
     "no_roster": "no roster: run `leeward staff import FILE`",
@@ -38,6 +38,7 @@ def status(*, as_json: bool) -> None:
         say(f"gap      {GAPS.get(gap, gap.replace('_', ' '))}")
 
 
+@with_databases
 def figures(settings: Settings) -> dict[str, Any]:
     """`{"mode", "running": [service], "gaps": [code], "rehearsal": {…}, "services": {service: figures or null}}`."""
     services = {one.name: _read(settings, one) for one in catalogue.load()}
@@ -61,7 +62,7 @@ def _read(settings: Settings, service: Any) -> dict[str, Any] | None:
             return None
         try:
             found: dict[str, Any] = service.status(conn, settings)
-        except OperationalError:
+        except (OperationalError, ProgrammingError):
             return None
     return found
 

@@ -61,15 +61,15 @@ class Play:
     async def _prepare(self) -> None:
         everybody, tell = hospital.people(), self.tell
         tell.chapter("The hospital")
-        changes = self.world.import_roster()
+        changes = await self.world.import_roster()
         units = {person.unit for person in everybody if person.fit}
         fit = sum(person.fit for person in everybody)
         tell.check(
             f"{changes.added} staff imported, {fit} trained supporters in {len(units)} units", changes.added > 40
         )
-        again = self.world.import_roster()
+        again = await self.world.import_roster()
         tell.check("importing the file again changes nothing", again.unchanged == changes.added)
-        tell.check("the rota is imported", self.world.import_rota())
+        tell.check("the rota is imported", await self.world.import_rota())
 
     async def _deaths(self) -> None:
         tell = self.tell

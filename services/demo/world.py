@@ -78,18 +78,18 @@ class World:
     runtime: Runtime
     http: httpx.AsyncClient
 
-    def import_roster(self) -> Changes:
+    async def import_roster(self) -> Changes:
         """What `leeward staff import` does."""
         file = self.folder / "roster.csv"
         file.write_text(hospital.roster())
         members = read_roster(file, people_key(self.settings))
-        return import_members(self.settings, members, self.clock.now())
+        return await asyncio.to_thread(import_members, self.settings, members, self.clock.now())
 
-    def import_rota(self) -> int:
+    async def import_rota(self) -> int:
         """What `leeward rota import` does."""
         file = self.folder / "rota.ics"
         file.write_text(hospital.rota())
-        return import_shifts(self.settings, file.read_bytes(), file.name, self.clock.now())
+        return await asyncio.to_thread(import_shifts, self.settings, file.read_bytes(), file.name, self.clock.now())
 
     async def send(self, death: hospital.Death) -> Acknowledgement:
         """What `leeward hl7 send` does."""
@@ -123,7 +123,7 @@ async def running_world(folder: Path) -> AsyncIterator[World]:
     with (folder / "demo.log").open("w") as log:
         telemetry.configure_logs(log)
         services = catalogue.load()
-        migrate_all(settings, services)
+        await asyncio.to_thread(migrate_all, settings, services)
         await mailbox.start(smtp_port)
         runtime = Runtime(settings, services, clock)
         async with http_client() as client:

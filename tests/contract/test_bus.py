@@ -7,13 +7,11 @@ import pytest
 
 from leeward.bus import consumer
 from leeward.bus import sqlite as sqlite_bus
-from leeward.bus.consumer import Consumer
-from leeward.bus.parking import Parking
 from leeward.contracts import Event, IncidentAmended, IncidentRecorded, IncidentRetracted
 from leeward.store import StoreUnavailable, Unit
 from leeward.store.retention import Retention
 from tests.conftest import eventually
-from tests.contract.world import CONSUMER, PRODUCER, Crash, Dying, Process, World, counted, recorded, ref
+from tests.contract.world import PRODUCER, Crash, Dying, World, counted, recorded, ref
 
 
 async def test_events_are_applied_in_the_order_of_their_key(world: World) -> None:
@@ -42,8 +40,10 @@ async def test_a_consumer_that_was_away_starts_at_the_beginning(world: World) ->
 @pytest.mark.parametrize("step", ["fetched", "in the transaction", "committed", "before settled", "after settled"])
 async def test_a_crash_between_any_two_steps_loses_and_repeats_nothing(world: World, step: str) -> None:
     await world.publish(recorded(1, "a"), recorded(1, "b"))
+    doomed = world.process(wrap=lambda inner: Dying(inner, step))
     with pytest.raises(Crash):
-        await world.process(wrap=lambda inner: Dying(inner, step)).step()
+        await doomed.step()
+    await doomed.gone()
     await world.publish(recorded(1, "c"))
     survivor = world.process()
     while not await survivor.nothing_left():
@@ -54,8 +54,10 @@ async def test_a_crash_between_any_two_steps_loses_and_repeats_nothing(world: Wo
 async def test_a_crash_inside_a_handler_leaves_nothing_half_done(world: World) -> None:
     await world.publish(recorded(1, "a"), recorded(1, "b"))
     world.handlers.poison, world.handlers.fault = {"b"}, Crash
+    doomed = world.process()
     with pytest.raises(Crash):
-        await world.process().step()
+        await doomed.step()
+    await doomed.gone()
     assert await world.applied() == []
     world.handlers.poison = set()
     await world.process().step()
@@ -86,6 +88,7 @@ async def test_a_zombie_applies_nothing_and_does_not_turn_the_group_back(world: 
     await world.publish(recorded(1, "a"), recorded(2, "b"))
     zombie, successor = world.process(), world.process()
     held = await zombie.subscription.fetch(256)
+    await zombie.gone()
     await successor.step()
     await world.publish(recorded(1, "c"))
     await successor.step()
@@ -149,7 +152,7 @@ async def test_a_commit_wakes_its_consumers_without_polling(world: World, monkey
 async def test_what_another_process_wrote_is_found_by_looking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_bus, "POLL_SECONDS", 0.01)
     process = world.process()
-    importer = world.open("incident", PRODUCER)
+    importer = world.open(world.ways.producer, PRODUCER)
 
     async def applied() -> bool:
         return await world.applied() == ["a"]
@@ -157,6 +160,7 @@ async def test_what_another_process_wrote_is_found_by_looking(world: World, monk
     async with process.running():
         assert await process.nothing_left()
         await importer.write(lambda unit: unit.emit(recorded(1, "a")))
+        await world.ways.carry(world.ways.producer, importer)
         await eventually(applied, within=5)
 
 
@@ -199,12 +203,7 @@ async def test_positions_of_an_emptied_log_are_not_used_again(world: World) -> N
 
 async def test_a_producer_that_has_no_log_yet_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "_BACK_OFF", (0.01,))
-    store = world.open("matching", CONSUMER)
-    bus = sqlite_bus.SqliteBus(world.settings, {"matching": store})
-    world.buses.append(bus)
-    lot = Parking("matching", store, world.handlers.by_type)
-    subscription = bus.subscribe("matching", "leeward.notify")
-    waiting = Process(store, subscription, lot, Consumer("leeward.notify", subscription, store, lot))
+    waiting = world.consuming("leeward.late", {})
 
     async def stuck() -> bool:
         return waiting.consumer.stuck
@@ -214,8 +213,8 @@ async def test_a_producer_that_has_no_log_yet_is_waited_for(world: World, monkey
 
     async with waiting.running():
         await eventually(stuck)
-        assert not world.file("notify").exists()
-        world.create("notify", PRODUCER)
-        notify = world.open("notify", PRODUCER)
-        await notify.write(lambda unit: unit.emit(recorded(1, "a")))
+        await world.ways.create("late", PRODUCER)
+        late = world.open("late", PRODUCER)
+        await late.write(lambda unit: unit.emit(recorded(1, "a")))
+        await world.ways.carry("late", late)
         await eventually(consuming)

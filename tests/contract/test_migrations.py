@@ -9,8 +9,8 @@ from sqlalchemy import Engine, create_engine, inspect, text
 
 from leeward.service import Service
 from leeward.settings import SERVICES, ServiceName
-from leeward.store.engine import sqlite_engine
 from leeward.store.migrate import drift, migrate
+from leeward.store.sqlite import sqlite_engine
 from services.commands import catalogue
 from services.commands.revision import folder
 
@@ -57,21 +57,42 @@ def described(engine: Engine) -> dict[str, Any]:
 
 
 def test_from_nothing_to_the_models(service: Service, tmp_path: Path) -> None:
-    package = catalogue.PACKAGES[service.name]
-    migrated = made(tmp_path / "migrated.db", lambda engine: migrate(engine, package, service.metadata))
+    migrated = made(tmp_path / "migrated.db", lambda engine: brought_up(engine, service))
     modelled = made(tmp_path / "modelled.db", service.metadata.create_all)
     assert migrated == modelled
     assert migrated["outbox"]["never reuses a number"]
     assert migrated["inbox"]["without rowid"]
 
 
+def brought_up(engine: Engine, service: Service) -> bool:
+    with engine.begin() as conn:
+        return migrate(conn, service.package, service.metadata)
+
+
+def drifted(engine: Engine, service: Service) -> list[Any]:
+    with engine.begin() as conn:
+        return drift(conn, service.metadata)
+
+
 def test_nothing_drifts_and_a_second_run_changes_nothing(service: Service, tmp_path: Path) -> None:
-    package = catalogue.PACKAGES[service.name]
     engine = sqlite_engine(tmp_path / "database.db")
-    assert migrate(engine, package, service.metadata)
-    assert drift(engine, service.metadata) == []
-    assert not migrate(engine, package, service.metadata)
+    assert brought_up(engine, service)
+    assert drifted(engine, service) == []
+    assert not brought_up(engine, service)
     engine.dispose()
+
+
+def test_a_database_of_a_newer_release_is_left_as_it_is(service: Service, tmp_path: Path) -> None:
+    engine = sqlite_engine(tmp_path / "database.db")
+    assert brought_up(engine, service)
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert not brought_up(engine, service)
+    engine.dispose()
+
+
+def test_a_service_knows_its_package(service: Service) -> None:
+    assert service.package == catalogue.PACKAGES[service.name]
 
 
 def test_a_file_begins_with_its_revision(service: Service) -> None:
@@ -84,5 +105,5 @@ def test_a_missing_column_would_be_found(service: Service, tmp_path: Path) -> No
     service.metadata.create_all(engine)
     with engine.begin() as conn:
         conn.execute(text("ALTER TABLE access DROP COLUMN role"))
-    assert [change[0] for change in drift(engine, service.metadata)] == ["add_column"]
+    assert [change[0] for change in drifted(engine, service)] == ["add_column"]
     engine.dispose()

@@ -1,27 +1,23 @@
 """A producer, a consumer group and the bus between them, for the contract that every adapter keeps."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
 
 from leeward import telemetry
 from leeward.bus import Bus, Raw, Subscription
-from leeward.bus import sqlite as sqlite_bus
 from leeward.bus.consumer import Consumer
 from leeward.bus.parking import Parking
 from leeward.clock import FakeClock
 from leeward.contracts import Event, IncidentRecorded, IncidentRetracted, Severity
 from leeward.service import Handler
-from leeward.settings import Settings
-from leeward.store import SqliteStore, StoreUnavailable, Unit, ground_tables
-from leeward.store.engine import sqlite_engine
+from leeward.store import Store, StoreUnavailable, Unit, ground_tables
+from tests.contract.adapters import Ways
 
-TOPIC = "leeward.incident"
 PRODUCER = MetaData()
 ground_tables(PRODUCER)
 CONSUMER = MetaData()
@@ -81,6 +77,15 @@ class Dying:
     inner: Subscription
     at: str
 
+    async def open(self) -> None:
+        await self.inner.open()
+
+    def lag(self) -> int:
+        return self.inner.lag()
+
+    async def close(self) -> None:
+        await self.inner.close()
+
     async def fetch(self, limit: int) -> Sequence[Raw]:
         batch = await self.inner.fetch(limit)
         self._die("fetched")
@@ -104,39 +109,40 @@ class Dying:
 class World:
     """A producer and a consumer group, each with its database, and the bus between them."""
 
-    def __init__(self, adapter: str, settings: Settings, clock: FakeClock) -> None:
-        self.adapter = adapter
-        self.settings = settings
+    def __init__(self, ways: Ways, clock: FakeClock) -> None:
+        self.ways = ways
         self.clock = clock
+        self.topic = f"leeward.{ways.producer}"
         self.handlers = Handlers()
-        self.stores: list[SqliteStore] = []
+        self.stores: list[Store] = []
         self.buses: list[Bus] = []
-        self.create("incident", PRODUCER)
-        self.create("matching", CONSUMER)
-        self.producer = self.open("incident", PRODUCER)
+
+    async def create(self) -> None:
+        await self.ways.create(self.ways.producer, PRODUCER)
+        await self.ways.create("matching", CONSUMER)
+        self.producer = self.open(self.ways.producer, PRODUCER)
         self.seen = self.open("matching", CONSUMER)
 
-    def create(self, name: str, metadata: MetaData) -> None:
-        self.file(name).parent.mkdir(parents=True, exist_ok=True)
-        engine = sqlite_engine(self.file(name))
-        metadata.create_all(engine)
-        engine.dispose()
-
-    def file(self, name: str) -> Path:
-        return self.settings.data / f"{name}.db"
-
-    def open(self, name: str, metadata: MetaData) -> SqliteStore:
-        self.stores.append(SqliteStore(self.file(name), metadata, self.clock))
+    def open(self, name: str, metadata: MetaData) -> Store:
+        self.stores.append(self.ways.open(name, metadata))
         return self.stores[-1]
 
     def process(self, *, wrap: Callable[[Subscription], Subscription] = lambda inner: inner) -> "Process":
         """A consumer's process as it starts: its own connection, its own subscription."""
+        return self.consuming(self.topic, {self.ways.producer: self.producer}, wrap)
+
+    def consuming(
+        self,
+        topic: str,
+        stores: Mapping[str, Store],
+        wrap: Callable[[Subscription], Subscription] = lambda inner: inner,
+    ) -> "Process":
         store = self.open("matching", CONSUMER)
-        bus = sqlite_bus.SqliteBus(self.settings, {"incident": self.producer, "matching": store})
+        bus = self.ways.bus({**stores, "matching": store})
         self.buses.append(bus)
-        subscription = wrap(bus.subscribe("matching", TOPIC))
+        subscription = wrap(bus.subscribe("matching", topic))
         lot = Parking("matching", store, self.handlers.by_type)
-        return Process(store, subscription, lot, Consumer(TOPIC, subscription, store, lot))
+        return Process(store, subscription, lot, Consumer(topic, subscription, store, lot))
 
     async def publish(self, *events: Any) -> None:
         def work(unit: Unit) -> None:
@@ -144,6 +150,7 @@ class World:
                 unit.emit(event)
 
         await self.producer.write(work)
+        await self.ways.carry(self.ways.producer, self.producer)
 
     async def publish_foreign(self, event_type: str, key: int, body: str = "{}") -> None:
         """What a newer or a broken producer might send."""
@@ -154,6 +161,7 @@ class World:
             unit.conn.execute(insert(table).values(**row, accepted_at=unit.now, written_on=unit.now.date()))
 
         await self.producer.write(work)
+        await self.ways.carry(self.ways.producer, self.producer)
 
     async def applied(self) -> list[str]:
         query = select(APPLIED.c.what).order_by(APPLIED.c.n)
@@ -169,23 +177,29 @@ class World:
             await bus.close()
         for store in self.stores:
             await store.close()
+        await self.ways.close()
 
 
 @dataclass
 class Process:
-    store: SqliteStore
+    store: Store
     subscription: Subscription
     parking: Parking
     consumer: Consumer
 
     async def step(self) -> None:
         """Take one batch."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await self.consumer.take(await self.subscription.fetch(256))
 
+    async def gone(self) -> None:
+        """The group has noticed that this process died, or lost it from sight: others have its partitions."""
+        await self.subscription.close()
+
     async def nothing_left(self) -> bool:
+        await self.subscription.open()
         fetching = asyncio.ensure_future(self.subscription.fetch(1))
-        done, _ = await asyncio.wait([fetching], timeout=0.1)
+        done, _ = await asyncio.wait([fetching], timeout=0.3)
         fetching.cancel()
         return not done
 

@@ -24,7 +24,7 @@ from leeward.runtime import Runtime, supervised
 from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import Timer, Unit, ground_tables
-from leeward.store.engine import sqlite_engine
+from leeward.store.sqlite import sqlite_engine
 from leeward.web.access import PUBLIC
 from tests.conftest import eventually
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
 from leeward.store import Insert, SqliteStore, StoreUnavailable, Unit, Update, UtcTime, ground_tables
-from leeward.store.engine import sqlite_engine
+from leeward.store.sqlite import sqlite_engine
 
 METADATA = MetaData()
 THING = Table(

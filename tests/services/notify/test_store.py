@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from leeward.store.engine import sqlite_engine
 from leeward.store.migrate import drift, migrate
+from leeward.store.sqlite import sqlite_engine
 from services.notify import SERVICE
 from services.notify.models import METADATA
 from tests.services.notify.world import ANNA, World
@@ -11,8 +11,9 @@ from tests.services.notify.world import ANNA, World
 
 def test_migrations_make_what_the_models_say(tmp_path: Path) -> None:
     engine = sqlite_engine(tmp_path / "notify.db")
-    assert migrate(engine, "services.notify", METADATA)
-    assert drift(engine, METADATA) == []
+    with engine.begin() as conn:
+        assert migrate(conn, "services.notify", METADATA)
+        assert drift(conn, METADATA) == []
     engine.dispose()
 
 

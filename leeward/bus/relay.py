@@ -1,0 +1,198 @@
+"""Sends a service's outbox to Kafka: in the order of its numbers, acknowledged by all replicas, then deleted.
+
+One replica at a time does so. Should two overlap for a moment, each still sends the events of a key in their order, and
+consumers drop what came before.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from sqlalchemy import Connection, bindparam, delete, select, text
+
+from leeward import telemetry
+from leeward.brokers import Brokers
+from leeward.bus import BusUnavailable
+from leeward.clock import first_of
+from leeward.contracts.envelope import attributes
+from leeward.store import Store, StoreUnavailable, Unit
+
+BATCH: Final = 500
+LOOK_AGAIN: Final = 1.0
+PATIENCE: Final = 15.0
+CLOSE: Final = 5.0
+_BACK_OFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_LOCK: Final = "relay"
+
+
+class KafkaRelay:
+    """The relay of one service; `stuck` while events wait that it cannot send."""
+
+    def __init__(self, brokers: Brokers, producer: str, store: Store) -> None:
+        self.stuck = False
+        self._brokers = brokers
+        self._service = producer
+        self._topic = f"leeward.{producer}"
+        self._store = store
+        self._mine = False
+        self._woken = asyncio.Event()
+        self._kafka: AIOKafkaProducer | None = None
+        self._sent: set[int] = set()
+        self._deleting: asyncio.Task[None] | None = None
+        self._first: tuple[int, float] = (0, 0.0)
+        outbox = store.writes.tables.outbox
+        self._next = select(outbox).order_by(outbox.c.seq).limit(bindparam("limit"))
+        self._drop = delete(outbox).where(outbox.c.seq.in_(bindparam("sent", expanding=True)))
+        store.listeners.append(self._notice)
+        store.wakers.append(self._woken.set)
+
+    def _notice(self, unit: Unit) -> None:
+        if unit.emitted and self._mine:
+            self._woken.set()
+        elif unit.emitted:
+            self._store.wake_others()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until `stop` is set; then what is committed by now, and let another replica take over."""
+        faults = 0
+        try:
+            while not stop.is_set():
+                self._woken.clear()
+                try:
+                    self._mine = await self._store.hold(_LOCK)
+                    busy = self._mine and await self.send()
+                    faults, self.stuck = 0, False
+                except (StoreUnavailable, BusUnavailable) as fault:
+                    await self._set_back(fault)
+                    await first_of(stop.wait(), asyncio.sleep(_BACK_OFF[min(faults, len(_BACK_OFF) - 1)]))
+                    faults, busy = faults + 1, True
+                if not busy:
+                    await first_of(stop.wait(), self._woken.wait(), asyncio.sleep(LOOK_AGAIN))
+        finally:
+            await self._hand_over()
+
+    async def send(self) -> bool:
+        """Send what waits, at most one batch; False where nothing did.
+
+        Raises:
+            StoreUnavailable, BusUnavailable: nothing is lost; some of it may come twice.
+        """
+        kafka = await self._producer()
+        rows = await self._store.read(self._waiting)
+        if not rows:
+            return False
+        await self._acknowledged(kafka, rows)
+        self._sent.update(row.seq for row in rows)
+        if self._deleting is None or self._deleting.done():
+            self._deleting = asyncio.create_task(self._delete())
+        return True
+
+    def _waiting(self, conn: Connection) -> Sequence[Any]:
+        found = conn.execute(self._next, {"limit": BATCH + len(self._sent)}).all()
+        waiting = [row for row in found if row.seq not in self._sent]
+        self._measure(waiting)
+        return waiting
+
+    def _measure(self, waiting: Sequence[Any]) -> None:
+        now = asyncio.get_running_loop().time()
+        first = waiting[0].seq if waiting else 0
+        if self._first[0] != first:
+            self._first = (first, now)
+        telemetry.OUTBOX_WAITING.labels(self._service).set(len(waiting))
+        telemetry.OUTBOX_OLDEST.labels(self._service).set(now - self._first[1] if waiting else 0)
+
+    async def _acknowledged(self, kafka: AIOKafkaProducer, rows: Sequence[Any]) -> None:
+        """All of them are handed to the producer in order, then all acknowledgements awaited."""
+        now = self._store.clock.now()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                sent = [await kafka.send(self._topic, **_record(row, now)) for row in rows]
+                await asyncio.gather(*sent)
+        except (KafkaError, OSError, TimeoutError) as fault:
+            raise BusUnavailable(type(fault).__name__) from fault
+
+    async def _delete(self) -> None:
+        """Forget what is acknowledged, beside the sending; what a crash brings back is sent again and dropped."""
+        while self._sent:
+            gone = list(self._sent)
+
+            def work(unit: Unit, gone: list[int] = gone) -> None:
+                unit.conn.execute(text("SET LOCAL synchronous_commit = off"))
+                unit.conn.execute(self._drop, {"sent": gone})
+
+            try:
+                await self._store.write(work)
+            except StoreUnavailable:
+                return
+            self._sent.difference_update(gone)
+
+    async def _producer(self) -> AIOKafkaProducer:
+        """The producer, made anew after any fault: a fatal one leaves it dead (aio-libs/aiokafka#1017)."""
+        if self._kafka is None:
+            kafka = AIOKafkaProducer(
+                **self._brokers.client(), enable_idempotence=True, acks="all", request_timeout_ms=10_000
+            )
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await kafka.start()
+                    await kafka.client.force_metadata_update()
+            except BaseException as fault:
+                await discard(kafka)
+                if isinstance(fault, (KafkaError, OSError, TimeoutError)):
+                    raise BusUnavailable(type(fault).__name__) from fault
+                raise
+            self._kafka = kafka
+        if self._topic not in self._kafka.client.cluster.topics():
+            telemetry.log("topic_missing", service=self._service, topic=self._topic)
+            raise BusUnavailable("there is no such topic")
+        return self._kafka
+
+    async def _set_back(self, fault: Exception) -> None:
+        if not self.stuck:
+            telemetry.log("relay_waits", topic=self._topic, fault=str(fault), address=self._brokers.servers)
+        self.stuck = True
+        if isinstance(fault, BusUnavailable):
+            telemetry.BUS_REBUILT.labels(self._service, "producer").inc()
+            await self._discard()
+
+    async def _hand_over(self) -> None:
+        with suppress(StoreUnavailable, BusUnavailable):
+            if self._mine and self._kafka is not None:
+                while await self.send():
+                    pass
+            if self._deleting is not None:
+                await self._deleting
+            await self._store.release(_LOCK)
+        await self.close()
+
+    async def close(self) -> None:
+        """End the producer; what is under way may be sent again."""
+        if self._deleting is not None:
+            await self._deleting
+        await self._discard()
+
+    async def _discard(self) -> None:
+        kafka, self._kafka = self._kafka, None
+        if kafka is not None:
+            await discard(kafka)
+
+
+def _record(row: Any, now: datetime) -> dict[str, Any]:
+    headers = attributes(row.id, row.type, row.key, now - row.accepted_at, now)
+    pairs = [(name, value.encode()) for name, value in headers.items()]
+    return {"value": row.body.encode(), "key": row.key.encode(), "headers": pairs}
+
+
+async def discard(kafka: AIOKafkaProducer) -> None:
+    """End a producer, whatever state it is in; it must not wait for a broker that is away."""
+    try:
+        async with asyncio.timeout(CLOSE):
+            await kafka.stop()
+    except (KafkaError, OSError, TimeoutError):
+        with suppress(KafkaError, OSError):
+            await kafka._sender.close()
+            await kafka.client.close()

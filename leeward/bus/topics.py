@@ -1,0 +1,46 @@
+"""The topics of Kafka: made once by `leeward migrate`, looked at by `leeward doctor`."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+from leeward.brokers import Brokers
+from leeward.bus import BusUnavailable
+from leeward.contracts import EVENTS
+from leeward.contracts.envelope import topic_of
+
+TOPICS: Final = tuple(sorted({topic_of(event_type) for event_type in EVENTS}))
+_DAY: Final = 24 * 3600 * 1000  # ms
+# DESIGN §5.12: retention 7 days, in segments of one hour, since only whole segments are deleted
+_KEPT: Final = {"retention.ms": str(7 * _DAY), "segment.ms": str(_DAY // 24), "cleanup.policy": "delete"}
+
+
+async def make_topics(brokers: Brokers) -> list[str]:
+    """Make the topics that are missing; gives their names. Those there are stay as they are.
+
+    Raises:
+        BusUnavailable: when Kafka cannot be reached, or refuses.
+    """
+    copies = max(1, brokers.replication - 1)
+    wanted = {**_KEPT, "min.insync.replicas": str(copies)}
+    admin = AIOKafkaAdminClient(**brokers.client())
+    try:
+        await admin.start()
+        missing = [topic for topic in TOPICS if topic not in await admin.list_topics()]
+        made = [NewTopic(topic, brokers.partitions, brokers.replication, topic_configs=wanted) for topic in missing]
+        if made:
+            _refused((await admin.create_topics(made)).topic_errors)
+        return missing
+    except (KafkaError, OSError) as fault:
+        raise BusUnavailable(type(fault).__name__) from fault
+    finally:
+        await admin.close()
+
+
+def _refused(answers: Sequence[Sequence[object]]) -> None:
+    """Raise for the first topic that was refused, but for one that another process has just made (code 36)."""
+    for answer in answers:
+        if answer[1] not in (0, 36):
+            raise BusUnavailable(f"Kafka refuses to make {answer[0]} (error {answer[1]})")

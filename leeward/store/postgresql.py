@@ -1,0 +1,265 @@
+"""PostgreSQL: a pool of connections shared by the service's work, and one beside it for locks and wake-ups."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from time import perf_counter
+from typing import Any, Final, TypeVar
+
+from asyncpg.exceptions import InterfaceError as DriverFault
+from asyncpg.exceptions import PostgresError
+from sqlalchemy import Connection, MetaData, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as NoConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from leeward import telemetry
+from leeward.clock import Clock, first_of
+from leeward.store.engine import Store
+from leeward.store.group import StoreUnavailable
+from leeward.store.unit import Unit
+
+T = TypeVar("T")
+_POOL: Final = 10
+# a serialization failure or a deadlock: the same work on a newer snapshot may succeed (PostgreSQL 18, chapter 13.5)
+_AGAIN: Final = frozenset({"40001", "40P01"})
+_TRIES: Final = 20
+_PAUSE: Final = 0.004
+# connection lost, out of disk, memory or connections, shutting down, an I/O fault, a standby that cannot
+# write, or damage
+_AWAY: Final = ("08", "53", "57P", "58", "25006", "55P03", "XX001", "XX002")
+_LOOK: Final = 2.0
+_LONGEST_PAUSE: Final = 15.0
+_CALM: Final = 0.02
+_CHANNEL: Final = "leeward"
+_SCHEMA_LOCK: Final = "schema"
+_SESSION: Final = {
+    "jit": "off",
+    "lock_timeout": "20s",
+    "idle_in_transaction_session_timeout": "60s",
+    # a machine that vanished must not hold its locks for two hours
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+
+
+def postgresql_engine(url: str, name: str, *, pool: int = _POOL, isolation: str = "REPEATABLE READ") -> AsyncEngine:
+    """An engine for one service's database."""
+    session = {"application_name": f"leeward-{name}", **_SESSION}
+    return create_async_engine(
+        make_url(url).update_query_dict({"prepared_statement_cache_size": "512"}),
+        isolation_level=isolation,
+        pool_size=pool,
+        max_overflow=pool,
+        pool_timeout=10,
+        hide_parameters=True,
+        connect_args={"timeout": 5, "command_timeout": 60, "server_settings": session},
+    )
+
+
+class PostgresStore(Store):
+    """PostgreSQL in REPEATABLE READ: of two transactions that would overwrite one another, one runs again.
+
+    The work of a transaction is synchronous (`run_sync`), the same as on SQLite.
+    """
+
+    def __init__(self, url: str, name: str, metadata: MetaData, clock: Clock) -> None:
+        super().__init__(metadata, clock)
+        self._name = name
+        self._engine = postgresql_engine(url, name)
+        self._presence = Presence(self._engine, name, self._woken)
+
+    async def write(self, work: Callable[[Unit], T]) -> T:
+        began = perf_counter()
+        for attempt in range(_TRIES):
+            try:
+                with _said_plainly():
+                    unit, result = await self._connected(lambda conn: self._transaction(conn, work))
+                break
+            except DBAPIError as fault:
+                if _state(fault) not in _AGAIN:
+                    raise
+                telemetry.TRANSACTIONS_REPEATED.labels(self._name).inc()
+                await asyncio.sleep(_PAUSE * random.random() * 2 ** min(attempt, 6))  # noqa: S311 no secret
+        else:
+            raise StoreUnavailable("contention")
+        telemetry.committed(self._name, perf_counter() - began)
+        self.committed(unit)
+        return result
+
+    async def _connected(self, work: Callable[[Connection], T]) -> T:
+        async with self._engine.connect() as conn:
+            return await conn.run_sync(work)
+
+    def _transaction(self, conn: Connection, work: Callable[[Unit], T]) -> tuple[Unit, T]:
+        with conn.begin():
+            unit = Unit(conn, self.clock.now(), self.writes)
+            result = work(unit)
+            unit.flush()
+        return unit, result
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        with _said_plainly():
+            return await self._connected(query)
+
+    async def administer(self, work: Callable[[Connection], T]) -> T:
+        def alone(conn: Connection) -> T:
+            with conn.begin():
+                conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(_SCHEMA_LOCK)})
+                return work(conn)
+
+        with _said_plainly():
+            return await self._connected(alone)
+
+    async def tidy(self) -> None:
+        """Let go of dead rows; what PostgreSQL's files and its write-ahead log still hold, an encrypted disk covers."""
+        with _said_plainly():
+            async with self._engine.connect() as conn:
+                quiet = await conn.execution_options(isolation_level="AUTOCOMMIT")
+                for table in self.metadata.tables:
+                    await quiet.execute(text(f'VACUUM "{table}"'))
+
+    async def hold(self, name: str) -> bool:
+        with _said_plainly():
+            return await self._presence.hold(name)
+
+    async def release(self, name: str) -> None:
+        with _said_plainly():
+            await self._presence.release(name)
+
+    def wake_others(self) -> None:
+        self._presence.wake_others()
+
+    def _woken(self) -> None:
+        for waker in self.wakers:
+            waker()
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        await self._presence.run(stop)
+
+    async def close(self) -> None:
+        await self._presence.close()
+        with suppress(OSError, DBAPIError, PostgresError, DriverFault):
+            await self._engine.dispose()
+
+
+class Presence:
+    """This process on one database: a connection of its own, with the locks that end with it, and the wake-ups.
+
+    A session's advisory lock is gone the moment its process is (PostgreSQL 18, chapter 13.3.5), so whoever takes over
+    need not wait for a lease to run out.
+    """
+
+    def __init__(self, engine: AsyncEngine, name: str, woken: Callable[[], None]) -> None:
+        self._engine = engine
+        self._name = name
+        self._woken = woken
+        self._conn: AsyncConnection | None = None
+        self._driver: Any = None
+        self._held: set[str] = set()
+        self._turn = asyncio.Lock()
+        self._calling: asyncio.Task[None] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Stay connected, and say in one line when the database goes away and when it is back."""
+        pause, away = _LOOK, False
+        while not stop.is_set():
+            try:
+                with _said_plainly():
+                    await self._do("SELECT 1")
+                if away:
+                    telemetry.log("database_back", service=self._name)
+                pause, away = _LOOK, False
+            except StoreUnavailable as fault:
+                if not away:
+                    where = f"{self._engine.url.host}:{self._engine.url.port or 5432}"
+                    telemetry.log("database_away", service=self._name, address=where, fault=str(fault))
+                pause, away = min(_LONGEST_PAUSE, pause * 1.5), True
+            await first_of(stop.wait(), asyncio.sleep(pause))
+
+    async def hold(self, name: str) -> bool:
+        """Take the lock, or have it already."""
+        if name in self._held and not self._driver.is_closed():
+            return True
+        if await self._do("SELECT pg_try_advisory_lock($1)", lock_key(name)):
+            self._held.add(name)
+        return name in self._held
+
+    async def release(self, name: str) -> None:
+        """Give the lock back, if this process has it."""
+        if name in self._held:
+            self._held.discard(name)
+            await self._do("SELECT pg_advisory_unlock($1)", lock_key(name))
+
+    def wake_others(self) -> None:
+        """One NOTIFY for all that is committed within a moment: one a row would cap the writes."""
+        if self._calling is None or self._calling.done():
+            self._calling = asyncio.create_task(self._call())
+
+    async def _call(self) -> None:
+        await asyncio.sleep(_CALM)
+        with suppress(StoreUnavailable), _said_plainly():
+            await self._do(f"NOTIFY {_CHANNEL}")
+
+    async def _do(self, statement: str, *parameters: Any) -> Any:
+        async with self._turn:
+            driver = await self._connected()
+            return await driver.fetchval(statement, *parameters)
+
+    async def _connected(self) -> Any:
+        if self._driver is None or self._driver.is_closed():
+            await self._forget()
+            self._conn = await self._engine.connect()
+            self._driver = (await self._conn.get_raw_connection()).driver_connection
+            await self._driver.add_listener(_CHANNEL, self._heard)
+        return self._driver
+
+    def _heard(self, conn: Any, sender: int, _channel: str, _payload: str) -> None:
+        if sender != conn.get_server_pid():
+            self._woken()
+
+    async def _forget(self) -> None:
+        self._held.clear()
+        conn, self._conn, self._driver = self._conn, None, None
+        if conn is not None:
+            with suppress(OSError, DBAPIError, PostgresError, DriverFault):
+                await conn.invalidate()
+                await conn.close()
+
+    async def close(self) -> None:
+        """End the connection, and with it every lock."""
+        if self._calling is not None:
+            self._calling.cancel()
+            await asyncio.gather(self._calling, return_exceptions=True)
+        async with self._turn:
+            await self._forget()
+
+
+def lock_key(name: str) -> int:
+    """A name as PostgreSQL's advisory locks want it: 64 bits."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """A database that is away, full or read-only is `StoreUnavailable`, whichever layer noticed it."""
+    try:
+        yield
+    except (OSError, TimeoutError, NoConnection, DriverFault) as fault:
+        raise StoreUnavailable(type(fault).__name__) from fault
+    except PostgresError as fault:
+        if not (fault.sqlstate or "").startswith(_AWAY):
+            raise
+        raise StoreUnavailable(type(fault).__name__) from fault
+    except DBAPIError as fault:
+        if not (isinstance(fault, InterfaceError) or fault.connection_invalidated or _state(fault).startswith(_AWAY)):
+            raise
+        raise StoreUnavailable(_state(fault) or type(fault.orig).__name__) from fault
+
+
+def _state(fault: DBAPIError) -> str:
+    """The SQLSTATE of a fault, empty where the driver gave none."""
+    return str(getattr(fault.orig, "sqlstate", None) or "")

@@ -1,0 +1,225 @@
+"""SQLite: one writer on the event loop, its fsync in a thread, readers beside it."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
+from sqlalchemy.pool import QueuePool
+
+from leeward import telemetry
+from leeward.clock import Clock
+from leeward.store.engine import Store
+from leeward.store.group import StoreUnavailable
+from leeward.store.unit import Unit
+
+T = TypeVar("T")
+_PATIENCE: Final = 30.0
+_READERS: Final = 4
+# keys are random, so every insert lands on another page: 32 MiB of them stay at hand, and 16 MiB of log per checkpoint
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "secure_delete=ON",
+    "foreign_keys=ON",
+    "cache_size=-32768",
+    "wal_autocheckpoint=4000",
+)
+_TIDY_TRIES: Final = 100
+_TIDY_PAUSE: Final = 0.05
+
+
+def sqlite_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection to one file: WAL, every commit on disk, deleted rows overwritten. A reader never makes the file."""
+    address = f"file:{quote(str(path.absolute()))}?mode={'rw' if read_only else 'rwc'}"
+    connection = sqlite3.connect(
+        address, uri=True, check_same_thread=False, isolation_level=None, timeout=_PATIENCE, cached_statements=512
+    )
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").close()
+    if read_only:
+        connection.execute("PRAGMA query_only=ON").close()
+    return connection
+
+
+def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:
+    """An engine for one file, its transactions begun explicitly."""
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite_connection(path, read_only=read_only),
+        poolclass=QueuePool,
+        pool_size=_READERS if read_only else 1,
+        max_overflow=_READERS if read_only else 0,
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # a read that becomes a write fails at once whatever the time-out, so writers take their lock first
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+class SqliteStore(Store):
+    """SQLite: statements run on the loop, COMMIT with its fsync in a thread, long reads on other connections."""
+
+    def __init__(self, path: Path, metadata: MetaData, clock: Clock) -> None:
+        super().__init__(metadata, clock)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        self._engine = sqlite_engine(path)
+        event.listen(self._engine, "connect", _never_wait)
+        self._readers = sqlite_engine(path, read_only=True)
+        self._writer: Connection | None = None
+        self._turn = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{path.stem}")
+
+    async def write(self, work: Callable[[Unit], T]) -> T:
+        async with self._turn:
+            began = perf_counter()
+            try:
+                unit, result = await self._transaction(self._connected(), work)
+            except DBAPIError as fault:
+                if _away(fault):
+                    self._disconnect()
+                    raise StoreUnavailable(type(fault.orig).__name__) from fault
+                raise
+            telemetry.committed(self.path.stem, perf_counter() - began)
+        self.committed(unit)
+        return result
+
+    def _connected(self) -> Connection:
+        """The one writing connection; kept, since a checkout costs more than a statement."""
+        if self._writer is None:
+            self._writer = self._engine.connect()
+        return self._writer
+
+    def _disconnect(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    async def _transaction(self, conn: Connection, work: Callable[[Unit], T]) -> tuple[Unit, T]:
+        await self._begin(conn)
+        try:
+            unit = Unit(conn, self.clock.now(), self.writes)
+            result = work(unit)
+            unit.flush()
+            await self._in_thread(conn.commit)
+        except BaseException:
+            conn.rollback()
+            raise
+        return unit, result
+
+    async def _begin(self, conn: Connection) -> None:
+        """Take the file's one write lock; another process (an import) may hold it for a while."""
+        patience, pause = _PATIENCE, 0.001
+        while True:
+            try:
+                conn.begin()
+                return
+            except OperationalError as fault:
+                if not _locked(fault) or patience <= 0:
+                    raise
+            await asyncio.sleep(pause)
+            patience, pause = patience - pause, min(0.05, pause * 2)
+
+    async def _in_thread(self, call: Callable[[], None]) -> None:
+        """Run to the end even if the caller is cancelled: a transaction must not be left half-way."""
+        running = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        return await asyncio.to_thread(self._read, query)
+
+    def _read(self, query: Callable[[Connection], T]) -> T:
+        try:
+            with self._readers.connect() as conn:
+                return query(conn)
+        except NoConnection as fault:
+            raise StoreUnavailable("NoConnection") from fault
+        except DBAPIError as fault:
+            if _away(fault):
+                raise StoreUnavailable(type(fault.orig).__name__) from fault
+            raise
+
+    async def administer(self, work: Callable[[Connection], T]) -> T:
+        async with self._turn:
+            try:
+                return await asyncio.to_thread(self._administer, work)
+            except DBAPIError as fault:
+                if _away(fault):
+                    raise StoreUnavailable(type(fault.orig).__name__) from fault
+                raise
+
+    def _administer(self, work: Callable[[Connection], T]) -> T:
+        self._disconnect()
+        engine = sqlite_engine(self.path)
+        try:
+            with engine.begin() as conn:
+                return work(conn)
+        finally:
+            engine.dispose()
+
+    async def tidy(self) -> None:
+        for _ in range(_TIDY_TRIES):
+            async with self._turn:
+                if await asyncio.to_thread(self._checkpoint):
+                    return
+            await asyncio.sleep(_TIDY_PAUSE)
+        raise StoreUnavailable("checkpoint")
+
+    def _checkpoint(self) -> bool:
+        """Whether the write-ahead log is now empty; a reader under way keeps it."""
+        try:
+            driver: Any = self._connected().connection.driver_connection
+            busy: int = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except (DBAPIError, sqlite3.Error) as fault:
+            raise StoreUnavailable(type(fault).__name__) from fault
+        return busy == 0
+
+    async def hold(self, name: str) -> bool:
+        """True: whoever runs the services has the file's folder and ports to itself."""
+        return True
+
+    async def release(self, name: str) -> None:
+        """Nobody else could take it."""
+
+    def wake_others(self) -> None:
+        """Nobody else is there."""
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+
+    async def close(self) -> None:
+        async with self._turn:
+            self._disconnect()
+            self._engine.dispose()
+            self._readers.dispose()
+            self._thread.shutdown()
+
+
+def _never_wait(connection: Any, _record: Any) -> None:
+    # the loop must not stand still for another process's lock; `_begin` waits without blocking it
+    connection.execute("PRAGMA busy_timeout=0").close()
+
+
+def _away(fault: DBAPIError) -> bool:
+    """Whether the database is away, full, locked or damaged, rather than the work at fault."""
+    return isinstance(fault, (OperationalError, InterfaceError)) or type(fault) is DatabaseError
+
+
+def _locked(fault: DBAPIError) -> bool:
+    return "locked" in str(fault.orig) or "busy" in str(fault.orig)
