@@ -125,7 +125,9 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._require_topic(consumer)
         assigned = consumer.assignment()
         quiet = _now() - self._moved
-        if assigned and quiet > CHECK and await self._behind(consumer):
+        if not self._assigned.is_set() and quiet > 2 * SESSION:
+            await self._rebuild("no_assignment")
+        elif assigned and quiet > CHECK and await self._behind(consumer):
             await self._rebuild("stuck")
 
     async def _behind(self, consumer: AIOKafkaConsumer) -> bool:
@@ -171,10 +173,9 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assigned.clear()
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
-        """New partitions begin at the group's offset."""
+        """New partitions begin at the group's offset; a member may get none and stand by."""
         self._moved = _now()
-        if assigned:
-            self._assigned.set()
+        self._assigned.set()
 
     async def _leave(self) -> None:
         consumer, self._consumer = self._consumer, None

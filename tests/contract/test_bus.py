@@ -94,6 +94,7 @@ async def test_a_zombie_applies_nothing_and_does_not_turn_the_group_back(world: 
     await successor.step()
     await zombie.consumer.take(held)
     assert await world.applied() == ["a", "b", "c"]
+    await successor.gone()
     assert await world.process().nothing_left()
 
 
@@ -196,6 +197,7 @@ async def test_positions_of_an_emptied_log_are_not_used_again(world: World) -> N
     await Retention(world.producer).once()
     await world.publish(recorded(1, "c"))
     await process.step()
+    await process.gone()
     restarted = world.process()
     assert await restarted.nothing_left()
     assert await world.applied() == ["a", "b", "c"]
