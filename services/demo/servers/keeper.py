@@ -1,17 +1,21 @@
-"""Keeps one server for the process that started it: `python keeper.py SIGNAL USER COMMAND…`, with a pipe as its input.
+"""Keeps one server for the process that started it: `keeper.py SIGNAL SECONDS USER COMMAND…`, with words on its input.
 
-"s" on the pipe: ask the server with SIGNAL to stop. The pipe's end, which also comes when the starter is killed:
-kill -9. Ends when the server and all it started are gone, or with 1 when something of it would not go.
+"s": ask the server with SIGNAL to stop, and kill it when it is still there after SECONDS. "k", or the end of the input
+or of the starter: kill -9. Ends when the server and all it started are gone, with STAYED when something would not go.
 """
 
+import contextlib
+import ctypes
 import os
 import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Final
 
-PATIENCE: Final = 10.0  # seconds for an orderly stop, and then for the dead to be gone
+STAYED: Final = 3
+DYING: Final = 30.0  # seconds: what was killed is gone at once, unless the machine is stuck
 
 
 def identity(user: str) -> dict[str, Any]:
@@ -32,36 +36,54 @@ def start(user: str, command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
     return server, alive
 
 
+def word(alive: int, starter: int) -> bytes:
+    """Wait for what the starter says, "" when it or the server is gone."""
+    while not (ready := select.select([0, alive], [], [], 1.0)[0]):
+        if os.getppid() != starter:  # killed, and a fork of it still holds our input open
+            return b""
+    return os.read(0, 1) if 0 in ready else b""
+
+
+def gone(alive: int, seconds: float) -> bool:
+    """Wait until no process of the server is left."""
+    return bool(select.select([alive], [], [], seconds)[0])
+
+
 def kill(server: subprocess.Popen[bytes]) -> None:
     """End the server and its children: stopped first, so that none is born unseen."""
     import psutil
 
-    if server.poll() is None:
-        server.send_signal(signal.SIGSTOP)
-        children = psutil.Process(server.pid).children(recursive=True)
-        server.kill()
-        for child in children:
+    if server.poll() is not None:
+        return
+    server.send_signal(signal.SIGSTOP)
+    children = psutil.Process(server.pid).children(recursive=True)
+    server.kill()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
 
 
-def keep(server: subprocess.Popen[bytes], alive: int, stop: signal.Signals) -> bool:
-    """Wait for the server's end or the starter's word; True when nothing of the server is left."""
-    ready, _, _ = select.select([0, alive], [], [])
-    if alive not in ready and os.read(0, 1):
-        server.send_signal(stop)
-        ready, _, _ = select.select([alive], [], [], PATIENCE)
-    if alive not in ready:
-        kill(server)
-    ready, _, _ = select.select([alive], [], [], PATIENCE)
-    if alive in ready:
-        server.wait()  # left unwaited it would stay in the table of processes wherever nobody adopts it
-    return alive in ready
+def free_memory(server: subprocess.Popen[bytes]) -> None:
+    """A killed PostgreSQL leaves a System V segment to the machine; a file in its folder, where we are, names it."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        said = Path("postmaster.pid").read_text(encoding="ascii").splitlines()
+        if int(said[0]) == server.pid:  # else it is of an earlier life, and the number may be somebody else's by now
+            ctypes.CDLL(None).shmctl(int(said[6].split()[1]), 0, None)
 
 
 def main() -> int:
-    stop, user, *command = sys.argv[1:]
+    stop, seconds, user, *command = sys.argv[1:]
+    starter = os.getppid()
     server, alive = start(user, command)
-    return 0 if keep(server, alive, signal.Signals[stop]) else 1
+    if word(alive, starter) == b"s":
+        server.send_signal(signal.Signals[stop])
+        gone(alive, float(seconds))
+    kill(server)
+    if not gone(alive, DYING):
+        return STAYED
+    server.wait()  # left unwaited it would stay in the table of processes wherever nobody adopts it
+    free_memory(server)
+    return 0
 
 
 if __name__ == "__main__":

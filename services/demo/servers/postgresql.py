@@ -20,6 +20,7 @@ SETTINGS: Final = {
     "unix_socket_directories": "",
     "max_connections": "200",
     "shared_buffers": "32MB",
+    "dynamic_shared_memory_type": "mmap",  # in its folder: what a killed one leaves in the machine's memory stays there
 }
 # what a killed process wrote is still with the system: only a dead machine loses by these
 FLEETING: Final = {"fsync": "off", "full_page_writes": "off"}
@@ -51,7 +52,9 @@ class PostgreSQL(Server):
         run(self._execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)'))
 
     async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(host="127.0.0.1", port=self.port, user="postgres", database="postgres")
+        connection = await asyncpg.connect(
+            host="127.0.0.1", port=self.port, user="postgres", database="postgres", ssl=False
+        )
         try:
             await connection.execute(statement)
         finally:
@@ -60,7 +63,7 @@ class PostgreSQL(Server):
     async def _answers(self) -> bool:
         try:
             await self._execute("SELECT 1")
-        except asyncpg.CannotConnectNowError:
+        except (asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
             return False
         return True
 

@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
+
+from services.demo.servers.keeper import STAYED
 
 T = TypeVar("T")
 KEEPER: Final = Path(__file__).with_name("keeper.py")
@@ -25,22 +28,28 @@ class ServerError(Exception):
 
 
 class Port:
-    """A free port of loopback, kept from other servers of this module on this machine until it is closed."""
+    """A free port of loopback, kept from other servers of this module on this machine as long as the object lives."""
 
     def __init__(self) -> None:
         for number in random.sample(PORTS, 100):
-            with contextlib.suppress(OSError), socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", number))
-                # nothing listens on this: the kernel gives the number of a UDP socket to one process only
-                self._claim = socket.socket(type=socket.SOCK_DGRAM)
-                self._claim.bind(("127.0.0.1", number))
-                self.number = number
-                return
+            # nothing listens on this: the kernel gives the number of a UDP socket to one process only
+            claim = socket.socket(type=socket.SOCK_DGRAM)
+            try:
+                claim.bind(("127.0.0.1", number))
+                self._try(number)
+            except OSError:
+                claim.close()
+                continue
+            weakref.finalize(self, claim.close)
+            self.number = number
+            return
         raise ServerError("no free port was found on 127.0.0.1")
 
-    def close(self) -> None:
-        self._claim.close()
+    @staticmethod
+    def _try(number: int) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", number))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -54,7 +63,8 @@ class Server:
 
     NAME: ClassVar[str]
     STOP: ClassVar[str]  # the signal that asks for a quick, orderly end
-    PATIENCE: ClassVar[float] = 60.0  # seconds until it must answer, on a busy machine
+    grace: int = 10  # seconds for that end
+    patience: int = 60  # seconds until it must answer, on a busy machine
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self.folder = folder.absolute()
@@ -64,7 +74,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Chosen when first asked for, kept until the object goes."""
+        """On 127.0.0.1, chosen when first asked for and then the same as long as the object lives."""
         if self._port is None:
             self._port = Port()
         return self._port.number
@@ -75,9 +85,10 @@ class Server:
         return self.folder / "log"
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises ServerError with what was said last when it does not."""
+        """Start it and wait until it answers. Raises ServerError with what it printed last when it does not."""
         if self._keeper is not None and self._keeper.poll() is None:
             return
+        self.kill()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._launch()
         try:
@@ -88,10 +99,10 @@ class Server:
 
     def kill(self) -> None:
         """`kill -9` to every process of it, and wait until they are gone."""
-        self._end(b"")
+        self._end(b"k")
 
     def stop(self) -> None:
-        """Ask it to stop, kill it after ten seconds. Nothing of it is left; the data stays."""
+        """Ask it to stop, kill it when it takes too long. Nothing of it is left; the data stays."""
         self._end(b"s")
 
     def __enter__(self) -> Self:
@@ -109,38 +120,36 @@ class Server:
         """Whether it does what it is for; OSError as long as nobody listens."""
         raise NotImplementedError
 
-    def _keep(self, command: list[str], *, cwd: Path, user: str = "", **options: Any) -> None:
+    def _keep(self, command: list[str], *, cwd: Path, user: str = "", pass_fds: tuple[int, ...] = ()) -> None:
         with self.log.open("ab") as log:
             self._keeper = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-I", str(KEEPER), self.STOP, user, *command],
+                [sys.executable, "-I", str(KEEPER), self.STOP, str(self.grace), user, *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 cwd=cwd,
+                pass_fds=pass_fds,
                 # out of reach of a Ctrl-C that is meant for the starter, which then stops it in good order
                 start_new_session=True,
-                **options,
             )
 
     def _wait(self) -> None:
-        assert self._keeper
-        until = time.monotonic() + self.PATIENCE
-        while time.monotonic() < until and self._keeper.poll() is None:
+        until = time.monotonic() + self.patience
+        while time.monotonic() < until and self._keeper is not None and self._keeper.poll() is None:
             with contextlib.suppress(OSError):
-                if run(self._answers()):
+                if run(asyncio.wait_for(self._answers(), 5)):
                     return
             time.sleep(0.05)
-        raise ServerError(f"{self.NAME} does not start on port {self.port}; it said: {self._last_words()}")
-
-    def _last_words(self) -> str:
-        return " | ".join(self.log.read_text(errors="replace").splitlines()[-5:])
+        lines = self.log.read_text(errors="replace").splitlines()
+        said = " | ".join([line for line in lines if not line[:1].isspace()][-5:])  # without where in Java it was
+        raise ServerError(f"{self.NAME} does not answer on port {self.port}; it said: {said}")
 
     def _end(self, word: bytes) -> None:
-        if self._keeper is None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
             return
-        assert self._keeper.stdin
-        with contextlib.suppress(BrokenPipeError), self._keeper.stdin as pipe:
+        assert keeper.stdin
+        with contextlib.suppress(BrokenPipeError), keeper.stdin as pipe:
             pipe.write(word)
-        code, self._keeper = self._keeper.wait(), None
-        if code:
+        if keeper.wait() == STAYED:
             raise ServerError(f"a process of {self.NAME} on port {self.port} does not go")
