@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 STAYED: Final = 3
+ADOPT: Final = 36  # PR_SET_CHILD_SUBREAPER: who loses its parent becomes our child
 DYING: Final = 30.0  # seconds: what was killed is gone at once, unless the machine is stuck
 
 
@@ -29,6 +30,8 @@ def identity(user: str) -> dict[str, Any]:
 
 def start(user: str, command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
     """Start the server, and a pipe whose end comes when no process of it is left: each holds the other side."""
+    if sys.platform == "linux":  # elsewhere what a dead server leaves is left to the system, and ends by itself
+        ctypes.CDLL(None).prctl(ADOPT, 1, 0, 0, 0)
     alive, held = os.pipe()
     os.set_inheritable(held, True)
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False, **identity(user))  # noqa: S603
@@ -36,12 +39,14 @@ def start(user: str, command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
     return server, alive
 
 
-def word(alive: int, starter: int) -> bytes:
+def word(server: subprocess.Popen[bytes], starter: int) -> bytes:
     """Wait for what the starter says, "" when it or the server is gone."""
-    while not (ready := select.select([0, alive], [], [], 1.0)[0]):
+    while server.poll() is None:
+        if select.select([0], [], [], 0.5)[0]:
+            return os.read(0, 1)
         if os.getppid() != starter:  # killed, and a fork of it still holds our input open
-            return b""
-    return os.read(0, 1) if 0 in ready else b""
+            break
+    return b""
 
 
 def gone(alive: int, seconds: float) -> bool:
@@ -53,14 +58,17 @@ def kill(server: subprocess.Popen[bytes]) -> None:
     """End the server and its children: stopped first, so that none is born unseen."""
     import psutil
 
-    if server.poll() is not None:
-        return
     server.send_signal(signal.SIGSTOP)
-    children = psutil.Process(server.pid).children(recursive=True)
-    server.kill()
-    for child in children:
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+            process.kill()
+
+
+def bury() -> None:
+    """Take the dead out of the table of processes: where we run, nobody else may."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 def free_memory(server: subprocess.Popen[bytes]) -> None:
@@ -75,13 +83,13 @@ def main() -> int:
     stop, seconds, user, *command = sys.argv[1:]
     starter = os.getppid()
     server, alive = start(user, command)
-    if word(alive, starter) == b"s":
+    if word(server, starter) == b"s":
         server.send_signal(signal.Signals[stop])
         gone(alive, float(seconds))
     kill(server)
     if not gone(alive, DYING):
         return STAYED
-    server.wait()  # left unwaited it would stay in the table of processes wherever nobody adopts it
+    bury()
     free_memory(server)
     return 0
 
