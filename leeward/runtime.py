@@ -155,7 +155,11 @@ class Runtime:
             running.consumers.append(Consumer(topic, bus.subscribe(name, topic), store, parking))
         running.relay = bus.relay(name)
         carrying = [running.relay.run] if running.relay else []
-        keeping = [parking.run, TimerLoop(name, store, parts.timers).run, Retention(store, parking.forget).run]
+        keeping = [
+            parking.run,
+            TimerLoop(name, store, parts.timers).run,
+            Retention(store, bus.forget, parking.forget).run,
+        ]
         for task in (*(consumer.run for consumer in running.consumers), *carrying, *keeping, *parts.tasks):
             self._spawn(name, task)
         running.begun = True

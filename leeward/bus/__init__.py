@@ -81,6 +81,10 @@ class Bus(Protocol):
         """What sends this service's events; None where its outbox is the log."""
         ...
 
+    def forget(self, unit: Unit) -> None:
+        """Drop from a producer's outbox what the log need not hold any longer."""
+        ...
+
     async def close(self) -> None:
         """Let go of every connection."""
         ...

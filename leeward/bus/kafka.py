@@ -48,6 +48,9 @@ class KafkaBus:
     def relay(self, producer: str) -> KafkaRelay:
         return KafkaRelay(self._brokers, producer, self._stores[producer])
 
+    def forget(self, unit: Unit) -> None:
+        """The relay deletes what Kafka has; what it has not is kept, however old."""
+
     async def close(self) -> None:
         for one in self._subscriptions:
             await one.close()

@@ -3,11 +3,11 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, bindparam, select
+from sqlalchemy import Connection, Table, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import Insert, insert
 
 from leeward.bus import BusUnavailable, Raw
@@ -17,6 +17,7 @@ from leeward.store.sqlite import sqlite_connection
 
 # an import or a second process writes without waking us
 POLL_SECONDS: Final = 0.5
+LOG_KEPT: Final = timedelta(days=7)
 _LAST: Final = "SELECT max(seq) FROM outbox"
 _NEWER: Final = "SELECT seq, id, type, key, body, accepted_at FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
 
@@ -39,6 +40,11 @@ class SqliteBus:
 
     def relay(self, producer: str) -> None:
         """None: the outbox is the log."""
+
+    def forget(self, unit: Unit) -> None:
+        """The log is kept for seven days, by the day."""
+        outbox = unit.tables.outbox
+        unit.conn.execute(delete(outbox).where(outbox.c.written_on < unit.now.date() - LOG_KEPT))
 
     def _log(self, topic: str) -> "Log":
         if topic not in self._logs:

@@ -13,15 +13,13 @@ from leeward.store.engine import Store
 from leeward.store.group import StoreUnavailable
 from leeward.store.unit import Unit
 
-LOG_KEPT: Final = timedelta(days=7)
 INBOX_KEPT: Final = timedelta(days=9)
 EVERY: Final = 3600.0
 
 
 def forget(unit: Unit) -> None:
-    """Drop events after seven days, inbox rows once no log can repeat them, and expired tokens."""
+    """Drop inbox rows once no log can repeat them, and expired tokens."""
     today, tables = unit.now.date(), unit.tables
-    unit.conn.execute(delete(tables.outbox).where(tables.outbox.c.written_on < today - LOG_KEPT))
     unit.conn.execute(delete(tables.inbox).where(tables.inbox.c.seen_on < today - INBOX_KEPT))
     unit.conn.execute(delete(tables.access).where(tables.access.c.expires_at < unit.now))
 

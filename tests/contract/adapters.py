@@ -1,8 +1,7 @@
-"""What differs between the two ways to run: how a database is made and opened, and what carries events."""
+"""What differs between the two ways to run: the databases, and what carries events between them."""
 
 from collections.abc import Callable, Mapping
 from itertools import count
-from pathlib import Path
 from typing import Final, Protocol
 
 import pytest
@@ -16,27 +15,25 @@ from leeward.bus.relay import KafkaRelay
 from leeward.bus.sqlite import SqliteBus
 from leeward.clock import FakeClock
 from leeward.settings import Settings
-from leeward.store import SqliteStore, Store
-from leeward.store.postgresql import PostgresStore
-from services.demo.servers import Kafka, PostgreSQL
+from leeward.store import Store
+from services.demo.servers import Kafka
+from tests.contract.databases import Cluster, Databases, Files
 
 _TESTS = count()
 
 
 class Ways(Protocol):
-    """One way to run. `name` is the adapter's; `producer` the service whose events a test is about."""
+    """One way to run; `producer` is the service whose events a test is about."""
 
-    name: str
     producer: str
+    databases: Databases
 
-    async def create(self, database: str, metadata: MetaData) -> None: ...
-    def open(self, database: str, metadata: MetaData) -> Store: ...
+    async def create(self, producer: str, metadata: MetaData) -> None:
+        """A producer's database and log."""
+
     def bus(self, stores: Mapping[str, Store]) -> Bus: ...
     async def carry(self, producer: str, store: Store) -> None:
         """Have what a producer has committed in the log, where something must bring it there."""
-
-    def place(self, database: str) -> Path:
-        """The folder or file in which a database keeps everything."""
 
     async def close(self) -> None: ...
 
@@ -44,20 +41,14 @@ class Ways(Protocol):
 class Embedded:
     """SQLite, its outbox the log."""
 
-    name = "sqlite"
     producer = "incident"
 
-    def __init__(self, _request: pytest.FixtureRequest, settings: Settings, clock: FakeClock) -> None:
+    def __init__(self, request: pytest.FixtureRequest, settings: Settings, clock: FakeClock) -> None:
+        self.databases: Databases = Files(request, settings, clock)
         self._settings = settings
-        self._clock = clock
 
-    async def create(self, database: str, metadata: MetaData) -> None:
-        store = self.open(database, metadata)
-        await store.administer(metadata.create_all)
-        await store.close()
-
-    def open(self, database: str, metadata: MetaData) -> Store:
-        return SqliteStore(self.place(database), metadata, self._clock)
+    async def create(self, producer: str, metadata: MetaData) -> None:
+        await self.databases.create(producer, metadata)
 
     def bus(self, stores: Mapping[str, Store]) -> Bus:
         return SqliteBus(self._settings, stores)
@@ -65,55 +56,38 @@ class Embedded:
     async def carry(self, producer: str, store: Store) -> None:
         """Nothing brings it: the outbox is the log."""
 
-    def place(self, database: str) -> Path:
-        return self._settings.data / f"{database}.db"
-
     async def close(self) -> None:
-        """Nothing is left open."""
+        self.databases.close()
 
 
 class Distributed:
-    """PostgreSQL and Kafka, real ones; databases and topic are this test's own."""
+    """PostgreSQL and Kafka; databases and topic are this test's own."""
 
-    name = "kafka"
-
-    def __init__(self, request: pytest.FixtureRequest, _settings: Settings, clock: FakeClock) -> None:
-        self.servers: tuple[PostgreSQL, Kafka] = tuple(map(request.getfixturevalue, ("postgresql", "kafka")))
-        self.producer = f"t{next(_TESTS)}"
+    def __init__(self, request: pytest.FixtureRequest, settings: Settings, clock: FakeClock) -> None:
+        self.databases: Databases = Cluster(request, settings, clock)
+        self.server: Kafka = request.getfixturevalue("kafka")
+        self.producer = f"p{next(_TESTS)}"
+        # one partition: stories are told in one order, though the bus promises only that of each key
+        self.partitions = 1
         self._clock = clock
         self._relays: dict[Store, KafkaRelay] = {}
-        self._made: list[str] = []
 
     @property
     def brokers(self) -> Brokers:
-        # one partition: stories are told in one order, though the bus promises only that of each key
-        return parse_brokers(f"{self.servers[1].url}?partitions=1")
+        return parse_brokers(self.server.url)
 
-    async def create(self, database: str, metadata: MetaData) -> None:
-        self.servers[0].create(self._database(database))
-        self._made.append(self._database(database))
-        store = self.open(database, metadata)
-        await store.administer(metadata.create_all)
-        await store.close()
-        if database != "matching":
-            await self.make_topic(database)
-
-    async def make_topic(self, producer: str) -> None:
+    async def create(self, producer: str, metadata: MetaData) -> None:
+        await self.databases.create(producer, metadata)
         admin = AIOKafkaAdminClient(**self.brokers.client())
         await admin.start()
-        await admin.create_topics([NewTopic(f"leeward.{producer}", self.brokers.partitions, 1)])
+        await admin.create_topics([NewTopic(f"leeward.{producer}", self.partitions, 1)])
         await admin.close()
-
-    def _database(self, database: str) -> str:
-        return f"{self.producer}-{database}"
-
-    def open(self, database: str, metadata: MetaData) -> Store:
-        return PostgresStore(self.servers[0].url(self._database(database)), database, metadata, self._clock)
 
     def bus(self, stores: Mapping[str, Store]) -> Bus:
         return KafkaBus(self.brokers, dict(stores), self._clock)
 
     def relay(self, producer: str, store: Store) -> KafkaRelay:
+        """The relay of a producer's process; the same one for the same process."""
         if store not in self._relays:
             self._relays[store] = KafkaRelay(self.brokers, producer, store)
         return self._relays[store]
@@ -122,14 +96,10 @@ class Distributed:
         while await self.relay(producer, store).send():
             pass
 
-    def place(self, database: str) -> Path:
-        return self.servers[0].data
-
     async def close(self) -> None:
         for relay in self._relays.values():
             await relay.close()
-        for database in self._made:
-            self.servers[0].drop(database)
+        self.databases.close()
 
 
 ADAPTERS: Final[Mapping[str, Callable[[pytest.FixtureRequest, Settings, FakeClock], Ways]]] = {

@@ -194,7 +194,7 @@ async def test_positions_of_an_emptied_log_are_not_used_again(world: World) -> N
     process = world.process()
     await process.step()
     await world.clock.advance(days=9)
-    await Retention(world.producer).once()
+    await Retention(world.producer, world.ways.bus({}).forget).once()
     await world.publish(recorded(1, "c"))
     await process.step()
     await process.gone()

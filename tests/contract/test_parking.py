@@ -118,7 +118,7 @@ async def test_no_word_of_a_fault_is_stored(world: World) -> None:
     process = world.process()
     await process.step()
     await process.store.tidy()
-    place = world.ways.place("matching")
+    place = world.ways.databases.place("matching")
     for file in [place] if place.is_file() else [one for one in place.rglob("*") if one.is_file()]:
         assert b"must not be kept" not in file.read_bytes()
 

@@ -119,12 +119,12 @@ class World:
 
     async def create(self) -> None:
         await self.ways.create(self.ways.producer, PRODUCER)
-        await self.ways.create("matching", CONSUMER)
+        await self.ways.databases.create("matching", CONSUMER)
         self.producer = self.open(self.ways.producer, PRODUCER)
         self.seen = self.open("matching", CONSUMER)
 
     def open(self, name: str, metadata: MetaData) -> Store:
-        self.stores.append(self.ways.open(name, metadata))
+        self.stores.append(self.ways.databases.open(name, metadata))
         return self.stores[-1]
 
     def process(self, *, wrap: Callable[[Subscription], Subscription] = lambda inner: inner) -> "Process":

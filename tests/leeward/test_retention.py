@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import MetaData, func, select
 
+from leeward.brokers import parse_brokers
+from leeward.bus.kafka import KafkaBus
+from leeward.bus.sqlite import LOG_KEPT, SqliteBus
 from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
+from leeward.settings import Settings
 from leeward.store import SqliteStore, Store, Unit, ground_tables
-from leeward.store.retention import EVERY, INBOX_KEPT, LOG_KEPT, Retention
+from leeward.store.retention import EVERY, INBOX_KEPT, Retention
 from tests.conftest import MakeGround, eventually
 
 METADATA = MetaData()
@@ -34,12 +38,20 @@ async def left(store: Store) -> tuple[int, int]:
     return found[0], found[1]
 
 
-async def test_each_thing_is_forgotten_in_its_time(store: Store, clock: FakeClock) -> None:
+async def test_each_thing_is_forgotten_in_its_time(store: Store, settings: Settings, clock: FakeClock) -> None:
     await store.write(fill)
     for days, expected in ((7, (1, 1)), (1, (0, 1)), (1, (0, 1)), (1, (0, 0))):
         await clock.advance(days=days)
-        await Retention(store).once()
+        await Retention(store, SqliteBus(settings, {}).forget).once()
         assert await left(store) == expected
+
+
+async def test_an_event_that_kafka_does_not_have_is_kept_however_old(store: Store, clock: FakeClock) -> None:
+    await store.write(fill)
+    await clock.advance(days=400)
+    bus = KafkaBus(parse_brokers("kafka://127.0.0.1:9092"), {}, clock)
+    await Retention(store, bus.forget).once()
+    assert await left(store) == (1, 0)
 
 
 def test_the_inbox_outlives_the_log() -> None:
@@ -69,7 +81,9 @@ async def test_it_runs_at_the_start_and_every_hour(store: Store, clock: FakeCloc
         await task
 
 
-async def test_nothing_of_a_forgotten_event_is_left_while_others_read(store: SqliteStore, clock: FakeClock) -> None:
+async def test_nothing_of_a_forgotten_event_is_left_while_others_read(
+    store: SqliteStore, settings: Settings, clock: FakeClock
+) -> None:
     await store.write(fill)
     await clock.advance(days=30)
     reading, reader_done = asyncio.Event(), asyncio.Event()
@@ -82,7 +96,7 @@ async def test_nothing_of_a_forgotten_event_is_left_while_others_read(store: Sql
 
     reader = asyncio.create_task(store.read(read_slowly))
     await reading.wait()
-    tidying = asyncio.create_task(Retention(store).once())
+    tidying = asyncio.create_task(Retention(store, SqliteBus(settings, {}).forget).once())
     await asyncio.wait([tidying], timeout=0.2)
     assert not tidying.done()
     reader_done.set()

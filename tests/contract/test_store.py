@@ -1,21 +1,19 @@
 """One transaction a batch: what is committed is whole, what fails leaves nothing, and rows come in bulk."""
 
 import asyncio
-import stat
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Column, Integer, MetaData, String, Table, select, text
+from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, select, text
 from sqlalchemy.exc import IntegrityError
 
 from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
-from leeward.store import Insert, SqliteStore, StoreUnavailable, Unit, Update, UtcTime, ground_tables
-from leeward.store.sqlite import sqlite_engine
+from leeward.store import Insert, Store, StoreUnavailable, Unit, Update, UtcTime, ground_tables
+from tests.contract.databases import Databases
 
 METADATA = MetaData()
 THING = Table(
@@ -31,25 +29,23 @@ CASE = "7f2b1c4e-0000-4000-8000-000000000001"
 
 
 @pytest_asyncio.fixture
-async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
-    engine = sqlite_engine(tmp_path / "thing.db")
-    METADATA.create_all(engine)
-    engine.dispose()
-    opened = SqliteStore(tmp_path / "thing.db", METADATA, clock)
+async def store(databases: Databases) -> AsyncIterator[Store]:
+    await databases.create("thing", METADATA)
+    opened = databases.open("thing", METADATA)
     yield opened
     await opened.close()
 
 
-async def names(store: SqliteStore) -> list[str]:
+async def names(store: Store) -> list[str]:
     query = select(THING.c.name).order_by(THING.c.name)
     return await store.read(lambda conn: list(conn.execute(query).scalars()))
 
 
-async def count(store: SqliteStore, table: Table) -> int:
+async def count(store: Store, table: Table) -> int:
     return await store.read(lambda conn: len(conn.execute(select(table)).all()))
 
 
-async def test_work_effects_events_and_timers_commit_together(store: SqliteStore, clock: FakeClock) -> None:
+async def test_work_effects_events_and_timers_commit_together(store: Store, clock: FakeClock) -> None:
     def work(unit: Unit) -> None:
         ADD.run(unit.conn, [("a", 1, clock.now()), ("b", None, None)])
         unit.emit(CaseOpened(case_ref=CASE))
@@ -61,7 +57,7 @@ async def test_work_effects_events_and_timers_commit_together(store: SqliteStore
     assert await count(store, TABLES.timer) == 1
 
 
-async def test_work_that_raises_leaves_nothing(store: SqliteStore) -> None:
+async def test_work_that_raises_leaves_nothing(store: Store) -> None:
     def work(unit: Unit) -> None:
         ADD.run(unit.conn, [("a", 1, None)])
         unit.emit(CaseOpened(case_ref=CASE))
@@ -73,7 +69,7 @@ async def test_work_that_raises_leaves_nothing(store: SqliteStore) -> None:
     assert await count(store, TABLES.outbox) == 0
 
 
-async def test_cancelling_the_caller_does_not_leave_a_transaction_open(store: SqliteStore) -> None:
+async def test_cancelling_the_caller_does_not_leave_a_transaction_open(store: Store) -> None:
     first = asyncio.create_task(store.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)])))
     await asyncio.sleep(0)
     first.cancel()
@@ -82,7 +78,7 @@ async def test_cancelling_the_caller_does_not_leave_a_transaction_open(store: Sq
     assert "b" in await names(store)
 
 
-async def test_times_come_back_aware_and_in_utc(store: SqliteStore, clock: FakeClock) -> None:
+async def test_times_come_back_aware_and_in_utc(store: Store, clock: FakeClock) -> None:
     await store.write(lambda unit: ADD.run(unit.conn, [("a", 1, clock.now())]))
     found = await store.read(lambda conn: conn.execute(select(THING.c.seen_at)).scalar())
     assert found == clock.now()
@@ -90,20 +86,20 @@ async def test_times_come_back_aware_and_in_utc(store: SqliteStore, clock: FakeC
     assert found.tzinfo is UTC
 
 
-async def test_a_naive_time_is_refused(store: SqliteStore) -> None:
+async def test_a_naive_time_is_refused(store: Store) -> None:
     naive = datetime(2026, 11, 21)  # noqa: DTZ001
     with pytest.raises(ValueError, match="zone"):
         await store.write(lambda unit: ADD.run(unit.conn, [("a", 1, naive)]))
 
 
-async def test_an_insert_that_skips_conflicts_returns_the_new_rows_alone(store: SqliteStore) -> None:
+async def test_an_insert_that_skips_conflicts_returns_the_new_rows_alone(store: Store) -> None:
     skip = Insert(THING, ("name", "size"), conflict="nothing", keys=("name",), returning=("name",))
     await store.write(lambda unit: skip.run(unit.conn, [("a", 1)]))
     again = await store.write(lambda unit: skip.run(unit.conn, [("a", 2), ("b", 2), ("b", 3)]))
     assert [row.name for row in again] == ["b"]
 
 
-async def test_an_insert_that_replaces_overwrites_by_key(store: SqliteStore) -> None:
+async def test_an_insert_that_replaces_overwrites_by_key(store: Store) -> None:
     replace = Insert(THING, ("name", "size"), conflict="replace", keys=("name",))
     await store.write(lambda unit: replace.run(unit.conn, [("a", 1), ("b", 1)]))
     await store.write(lambda unit: replace.run(unit.conn, [("a", 2)]))
@@ -111,7 +107,7 @@ async def test_an_insert_that_replaces_overwrites_by_key(store: SqliteStore) -> 
     assert sizes == {"a": 2, "b": 1}
 
 
-async def test_an_update_changes_the_rows_it_names(store: SqliteStore) -> None:
+async def test_an_update_changes_the_rows_it_names(store: Store) -> None:
     change = Update(THING, ("name",), ("size",), returning=("name",))
     await store.write(lambda unit: ADD.run(unit.conn, [("a", 1, None), ("b", 1, None), ("c", 1, None)]))
     changed = await store.write(lambda unit: change.run(unit.conn, [("a", 7), ("c", 8), ("x", 9)]))
@@ -120,7 +116,7 @@ async def test_an_update_changes_the_rows_it_names(store: SqliteStore) -> None:
     assert {row.name for row in changed} == {"a", "c"}
 
 
-async def test_a_group_commits_what_arrived_together_once(store: SqliteStore) -> None:
+async def test_a_group_commits_what_arrived_together_once(store: Store) -> None:
     batches: list[int] = []
 
     def work(unit: Unit, items: Any) -> list[str]:
@@ -135,7 +131,7 @@ async def test_a_group_commits_what_arrived_together_once(store: SqliteStore) ->
     assert len(await names(store)) == 300
 
 
-async def test_in_a_group_a_bad_item_fails_alone(store: SqliteStore) -> None:
+async def test_in_a_group_a_bad_item_fails_alone(store: Store) -> None:
     def work(unit: Unit, items: Any) -> list[str]:
         ADD.run(unit.conn, [(item, 1, None) for item in items])
         if "bad" in items:
@@ -148,18 +144,8 @@ async def test_in_a_group_a_bad_item_fails_alone(store: SqliteStore) -> None:
     assert await names(store) == ["a", "c"]
 
 
-async def test_a_full_disk_is_said_and_stores_nothing(store: SqliteStore) -> None:
-    def fill(unit: Unit) -> None:
-        unit.conn.exec_driver_sql("PRAGMA max_page_count=1")
-        ADD.run(unit.conn, [(f"n{i}", 1, None) for i in range(5000)])
-
-    with pytest.raises(StoreUnavailable):
-        await store.write(fill)
-    assert await names(store) == []
-
-
-async def test_two_processes_can_write_in_turn(store: SqliteStore, clock: FakeClock) -> None:
-    other = SqliteStore(store.path, METADATA, clock)
+async def test_two_processes_can_write_in_turn(store: Store, databases: Databases) -> None:
+    other = databases.open("thing", METADATA)
     await asyncio.gather(
         *(
             target.write(lambda unit, n=n: ADD.run(unit.conn, [(f"n{n}", n, None)]))  # type: ignore[misc]
@@ -170,15 +156,7 @@ async def test_two_processes_can_write_in_turn(store: SqliteStore, clock: FakeCl
     await other.close()
 
 
-async def test_deleted_rows_leave_nothing_in_the_files(store: SqliteStore) -> None:
-    await store.write(lambda unit: ADD.run(unit.conn, [("canary-7f3a", 1, None)]))
-    assert any(b"canary-7f3a" in file.read_bytes() for file in store.path.parent.glob("thing.db*"))
-    await store.write(lambda unit: unit.conn.execute(THING.delete()))
-    await store.tidy()
-    assert not any(b"canary-7f3a" in file.read_bytes() for file in store.path.parent.glob("thing.db*"))
-
-
-async def test_sequence_numbers_are_never_used_again(store: SqliteStore) -> None:
+async def test_sequence_numbers_are_never_used_again(store: Store) -> None:
     await store.write(lambda unit: unit.emit(CaseOpened(case_ref=CASE)))
     await store.write(lambda unit: unit.conn.execute(TABLES.outbox.delete()))
     await store.write(lambda unit: unit.emit(CaseOpened(case_ref=CASE)))
@@ -186,7 +164,7 @@ async def test_sequence_numbers_are_never_used_again(store: SqliteStore) -> None
     assert list(found) == [2]
 
 
-async def test_a_listener_that_fails_does_not_undo_what_is_committed(store: SqliteStore) -> None:
+async def test_a_listener_that_fails_does_not_undo_what_is_committed(store: Store) -> None:
     def fail(_unit: Unit) -> None:
         raise LookupError
 
@@ -197,7 +175,7 @@ async def test_a_listener_that_fails_does_not_undo_what_is_committed(store: Sqli
     assert called == ["after it"]
 
 
-async def test_after_commit_is_called_only_when_there_was_one(store: SqliteStore) -> None:
+async def test_after_commit_is_called_only_when_there_was_one(store: Store) -> None:
     called: list[str] = []
 
     def work(unit: Unit) -> None:
@@ -209,7 +187,7 @@ async def test_after_commit_is_called_only_when_there_was_one(store: SqliteStore
     assert called == []
 
 
-async def test_a_groups_work_that_miscounts_commits_nothing_and_leaves_nobody_waiting(store: SqliteStore) -> None:
+async def test_a_groups_work_that_miscounts_commits_nothing_and_leaves_nobody_waiting(store: Store) -> None:
     def work(unit: Unit, items: Any) -> list[str]:
         ADD.run(unit.conn, [(item, 1, None) for item in items])
         return []
@@ -219,7 +197,7 @@ async def test_a_groups_work_that_miscounts_commits_nothing_and_leaves_nobody_wa
     assert await names(store) == []
 
 
-async def test_in_a_group_everybody_hears_that_the_database_is_away(store: SqliteStore) -> None:
+async def test_in_a_group_everybody_hears_that_the_database_is_away(store: Store) -> None:
     def work(_unit: Unit, _items: Any) -> list[str]:
         raise StoreUnavailable
 
@@ -228,48 +206,14 @@ async def test_in_a_group_everybody_hears_that_the_database_is_away(store: Sqlit
     assert [type(result) for result in results] == [StoreUnavailable] * 3
 
 
-async def test_a_damaged_file_is_a_database_that_is_away(store: SqliteStore, tmp_path: Path, clock: FakeClock) -> None:
-    (tmp_path / "torn.db").write_bytes(b"not a database at all" * 400)
-    torn = SqliteStore(tmp_path / "torn.db", METADATA, clock)
-    with pytest.raises(StoreUnavailable):
-        await torn.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)]))
-    with pytest.raises(StoreUnavailable):
-        await names(torn)
-    await torn.close()
-
-
-async def test_a_rule_of_the_data_is_the_works_own_fault(store: SqliteStore) -> None:
+async def test_a_rule_of_the_data_is_the_works_own_fault(store: Store) -> None:
     await store.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)]))
     with pytest.raises(IntegrityError) as refused:
         await store.write(lambda unit: ADD.run(unit.conn, [("a", 2, None)]))
     assert "'a'" not in str(refused.value)
 
 
-async def test_a_read_makes_no_file_and_changes_nothing(store: SqliteStore, tmp_path: Path, clock: FakeClock) -> None:
-    nowhere = SqliteStore(tmp_path / "nowhere" / "x.db", METADATA, clock)
-    with pytest.raises(StoreUnavailable):
-        await names(nowhere)
-    assert not nowhere.path.exists()
-    await nowhere.close()
-    with pytest.raises(StoreUnavailable):
-        await store.read(lambda conn: conn.execute(THING.delete()))
-
-
-def test_data_is_for_its_owner_alone(tmp_path: Path, clock: FakeClock) -> None:
-    SqliteStore(tmp_path / "data" / "x.db", METADATA, clock)
-    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
-
-
-async def test_a_path_with_odd_characters_is_a_path(tmp_path: Path, clock: FakeClock) -> None:
-    odd = SqliteStore(tmp_path / "a %20b?c#d" / "x.db", METADATA, clock)
-    await odd.write(lambda unit: METADATA.create_all(unit.conn))
-    await odd.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)]))
-    assert await names(odd) == ["a"]
-    assert odd.path.exists()
-    await odd.close()
-
-
-async def test_rows_in_bulk_come_back_as_they_went_in(store: SqliteStore) -> None:
+async def test_rows_in_bulk_come_back_as_they_went_in(store: Store) -> None:
     odd = [
         "",
         " ",
@@ -293,15 +237,19 @@ async def test_rows_in_bulk_come_back_as_they_went_in(store: SqliteStore) -> Non
     assert await store.read(lambda conn: list(conn.execute(query).scalars())) == odd
 
 
-async def test_rows_of_any_number_keep_their_order(store: SqliteStore) -> None:
+def stored_in_order(conn: Connection) -> list[str]:
+    place = {"sqlite": "rowid", "postgresql": "ctid"}[conn.dialect.name]
+    return list(conn.execute(select(THING.c.name).order_by(text(place))).scalars())
+
+
+async def test_rows_of_any_number_keep_their_order(store: Store) -> None:
     for many in (1, 2, 3, 7, 255, 256, 257, 1000):
         names_in = [f"n{number:04}" for number in range(many)]
         await store.write(lambda unit: unit.conn.execute(THING.delete()))
         await store.write(lambda unit, rows=names_in: ADD.run(unit.conn, [(n, 1, None) for n in rows]))  # type: ignore[misc]
-        query = select(THING.c.name).order_by(text("rowid"))
-        assert await store.read(lambda conn, q=query: list(conn.execute(q).scalars())) == names_in  # type: ignore[misc]
+        assert await store.read(stored_in_order) == names_in
 
 
-async def test_a_row_that_is_too_short_is_refused_before_the_database_sees_it(store: SqliteStore) -> None:
+async def test_a_row_that_is_too_short_is_refused_before_the_database_sees_it(store: Store) -> None:
     with pytest.raises(ValueError, match="one value a column"):
         await store.write(lambda unit: ADD.run(unit.conn, [("a", 1)]))

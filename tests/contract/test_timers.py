@@ -7,22 +7,27 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
 
 from leeward.clock import FakeClock
 from leeward.store import Store, StoreUnavailable, Timer, Unit, ground_tables
 from leeward.store.timers import BATCH, TimerHandler
 from leeward.store.timing import TimerLoop
-from tests.conftest import MakeGround, eventually
+from tests.conftest import eventually
+from tests.contract.databases import Databases
 
 METADATA = MetaData()
 TABLES = ground_tables(METADATA)
 FIRED = Table("fired", METADATA, Column("n", Integer, primary_key=True), Column("what", String(40)))
 
 
-@pytest.fixture
-def store(make_ground: MakeGround) -> Store:
-    return make_ground("matching", METADATA).store
+@pytest_asyncio.fixture
+async def store(databases: Databases) -> AsyncIterator[Store]:
+    await databases.create("matching", METADATA)
+    opened = databases.open("matching", METADATA)
+    yield opened
+    await opened.close()
 
 
 @dataclass

@@ -1,0 +1,72 @@
+"""What only SQLite does: one file, its owner's alone, that keeps nothing of what was deleted."""
+
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from leeward.clock import FakeClock
+from leeward.store import SqliteStore, StoreUnavailable, Unit
+from tests.contract.test_store import ADD, METADATA, THING, names
+
+
+@pytest_asyncio.fixture
+async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "thing.db", METADATA, clock)
+    await opened.administer(METADATA.create_all)
+    yield opened
+    await opened.close()
+
+
+async def test_a_full_disk_is_said_and_stores_nothing(store: SqliteStore) -> None:
+    def fill(unit: Unit) -> None:
+        unit.conn.exec_driver_sql("PRAGMA max_page_count=1")
+        ADD.run(unit.conn, [(f"n{i}", 1, None) for i in range(5000)])
+
+    with pytest.raises(StoreUnavailable):
+        await store.write(fill)
+    assert await names(store) == []
+
+
+async def test_deleted_rows_leave_nothing_in_the_files(store: SqliteStore) -> None:
+    await store.write(lambda unit: ADD.run(unit.conn, [("canary-7f3a", 1, None)]))
+    assert any(b"canary-7f3a" in file.read_bytes() for file in store.path.parent.glob("thing.db*"))
+    await store.write(lambda unit: unit.conn.execute(THING.delete()))
+    await store.tidy()
+    assert not any(b"canary-7f3a" in file.read_bytes() for file in store.path.parent.glob("thing.db*"))
+
+
+async def test_a_damaged_file_is_a_database_that_is_away(store: SqliteStore, tmp_path: Path, clock: FakeClock) -> None:
+    (tmp_path / "torn.db").write_bytes(b"not a database at all" * 400)
+    torn = SqliteStore(tmp_path / "torn.db", METADATA, clock)
+    with pytest.raises(StoreUnavailable):
+        await torn.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)]))
+    with pytest.raises(StoreUnavailable):
+        await names(torn)
+    await torn.close()
+
+
+async def test_a_read_makes_no_file_and_changes_nothing(store: SqliteStore, tmp_path: Path, clock: FakeClock) -> None:
+    nowhere = SqliteStore(tmp_path / "nowhere" / "x.db", METADATA, clock)
+    with pytest.raises(StoreUnavailable):
+        await names(nowhere)
+    assert not nowhere.path.exists()
+    await nowhere.close()
+    with pytest.raises(StoreUnavailable):
+        await store.read(lambda conn: conn.execute(THING.delete()))
+
+
+def test_data_is_for_its_owner_alone(tmp_path: Path, clock: FakeClock) -> None:
+    SqliteStore(tmp_path / "data" / "x.db", METADATA, clock)
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
+async def test_a_path_with_odd_characters_is_a_path(tmp_path: Path, clock: FakeClock) -> None:
+    odd = SqliteStore(tmp_path / "a %20b?c#d" / "x.db", METADATA, clock)
+    await odd.write(lambda unit: METADATA.create_all(unit.conn))
+    await odd.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)]))
+    assert await names(odd) == ["a"]
+    assert odd.path.exists()
+    await odd.close()
