@@ -20,6 +20,7 @@ from leeward import telemetry
 from leeward.brokers import Brokers
 from leeward.bus import BusUnavailable, Raw
 from leeward.bus.relay import KafkaRelay
+from leeward.bus.topics import TOPICS
 from leeward.clock import Clock
 from leeward.store import Store, Unit
 
@@ -45,7 +46,10 @@ class KafkaBus:
         self._subscriptions.append(made)
         return made
 
-    def relay(self, producer: str) -> KafkaRelay:
+    def relay(self, producer: str) -> KafkaRelay | None:
+        """Sends what a service publishes; None for one that publishes nothing and so has no topic."""
+        if f"leeward.{producer}" not in TOPICS:
+            return None
         return KafkaRelay(self._brokers, producer, self._stores[producer])
 
     def forget(self, unit: Unit) -> None:

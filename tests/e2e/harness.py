@@ -8,12 +8,12 @@ import email.policy
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from pathlib import Path
@@ -25,19 +25,15 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from leeward.people import COLUMNS
 from leeward.settings import SERVICES, ServiceName
+from services.demo.servers.server import Port
 
 T = TypeVar("T")
 LEEWARD = (sys.executable, "-m", "services")
 
 
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(look: Callable[[], T], seconds: float = 10.0, until: Callable[[T], bool] = bool) -> T:
+def eventually(
+    look: Callable[[], T], seconds: float = 10.0, until: Callable[[T], bool] = bool, *, pause: float = 0.05
+) -> T:
     """What `look` gives as soon as it satisfies `until`; fails after `seconds` with what was seen last."""
     patience = time.monotonic() + seconds
     while True:
@@ -45,7 +41,7 @@ def eventually(look: Callable[[], T], seconds: float = 10.0, until: Callable[[T]
         if until(seen):
             return seen
         assert time.monotonic() < patience, f"not within {seconds} s; last seen: {seen!r}"
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 class Mailbox:
@@ -53,7 +49,8 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
-        self.port = free_port()
+        self._port = Port()
+        self.port = self._port.number
         self._controller = Controller(self, hostname="127.0.0.1", port=self.port)
         self._controller.start()
 
@@ -152,35 +149,61 @@ def death(
     return "\r".join(lines) + "\r"
 
 
-class System:
-    """One `leeward up` with its own folder, ports and mailbox; can be killed and started again."""
+class Installation(ABC):
+    """Leeward with a folder, a policy and a mailbox of its own, however many processes it is."""
 
     def __init__(self, folder: Path, mailbox: Mailbox, policy: str = "", **variables: str) -> None:
         self.folder = folder
         self.mailbox = mailbox
-        self.ports = {name: free_port() for name in SERVICES}
-        self.mllp_port = free_port()
-        self.process: subprocess.Popen[bytes] | None = None
         (folder / "leeward.toml").write_text(policy)
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("LEEWARD_")},
-            **{f"LEEWARD_{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
             "LEEWARD_ENV": "test",
             "LEEWARD_CONFIG": str(folder / "leeward.toml"),
-            "LEEWARD_DATA": str(folder / "data"),
-            "LEEWARD_MLLP_PORT": str(self.mllp_port),
             "LEEWARD_SMTP_URL": f"smtp://127.0.0.1:{mailbox.port}",
             "LEEWARD_MAIL_FROM": "messages@post.example",
             **variables,
         }
+        self.http = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0))
 
+    @property
+    @abstractmethod
+    def mllp_port(self) -> int:
+        """Where it takes messages by MLLP."""
+
+    @abstractmethod
     def url(self, service: ServiceName, path: str = "") -> str:
-        return f"http://127.0.0.1:{self.ports[service]}{path}"
+        """Where a service answers."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start every process and wait until all are ready."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """`kill -9`, as a power cut would."""
+
+    @abstractmethod
+    def stop(self) -> int:
+        """SIGTERM; gives the exit code, the worst one of several."""
+
+    def restart(self, **variables: str) -> None:
+        self.environment.update(variables)
+        self.start()
+
+    def close(self) -> None:
+        """End all of it, whatever state it is in."""
+        self.kill()
+        self.http.close()
+
+    def command_environment(self) -> dict[str, str]:
+        """What a command of the operator's is given."""
+        return self.environment
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `leeward …` and give what it printed."""
         done = subprocess.run(
-            [*LEEWARD, *words], env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            [*LEEWARD, *words], env=self.command_environment(), capture_output=True, text=True, timeout=60, check=False
         )
         assert not check or done.returncode == 0, f"leeward {words[0]} ended with {done.returncode}: {done.stderr}"
         return done
@@ -189,35 +212,6 @@ class System:
         path = self.folder / "roster.csv"
         write_roster(path, members)
         self.command("staff", "import", str(path))
-
-    def start(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*LEEWARD, "up"], env=self.environment, stdout=log, stderr=log)
-        eventually(self.ready, 20)
-
-    def ready(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
-        try:
-            return all(httpx.get(self.url(name, "/readyz")).status_code == 200 for name in SERVICES)
-        except httpx.TransportError:
-            return False
-
-    def kill(self) -> None:
-        """`kill -9`, as a power cut would."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self) -> int:
-        """SIGTERM; gives the exit code."""
-        assert self.process is not None
-        self.process.terminate()
-        return self.process.wait(30)
-
-    def restart(self, **variables: str) -> None:
-        self.environment.update(variables)
-        self.start()
 
     def send(self, message: str) -> str:
         """Send by PyPI hl7's `mllp_send`, somebody else's client; gives what it printed."""
@@ -233,19 +227,79 @@ class System:
         return self.command("token", "create", role).stdout.split()[-1]
 
     def get(self, service: ServiceName, path: str, token: str) -> Any:
-        answer = httpx.get(self.url(service, path), headers={"Authorization": f"Bearer {token}"})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return self._got(service, path, token).json()
 
     def page(self, service: ServiceName, path: str, token: str) -> str:
-        answer = httpx.get(self.url(service, path), headers={"Authorization": f"Bearer {token}"})
+        return self._got(service, path, token).text
+
+    def _got(self, service: ServiceName, path: str, token: str) -> httpx.Response:
+        answer = self.http.get(self.url(service, path), headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 200, answer.text
-        return answer.text
+        return answer
 
     def cases(self, token: str) -> list[dict[str, Any]]:
         found = self.get("matching", "/v1/cases", token)["items"]
         assert isinstance(found, list)
         return found
+
+
+class Running:
+    """One process of ours, its output in a file."""
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as file:
+            self.process = subprocess.Popen([*LEEWARD, *words], env=environment, stdout=file, stderr=file)
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def ready(self, http: httpx.Client, *urls: str) -> bool:
+        """Whether each of these says that it is ready; fails when the process has ended."""
+        assert self.alive, f"{self.log.name}: {self.log.read_text()[-2000:]}"
+        try:
+            return all(http.get(f"{url}/readyz").status_code == 200 for url in urls)
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; gives the exit code."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+class System(Installation):
+    """One `leeward up`; can be killed and started again."""
+
+    def __init__(self, folder: Path, mailbox: Mailbox, policy: str = "", **variables: str) -> None:
+        self._ports = {name: Port() for name in (*SERVICES, "mllp")}
+        self._running: Running | None = None
+        ports = {f"LEEWARD_{name.upper()}_PORT": str(port.number) for name, port in self._ports.items()}
+        super().__init__(folder, mailbox, policy, LEEWARD_DATA=str(folder / "data"), **ports, **variables)
+
+    @property
+    def mllp_port(self) -> int:
+        return self._ports["mllp"].number
+
+    def url(self, service: ServiceName, path: str = "") -> str:
+        return f"http://127.0.0.1:{self._ports[service].number}{path}"
+
+    def start(self) -> None:
+        running = self._running = Running(["up"], self.environment, self.folder / "log")
+        eventually(lambda: running.ready(self.http, *map(self.url, SERVICES)), 20)
+
+    def kill(self) -> None:
+        if self._running:
+            self._running.kill()
+
+    def stop(self) -> int:
+        assert self._running
+        return self._running.stop()
 
 
 class AckReader:
