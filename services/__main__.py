@@ -73,12 +73,14 @@ def run(services: Annotated[list[ServiceWord], typer.Argument(metavar="SERVICE..
 
 @app.command()
 def demo(
-    *, once: Annotated[bool, typer.Option("--once", help="Play every person and check each step.")] = False
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Play every person and check each step.")] = False,
+    distributed: Annotated[bool, typer.Option("--distributed", help="On Kafka and PostgreSQL, in replicas.")] = False,
 ) -> None:
     """Start a hospital that does not exist, send a real HL7 message and show what follows."""
     from services.demo import command
 
-    raise typer.Exit(command.run(once=once))
+    raise typer.Exit(command.run(once=once, many=distributed))
 
 
 @app.command()

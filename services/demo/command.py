@@ -2,52 +2,69 @@
 
 import asyncio
 import signal
+import sys
 import tempfile
+from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from services.demo import hospital, node
+from services.demo.distributed import distributed
+from services.demo.embedded import Embedded
 from services.demo.hospital import ICU_DEATH
 from services.demo.mailbox import Mail
+from services.demo.members import NotRunning
 from services.demo.narrator import Narrator, NotObserved
 from services.demo.play import Play
+from services.demo.servers import ServerError
+from services.demo.system import System
 from services.demo.world import RATE, World, running_world
 
 HOLD: Final = timedelta(minutes=50)
 
 
-def run(*, once: bool) -> int:
-    """Run the demonstration; 0 when all of it was observed."""
+def run(*, once: bool, many: bool) -> int:
+    """Run the demonstration, with `many` on Kafka and PostgreSQL; 0 when all of it was observed."""
     import uvloop
 
-    with (
-        tempfile.TemporaryDirectory(prefix="demo-") as folder,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        return runner.run(_once(Path(folder)) if once else _stay(Path(folder)))
-
-
-async def _once(folder: Path) -> int:
     tell = Narrator()
+    # before it is the loop's: ends what has been started by then, and leaves nothing behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        node.node()
-        async with running_world(folder) as world:
-            tell.say(f"The embedded system runs; its mails are at {world.mail_url}")
-            await Play(world, tell).run()
-    except (NotObserved, node.NoNode, node.Refused) as fault:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-")))
+            system = stack.enter_context(_servers(folder, tell)) if many else Embedded()
+            runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+            return runner.run(_once(folder, system, tell) if once else _stay(folder, system, tell))
+    except (NotObserved, NotRunning, ServerError, node.NoNode, node.Refused) as fault:
         tell.say(f"✗ NOT OBSERVED: {fault}")
         return 1
+
+
+def _servers(folder: Path, tell: Narrator) -> AbstractContextManager[System]:
+    tell.say("Kafka and two PostgreSQL are started for it; Kafka is fetched first where it has never been (60 MB).")
+    return distributed(folder)
+
+
+async def _once(folder: Path, system: System, tell: Narrator) -> int:
+    task = asyncio.current_task()
+    assert task
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    node.node()
+    async with running_world(folder, system) as world:
+        tell.say(world.told)
+        tell.say(f"Its mails are at {world.mail_url}")
+        await Play(world, tell).run()
     tell.chapter(f"All {tell.observed} steps were observed, in {tell.seconds:.0f} seconds.")
     return 0
 
 
-async def _stay(folder: Path) -> int:
+async def _stay(folder: Path, system: System, tell: Narrator) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    tell = Narrator()
-    async with running_world(folder) as world:
+    async with running_world(folder, system) as world:
         telling = asyncio.create_task(_begin(world, tell))
         await asyncio.wait([telling, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
         if telling.done():
@@ -67,6 +84,7 @@ async def _begin(world: World, tell: Narrator) -> None:
 
     world.mailbox.came = came
     tell.chapter("A hospital that does not exist, on the real system")
+    tell.say(world.told)
     tell.link("All its mailboxes:", world.mail_url)
     tell.link("The coordinator's board:", f"{world.mail_url}/board")
     tell.link("Ratings and reports:", world.settings.box_url)

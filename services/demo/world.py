@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,20 +12,24 @@ from typing import Final
 import httpx
 
 from leeward import telemetry
+from leeward.adapters import store_of
 from leeward.keys import people_key
 from leeward.people import read_roster
-from leeward.runtime import Runtime, Server, http_client
-from leeward.settings import PORTS, ServiceName, Settings, load_settings
+from leeward.runtime import Server, http_client
+from leeward.service import Service
+from leeward.settings import PORTS, SERVICES, ServiceName, Settings, load_settings
+from leeward.store import Store
 from leeward.web.access import Role, issue, new_token
 from services.commands import catalogue
-from services.commands.databases import migrate_all
 from services.commands.hl7 import Acknowledgement, Line
 from services.commands.rota import import_shifts
+from services.commands.running import migrated
 from services.commands.staff import Changes, import_members
 from services.demo import hospital
 from services.demo.clock import DemoClock
 from services.demo.mailbox import Mailbox, web
 from services.demo.settled import settled
+from services.demo.system import System
 
 RATE: Final = 12.0  # five seconds of the wall are a minute
 WEB_PORT: Final = 8100
@@ -75,7 +79,8 @@ class World:
     clock: DemoClock
     mailbox: Mailbox
     mail_url: str
-    runtime: Runtime
+    told: str
+    stores: Mapping[ServiceName, Store]
     http: httpx.AsyncClient
 
     async def import_roster(self) -> Changes:
@@ -109,44 +114,51 @@ class World:
 
     async def _issue(self, role: Role, kind: str) -> str:
         code = new_token()
-        store = self.runtime.running["matching"].ground.store
+        store = self.stores["matching"]
         await store.write(lambda unit: issue(unit, role, "login" if kind == "login" else "token", code))
         return code
 
 
 @asynccontextmanager
-async def running_world(folder: Path) -> AsyncIterator[World]:
+async def running_world(folder: Path, system: System) -> AsyncIterator[World]:
     """Start everything in a folder; stop it in order at the end."""
     clock = DemoClock(hospital.START, RATE)
     mailbox = Mailbox(clock)
-    settings, smtp_port, web_port = prepared(folder)
-    with (folder / "demo.log").open("w") as log:
-        telemetry.configure_logs(log)
+    settings, smtp_port, web_port = prepared(folder, system.variables())
+    async with AsyncExitStack() as stack:
+        telemetry.configure_logs(stack.enter_context((folder / "demo.log").open("w")))
         services = catalogue.load()
-        await asyncio.to_thread(migrate_all, settings, services)
+        await asyncio.to_thread(migrated, settings, services)
         await mailbox.start(smtp_port)
-        runtime = Runtime(settings, services, clock)
-        async with http_client() as client:
-            url = f"http://127.0.0.1:{web_port}"
-            world = World(folder, settings, clock, mailbox, url, runtime, client)
-            await runtime.start(client)
-            clock.settled = lambda: settled(runtime)
-            shown = await _show(world, web_port)
-            try:
-                yield world
-            finally:
-                await _close(shown)
-                await runtime.finish()
-                await mailbox.stop()
+        stack.push_async_callback(mailbox.stop)
+        stores = await stack.enter_async_context(opened(settings, services, clock))
+        ends = await stack.enter_async_context(system.running(settings, clock, stores))
+        clock.settled = lambda: settled(stores, ends, clock.now())
+        client = await stack.enter_async_context(http_client())
+        world = World(folder, settings, clock, mailbox, f"http://127.0.0.1:{web_port}", system.told, stores, client)
+        await stack.enter_async_context(_shown(world, web_port))
+        yield world
 
 
-def prepared(folder: Path) -> tuple[Settings, int, int]:
+@asynccontextmanager
+async def opened(
+    settings: Settings, services: Sequence[Service], clock: DemoClock
+) -> AsyncIterator[Mapping[ServiceName, Store]]:
+    """The databases, beside those who work on them."""
+    stores = {one.name: store_of(settings, one.name, one.metadata, clock) for one in services}
+    try:
+        yield stores
+    finally:
+        for store in stores.values():
+            await store.close()
+
+
+def prepared(folder: Path, more: Mapping[str, str]) -> tuple[Settings, int, int]:
     """Settings for a run in this folder, and the ports for mail and for its page."""
     config = folder / "leeward.toml"
     config.write_text(POLICY)
     smtp_port, web_port = port(0), port(WEB_PORT)
-    names: tuple[ServiceName, ...] = tuple(catalogue.PACKAGES)
-    ports = {f"LEEWARD_{name.upper()}_PORT": str(port(PORTS[name])) for name in names}
+    ports = {f"LEEWARD_{name.upper()}_PORT": str(port(PORTS[name])) for name in SERVICES}
     environ = {
         "LEEWARD_CONFIG": str(config),
         "LEEWARD_ENV": "demo",
@@ -156,6 +168,7 @@ def prepared(folder: Path) -> tuple[Settings, int, int]:
         "LEEWARD_SMTP_URL": f"smtp://127.0.0.1:{smtp_port}?starttls=never",
         "LEEWARD_MAIL_FROM": f"messages@{hospital.DOMAIN}",
         **ports,
+        **more,
     }
     return load_settings(environ), smtp_port, web_port
 
@@ -171,26 +184,19 @@ def port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-@dataclass
-class Shown:
-    """The page of all mailboxes, being served."""
-
-    server: Server
-    task: "asyncio.Task[None]"
-
-
-async def _show(world: World, web_port: int) -> Shown:
+@asynccontextmanager
+async def _shown(world: World, web_port: int) -> AsyncIterator[None]:
+    """Serve the page of all mailboxes."""
     import uvicorn
 
     app = web(world.mailbox, world.settings, world.clock, world.door)
     config = uvicorn.Config(app, host="127.0.0.1", port=web_port, log_config=None, access_log=False, lifespan="off")
     server = Server(config)
     task = asyncio.create_task(server.serve())
-    while not server.started and not task.done():  # noqa: ASYNC110 uvicorn gives no event for it
-        await asyncio.sleep(0.005)
-    return Shown(server, task)
-
-
-async def _close(shown: Shown) -> None:
-    shown.server.should_exit = True
-    await shown.task
+    try:
+        while not server.started and not task.done():  # noqa: ASYNC110 uvicorn gives no event for it
+            await asyncio.sleep(0.005)
+        yield
+    finally:
+        server.should_exit = True
+        await task
