@@ -1,0 +1,116 @@
+"""Bugs that the checker must catch, planted around the product from outside. Each breaks one rule of DESIGN §8."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from leeward.settings import SERVICES, Settings
+from services.incident.intake import Accepted
+from tests.chaos.points import wrap
+
+_CONSUMER: Final = "leeward.bus.consumer:Consumer"
+LATE: Final = 0.05
+SELDOM: Final = 1.0
+_later: set["asyncio.Task[Any]"] = set()
+
+
+def acknowledge_before_commit() -> None:
+    """A message is acknowledged at once and stored a moment later."""
+
+    def around(call: Any) -> Any:
+        async def store(self: Any, item: Any) -> None:
+            await asyncio.sleep(LATE)
+            await call(self, item)
+
+        async def accept(self: Any, item: Any) -> Accepted:
+            task = asyncio.create_task(store(self, item))
+            _later.add(task)
+            task.add_done_callback(_later.discard)
+            return Accepted(datetime.now(UTC))
+
+        return accept
+
+    wrap("services.incident.intake:Intake.__call__", around)
+
+
+def offsets_before_commit() -> None:
+    """The position moves in a transaction of its own, before that of the effects."""
+
+    def around(take: Any) -> Any:
+        async def move_first(self: Any, batch: Any) -> None:
+            await self._store.write(lambda unit: self._subscription.settle(unit, batch))
+            await self._subscription.settled(batch)
+            await take(self, batch)
+
+        return move_first
+
+    wrap(f"{_CONSUMER}.take", around)
+
+
+def no_inbox() -> None:
+    """What came before is applied again; the position is written down once a second, as logs elsewhere do by habit."""
+    wrap(f"{_CONSUMER}._admit", lambda _admit: lambda self, _unit, batch: [raw for raw in batch if self._ours(raw)])
+    wrap("leeward.bus.sqlite:OutboxSubscription.settle", _seldom_settled)
+    wrap("aiokafka:AIOKafkaConsumer.commit", _seldom_committed)
+
+
+def _seldom_settled(settle: Any) -> Any:
+    written: dict[int, float] = {}
+
+    def move(self: Any, unit: Any, batch: Any) -> None:
+        if time.monotonic() - written.get(id(self), 0.0) < SELDOM:
+            unit.after_commit(lambda: self._moved(batch[-1].position))
+            return
+        written[id(self)] = time.monotonic()
+        settle(self, unit, batch)
+
+    return move
+
+
+def _seldom_committed(commit: Any) -> Any:
+    written: dict[int, float] = {}
+
+    async def write(self: Any, offsets: Any) -> None:
+        if time.monotonic() - written.get(id(self), 0.0) >= SELDOM:
+            written[id(self)] = time.monotonic()
+            await commit(self, offsets)
+
+    return write
+
+
+def reused_ids() -> None:
+    """The outbox without AUTOINCREMENT: once it is emptied, its numbers begin anew, behind the consumers' positions."""
+
+    def around(migrated: Any) -> Any:
+        def migrate(settings: Settings, services: Any) -> Any:
+            changed = migrated(settings, services)
+            for service in SERVICES:
+                _forget_numbers(settings.database_file(service))
+            return changed
+
+        return migrate
+
+    wrap("services.commands.running:migrated", around)
+
+
+def _forget_numbers(path: Path) -> None:
+    with closing(sqlite3.connect(path, timeout=30)) as database, database:
+        (made,) = database.execute("SELECT sql FROM sqlite_master WHERE name = 'outbox'").fetchone()
+        if "AUTOINCREMENT" in made:
+            database.execute("ALTER TABLE outbox RENAME TO outbox_before")
+            database.execute(made.replace(" AUTOINCREMENT", ""))
+            database.execute("INSERT INTO outbox SELECT * FROM outbox_before")
+            database.execute("DROP TABLE outbox_before")
+
+
+BUGS: Final[Mapping[str, Callable[[], None]]] = {
+    "acknowledge_before_commit": acknowledge_before_commit,
+    "offsets_before_commit": offsets_before_commit,
+    "no_inbox": no_inbox,
+    "reused_ids": reused_ids,
+}

@@ -1,0 +1,127 @@
+"""Where messages arrive: a real SMTP server and a webhook gateway that write down what came, from when to when."""
+
+import asyncio
+import email
+import email.policy
+import json
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from services.demo.servers.server import Port
+from tests.e2e.harness import Mailbox
+
+_LINK: Final = re.compile(r"https?://\S+")
+# some answers take a while, so that what dies at any moment is often in the middle of a hand-off
+_SLOW: Final = (0.0, 0.0, 0.0, 0.0, 0.05, 0.3)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One message as it arrived, `key` being its Message-ID without the domain, or its idempotency key.
+
+    begun: when the other side began to hand it over; at: when it was here whole; both by the machine's clock.
+    """
+
+    key: str
+    to: str
+    channel: str
+    text: str
+    begun: float
+    at: float
+
+    @property
+    def link(self) -> str:
+        """The link in it, "" where there is none."""
+        found = _LINK.search(self.text)
+        return found[0] if found else ""
+
+
+@dataclass
+class Arrivals:
+    """Everything that came, and who is told of it."""
+
+    all: list[Arrival]
+    told: Callable[[Arrival], None]
+
+    def note(self, arrival: Arrival) -> None:
+        self.all.append(arrival)
+        self.told(arrival)
+
+    def begin(self, told: Callable[[Arrival], None]) -> None:
+        """Forget what came, and tell this one from now on."""
+        self.all = []
+        self.told = told
+
+
+def nobody(_arrival: Arrival) -> None:
+    """For arrivals of which nobody wants to hear."""
+
+
+class Post(Mailbox):
+    """An SMTP server; it has a thread of its own."""
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
+        self._chance = random.Random(0)
+        super().__init__()
+
+    async def handle_MAIL(  # noqa: N802
+        self, _server: SMTP, session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        """A hand-off begins (the name is the library's)."""
+        session.begun = time.monotonic()
+        envelope.mail_from = address
+        return "250 OK"
+
+    async def handle_DATA(self, _server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        mail = email.message_from_bytes(bytes(envelope.original_content or b""), policy=email.policy.default)
+        key, text = str(mail["Message-ID"]).strip("<>").partition("@")[0], mail.get_content()
+        for recipient in envelope.rcpt_tos:
+            self._arrivals.note(Arrival(key, recipient, "email", text, session.begun, time.monotonic()))
+        await _hesitate(self._chance)
+        return "250 OK"
+
+
+class Gateway:
+    """The webhook's other side, on the runner's loop."""
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._port = Port()
+        self._arrivals = arrivals
+        self._chance = random.Random(0)
+        app = web.Application()
+        app.router.add_post("/", self._take)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port.number}/"
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port.number).start()
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def _take(self, request: web.Request) -> web.Response:
+        begun = time.monotonic()
+        data = json.loads(await request.text())["data"]
+        to = data["to"].get("email") or data["to"]["mobile"]
+        self._arrivals.note(
+            Arrival(request.headers["webhook-id"], to, "webhook", data["text"], begun, time.monotonic())
+        )
+        await _hesitate(self._chance)
+        return web.Response(status=204)
+
+
+async def _hesitate(chance: random.Random) -> None:
+    if pause := chance.choice(_SLOW):
+        await asyncio.sleep(pause)

@@ -1,0 +1,159 @@
+"""People of a run: they follow the link of a message when it comes and answer through the page's own forms."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from urllib.parse import urljoin
+
+import httpx
+
+from services.demo.browser import Form, Page, read_page
+
+PAUSE: Final = 0.15
+FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "accept": {"when": "hours"},
+    "not_now": {"again": "week"},
+    "close": {"channel": "phone", "duration": "15_45", "contacts": "1", "referral": "none", "strain": "2"},
+}
+_CODE: Final = re.compile(r"\b\d{8}\b")
+Look = Callable[[], Awaitable[Page]]
+Fate = Literal["taken", "in_doubt", "not_offered", "too_late"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Something that somebody tried to say through a page: an answer to the message `key`, or that they ask.
+
+    fate: `taken`: they saw it go through, at `at` (the machine's clock); `in_doubt`: the connection broke first and the
+    page did not say; `not_offered`: the page had no such button any more; `too_late`: the run was over.
+    """
+
+    contact: str
+    key: str
+    answer: str
+    fate: Fate
+    at: float
+
+
+@dataclass
+class Crowd:
+    """Everybody, over one pool of connections, and what they did; they give up when it is `over`."""
+
+    http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=10.0))
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    given: list[Given] = field(default_factory=list)
+
+    async def answer(self, contact: str, key: str, link: str, answers: Sequence[tuple[str, float]]) -> None:
+        """Give these answers one after the other in one browser, each after a delay; stop where one fails."""
+        browser = Browser(self)
+        for answer, delay in answers:
+            await asyncio.sleep(delay)
+            fate = await browser.answer(link, answer)
+            self._note(contact, key, answer, fate)
+            if fate != "taken":
+                return
+
+    async def ask(self, address: str, url: str, mails: "asyncio.Queue[str]") -> None:
+        """Go through the steps of /ask; `mails` are the texts that arrive at the address."""
+        self._note(address, "", "ask", await Browser(self).ask(url, address, mails))
+
+    def _note(self, contact: str, key: str, answer: str, fate: Fate) -> None:
+        self.given.append(Given(contact, key, answer, fate, time.monotonic()))
+
+    async def close(self) -> None:
+        self.over.set()
+        await self.http.aclose()
+
+
+class Browser:
+    """One person's browser, patient with a site that is away for a moment."""
+
+    def __init__(self, crowd: Crowd) -> None:
+        self._crowd = crowd
+        self._cookies: dict[str, str] = {}
+
+    async def answer(self, link: str, answer: str) -> Fate:
+        """Press a button of the page behind a link."""
+        return await self._press(lambda: self._look(link), "answer", answer)
+
+    async def ask(self, url: str, address: str, mails: "asyncio.Queue[str]") -> Fate:
+        """Prove an address by the code that is sent there, then ask for oneself."""
+        while not self._crowd.over.is_set():
+            page = await self._fill(await self._look(url), "address", address)
+            while page is not None and (text := await mails.get()):
+                code = _CODE.search(text)
+                proved = await self._fill(page, "code", code[0]) if code else page
+                if proved is None:
+                    mails.put_nowait(text)
+                elif _form(proved, "for", "myself"):
+                    return await self._ask_for_oneself(proved)
+        return "too_late"
+
+    async def _ask_for_oneself(self, page: Page) -> Fate:
+        async def same() -> Page:
+            return page
+
+        return await self._press(same, "for", "myself")
+
+    async def _press(self, look: Look, name: str, value: str) -> Fate:
+        lost = False
+        while not self._crowd.over.is_set():
+            page = await look()
+            form = _form(page, name, value)
+            if form is None:
+                return "in_doubt" if lost else "not_offered"
+            answer = await self._send(page, form, {**_chosen(form, value), name: value})
+            if answer is not None and answer.status_code in (200, 303):
+                return "taken"
+            if answer is not None and answer.status_code < 500:
+                return "in_doubt" if lost else "not_offered"
+            lost = True
+            await asyncio.sleep(PAUSE)
+        return "in_doubt" if lost else "too_late"
+
+    async def _fill(self, page: Page, name: str, value: str) -> Page | None:
+        """The page after a form with one field; None where the connection broke."""
+        form = next((one for one in page.forms if name in one.choices), None)
+        answer = await self._send(page, form, {name: value}) if form else None
+        return None if answer is None or answer.status_code >= 500 else read_page(answer)
+
+    async def _look(self, url: str) -> Page:
+        """Open a page, again and again until it comes."""
+        while not self._crowd.over.is_set():
+            try:
+                answer = await self._crowd.http.get(url, headers=self._headers())
+                if answer.status_code < 500:
+                    return read_page(answer)
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(PAUSE)
+        return Page(url, 503, "", [])
+
+    async def _send(self, page: Page, form: Form, chosen: Mapping[str, str]) -> httpx.Response | None:
+        data = {**dict(form.hidden), **chosen}
+        try:
+            answer = await self._crowd.http.post(urljoin(page.url, form.action), data=data, headers=self._headers())
+        except httpx.TransportError:
+            return None
+        self._cookies.update(answer.cookies)
+        return answer
+
+    def _headers(self) -> dict[str, str]:
+        # one client serves everybody, so its jar must stay empty
+        self._crowd.http.cookies.clear()
+        return {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())} if self._cookies else {}
+
+
+def _form(page: Page, name: str, value: str) -> Form | None:
+    return next((form for form in page.forms if form.offers(name, value)), None)
+
+
+def _chosen(form: Form, answer: str) -> dict[str, str]:
+    """What goes with an answer, as far as the form asks for it: the first way of contact that it offers."""
+    chosen = dict(FIELDS.get(answer, {}))
+    if "how" in form.choices:
+        chosen["how"] = form.choices["how"][0]
+    return chosen

@@ -1,0 +1,182 @@
+"""What happens in a run, drawn from its seed: who dies where, who answers what, and what is killed when."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, Literal, get_args
+
+from tests.chaos import hospital
+from tests.chaos.points import BY_NAME, POINTS, Point
+
+Mode = Literal["embedded", "distributed"]
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+SECONDS: Final = 5.0
+DEATHS, TWICE, RETRACTED, ASKS = 22, 4, 3, 2
+SWEPT: Final[Mapping[Mode, int]] = {"embedded": 2, "distributed": 3}
+REPLICAS: Final = {"incident": 1, "matching": 2, "notify": 2, "issuer": 1}
+SERVERS: Final = ("kafka", "postgresql")
+# what people do with an offer, in the order in which they do it, and how often
+HABITS: Final[Mapping[tuple[str, ...], int]] = {
+    (): 30,
+    ("accept",): 30,
+    ("accept", "another"): 6,
+    ("accept", "withdraw"): 6,
+    ("another",): 4,
+    ("another", "accept"): 4,
+    ("no_thanks",): 10,
+    ("no_thanks", "undo", "accept"): 4,
+    ("not_now",): 6,
+}
+SUPPORT: Final[Mapping[tuple[str, ...], int]] = {("confirm",): 35, ("confirm", "close"): 35, ("pass",): 20, (): 10}
+
+
+@dataclass(frozen=True)
+class Death:
+    """Somebody dies in a unit at a second of the stream; `people` are named, those on shift there are not.
+
+    `retracted_after`: seconds between its acknowledgement and the word that it was none, None for never.
+    """
+
+    number: int
+    at: float
+    unit: str
+    people: tuple[str, ...]
+    retracted_after: float | None = None
+
+    @property
+    def around(self) -> tuple[str, ...]:
+        """Everybody to be reached."""
+        return (*self.people, *hospital.crew(self.unit))
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Somebody asks by themselves."""
+
+    at: float
+    who: str
+
+
+@dataclass(frozen=True)
+class Blow:
+    """The end of one process or server: at a fail-point's n-th passage, or at the latest after `patience` seconds.
+
+    They count from when it is ready, or from its very start. pause: seconds until it is started again. leap: by how much
+    the hospital's time moves on meanwhile.
+    """
+
+    point: str = ""
+    passage: int = 1
+    patience: float = 1.0
+    pause: float = 0.0
+    newborn: bool = False
+    leap: timedelta = timedelta()
+
+
+@dataclass(frozen=True)
+class Habit:
+    """What a recipient answers to the first message of a question, and how long they wait before each answer."""
+
+    answers: tuple[str, ...]
+    delays: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run. `chains` are the blows that each process or server takes one after the other, by its name."""
+
+    seed: int
+    mode: Mode
+    deaths: tuple[Death, ...]
+    asks: tuple[Ask, ...]
+    chains: Mapping[str, tuple[Blow, ...]]
+    habits: Mapping[tuple[str, ...], int] = field(default_factory=lambda: HABITS)
+
+    def habit(self, contact: str, question: int, *, supporter: bool) -> Habit:
+        """How this contact treats its n-th question; drawn from the seed, whatever else happens."""
+        chance = random.Random(f"{self.seed} {contact} {question}")
+        weighed = SUPPORT if supporter else self.habits
+        answers = chance.choices(list(weighed), list(weighed.values()))[0]
+        return Habit(answers, tuple(round(chance.uniform(0.0, 0.7), 3) for _ in answers))
+
+
+def plan(seed: int, mode: Mode) -> Plan:
+    """The same for the same seed."""
+    chance = random.Random(f"{seed} {mode}")
+    return Plan(seed, mode, _deaths(chance), _asks(chance), chains(chance, seed, mode))
+
+
+def _deaths(chance: random.Random) -> tuple[Death, ...]:
+    pool = [member.staff_id for member in hospital.affected()]
+    chance.shuffle(pool)
+    named = [tuple(pool.pop() for _ in range(chance.choice((1, 1, 2, 3)))) for _ in range(DEATHS)]
+    named += [(chance.choice(chance.choice(named)), pool.pop()) for _ in range(TWICE)]
+    units = [*(f"W{chance.randrange(hospital.WARDS)}" for _ in named), *(f"N{n}" for n in range(hospital.SHIFT_WARDS))]
+    named += [()] * hospital.SHIFT_WARDS
+    taken_back = set(chance.sample(range(len(named)), RETRACTED))
+    deaths = [
+        Death(n, _moment(chance), unit, people, round(chance.uniform(0, 1.5), 3) if n in taken_back else None)
+        for n, (unit, people) in enumerate(zip(units, named, strict=True))
+    ]
+    return tuple(sorted(deaths, key=lambda one: one.at))
+
+
+def _asks(chance: random.Random) -> tuple[Ask, ...]:
+    who = chance.sample([member.staff_id for member in hospital.asking()], ASKS)
+    return tuple(Ask(round(chance.uniform(0, SECONDS / 2), 3), one) for one in who)
+
+
+def _moment(chance: random.Random) -> float:
+    return round(chance.uniform(0, SECONDS), 3)
+
+
+def points_of(mode: Mode) -> list[Point]:
+    """The fail-points that a mode has."""
+    return [point for point in POINTS if mode == "distributed" or not point.distributed_only]
+
+
+def chains(chance: random.Random, seed: int, mode: Mode) -> dict[str, tuple[Blow, ...]]:
+    """Consecutive seeds sweep through all points; the rest is drawn."""
+    names = [point.name for point in points_of(mode)]
+    swept = [names[(seed * SWEPT[mode] + n) % len(names)] for n in range(SWEPT[mode])]
+    drawn = [*swept, chance.choice(names)]
+    chance.shuffle(drawn)
+    if mode == "embedded":
+        return {"up": (*(blow for name in drawn for blow in blows(chance, name)), moment(chance))}
+    return _distributed(chance, drawn)
+
+
+def _distributed(chance: random.Random, drawn: Sequence[str]) -> dict[str, tuple[Blow, ...]]:
+    found: dict[str, list[Blow]] = {name: [] for name in processes()}
+    for name in drawn:
+        service = chance.choice(BY_NAME[name].services)
+        found[f"{service}-{chance.randrange(REPLICAS[service])}"] += blows(chance, name)
+    found[chance.choice(processes())].append(moment(chance))
+    if chance.random() < 0.7:
+        found[chance.choice(SERVERS)] = [moment(chance)]
+    return {name: tuple(chain) for name, chain in found.items()}
+
+
+def processes() -> list[str]:
+    """The names of a distributed run's processes."""
+    return [f"{service}-{number}" for service, count in REPLICAS.items() for number in range(count)]
+
+
+def blows(chance: random.Random, name: str) -> list[Blow]:
+    """One point, after what it needs."""
+    needed = BY_NAME[name].needs
+    first = [Blow(needed, 1, 3.0, 0.0)] if needed else []
+    passage = 1 if needed else chance.choice((1, 1, 2, 3, 5))
+    return [*first, Blow(name, passage, 2.5, _pause(chance))]
+
+
+def moment(chance: random.Random) -> Blow:
+    """Any time, wherever it then is."""
+    newborn = chance.random() < 0.3
+    patience = chance.uniform(0.02, 0.5) if newborn else chance.uniform(0.02, 1.5)
+    return Blow(patience=round(patience, 3), pause=_pause(chance), newborn=newborn)
+
+
+def _pause(chance: random.Random) -> float:
+    return chance.choice((0.0, 0.0, 0.1, 0.5))

@@ -1,0 +1,50 @@
+"""A process of the chaos run: `python -m tests.chaos.process up`, or `run SERVICE…`, as `leeward` would be called.
+
+What is planted comes by the environment: CHAOS_POINT (`name:passage`) and CHAOS_HITS (a file) for the fail-point at
+which it dies, CHAOS_BUG for a bug, CHAOS_CLOCK (`START*RATE@ORIGIN`) for one clock that all processes share over their
+restarts; ORIGIN is seconds of the machine's monotonic clock.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from leeward import settings
+from leeward.clock import ScaledClock, parse_clock
+from services import __main__ as command
+from tests.chaos import bugs, points
+
+
+class SharedClock(ScaledClock):
+    """The same time in every process that is given the same origin."""
+
+    def __init__(self, start: datetime, rate: float, origin: float) -> None:
+        super().__init__(start, rate)
+        self._origin = origin
+
+
+def plant(given: Mapping[str, str]) -> None:
+    """Put what the environment asks for around the product."""
+    if clock := given.get("CHAOS_CLOCK"):
+        text, _, origin = clock.partition("@")
+        start, rate = parse_clock(text)
+        shared = SharedClock(start, rate, float(origin))
+        settings.ScaledClock = lambda *_given: shared  # type: ignore[assignment,misc]
+    if bug := given.get("CHAOS_BUG"):
+        bugs.BUGS[bug]()
+    if point := given.get("CHAOS_POINT"):
+        name, _, passage = point.partition(":")
+        points.install(points.BY_NAME[name], points.deadly(name, int(passage), Path(given["CHAOS_HITS"])))
+
+
+def main(words: Sequence[str]) -> None:
+    """Plant, then run the command."""
+    plant(os.environ)
+    sys.argv = ["leeward", *words]
+    command.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,352 @@
+"""The checker: what DESIGN §8 promises, held against the evidence of a run. Each promise gives one line a breach."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+from services.matching.case import OVER
+from services.notify.dispatch import STALE_SECONDS
+from services.notify.domain import OUTCOMES, DeliveryState
+from tests.chaos import hospital
+from tests.chaos.evidence import Evidence
+from tests.chaos.outside import Arrival
+from tests.chaos.people import Given
+
+Row = dict[str, Any]
+# a hand-off that had begun before the answer was committed may still go on: what waits longer is looked at again
+WINDOW: Final = STALE_SECONDS + 0.5
+SAID: Final = frozenset({"taken", "in_doubt"})
+_OUTREACH: Final = ("offer", "reminder")
+
+
+class Books:
+    """The evidence, looked up by what the promises ask for."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.rest = evidence.at_rest
+
+    @cached_property
+    def deliveries(self) -> dict[str, Row]:
+        return {row["key"]: row for row in self.rest.rows("notify", "delivery")}
+
+    @cached_property
+    def recipients(self) -> dict[str, str]:
+        """recipient_ref by contact."""
+        rows = self.rest.rows("notify", "recipient")
+        return {row["email"] or row["mobile"]: row["recipient_ref"] for row in rows}
+
+    @cached_property
+    def persons(self) -> dict[str, str]:
+        """person_ref by contact."""
+        by_recipient = {row["recipient_ref"]: row["person_ref"] for row in self.rest.rows("matching", "person")}
+        return {contact: by_recipient[ref] for contact, ref in self.recipients.items()}
+
+    @cached_property
+    def cases(self) -> dict[str, Row]:
+        return {row["case_ref"]: row for row in self.rest.rows("matching", "support_case")}
+
+    @cached_property
+    def cases_of(self) -> dict[str, list[Row]]:
+        found: defaultdict[str, list[Row]] = defaultdict(list)
+        for row in self.cases.values():
+            if row["person_ref"]:
+                found[row["person_ref"]].append(row)
+        return found
+
+    @cached_property
+    def came_to(self) -> dict[str, list[Arrival]]:
+        found: defaultdict[str, list[Arrival]] = defaultdict(list)
+        for arrival in self.evidence.arrivals:
+            found[arrival.to].append(arrival)
+        return found
+
+    def step(self, arrival: Arrival) -> str:
+        """The step of a message, "" for what is none (a code, a link asked for anew)."""
+        row = self.deliveries.get(arrival.key)
+        return str(row["step"]) if row and row["kind"] == "message" else ""
+
+    def offers(self, contact: str) -> list[Arrival]:
+        """What arrived to offer somebody to them, reminders apart."""
+        return [one for one in self.came_to.get(contact, ()) if self.step(one).startswith(("offer", "asked"))]
+
+    def attention(self, contact: str) -> str | None:
+        """Why somebody's case stands on the coordinator's list."""
+        cases = self.cases_of.get(self.persons[contact], [])
+        return next((row["attention"] for row in cases if row["attention"]), None)
+
+    def given(self, *answers: str) -> list[Given]:
+        return [one for one in self.evidence.given if one.answer in answers and one.fate in SAID]
+
+
+def broken(evidence: Evidence) -> list[str]:
+    """One line for each breach of a promise; nothing where all were kept."""
+    books = Books(evidence)
+    return [*evidence.troubles, *(f"{name}: {line}" for name, check in PROMISES for line in check(books))]
+
+
+# --- zero lost ---
+
+
+def deaths_reach_their_people(books: Books) -> Iterator[str]:
+    """Every acknowledged death reaches each of its people, or stands on the coordinator's list with a reason."""
+    evidence, contacts = books.evidence, hospital.contacts()
+    for death in evidence.plan.deaths:
+        if death.number not in evidence.acknowledged:
+            yield f"death {death.number} was not acknowledged by the end"
+        elif death.retracted_after is None:
+            for who in death.around:
+                if not books.offers(contacts[who]) and not books.attention(contacts[who]):
+                    yield f"{who} of the acknowledged death {death.number} heard nothing, and nobody is told"
+
+
+def asks_are_answered(books: Books) -> Iterator[str]:
+    """Whoever saw that their asking went through has a message for it."""
+    for one in books.given("ask"):
+        if one.fate == "taken" and not books.offers(one.contact) and not books.attention(one.contact):
+            yield f"{one.contact} asked and heard nothing"
+    for who in (given for given in books.evidence.given if given.fate == "too_late"):
+        yield f"{who.contact} was still trying to {who.answer} at the end"
+
+
+def answers_stay(books: Books) -> Iterator[str]:
+    """An answer that somebody saw go through is the one that stands, here and with matching."""
+    last: dict[tuple[str, str], Given] = {}
+    for one in books.evidence.given:
+        if one.fate in SAID and one.answer != "ask":
+            last[one.contact, one.key] = one
+    questions = {row["question_ref"]: row for row in books.rest.rows("notify", "question")}
+    for one in last.values():
+        delivery = books.deliveries.get(one.key)
+        question = questions.get(delivery["question_ref"]) if delivery else None
+        if one.fate == "taken" and question is not None:
+            if question["said"] != one.answer:
+                yield f"{one.contact} saw {one.answer} taken, and {question['said'] or 'nothing'} stands"
+            elif delivery and (fault := _not_followed(one, books.cases.get(delivery["case_ref"]))):
+                yield f"{one.contact} saw {one.answer} taken, and their case is {fault}"
+
+
+_FOLLOWS: Final[dict[str, frozenset[str]]] = {
+    "accept": frozenset({"accepted", "supported", "following_up", "closed"}),
+    "no_thanks": OVER,
+    "withdraw": OVER,
+    "not_now": frozenset({"waiting", "ended", "closed"}),
+    "confirm": frozenset({"supported", "following_up", "closed", "ended"}),
+    "close": frozenset({"following_up", "closed", "ended"}),
+}
+
+
+def _not_followed(one: Given, case: Row | None) -> str:
+    """The stage of a case that has not heard of an answer; "" where it has, or is forgotten, or was taken back."""
+    wanted = _FOLLOWS.get(one.answer)
+    if case is None or wanted is None or "retracted" in case["notes"] or case["person_ref"] is None:
+        return ""
+    return "" if case["stage"] in wanted else str(case["stage"])
+
+
+# --- zero twice ---
+
+
+def one_message_a_step(books: Books) -> Iterator[str]:
+    """No person gets two keys for the same step of a case; repeated attempts under one key are allowed."""
+    keys: defaultdict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for arrival in books.evidence.arrivals:
+        row = books.deliveries.get(arrival.key)
+        if row is None:
+            yield f"{arrival.to} got a message that notify knows nothing of"
+        else:
+            keys[arrival.to, row["case_ref"], row["step"]].add(arrival.key)
+    yield from (f"{to} got step {step} under {len(found)} keys" for (to, _, step), found in keys.items() if len(found) > 1)
+
+
+def one_offer_a_person(books: Books) -> Iterator[str]:
+    """One offer and one reminder, however many deaths; one more each time somebody asks."""
+    asks = Counter(one.contact for one in books.given("ask"))
+    for contact in books.came_to:
+        keys = {arrival.key: books.step(arrival) for arrival in books.came_to[contact]}
+        steps = Counter(step.partition("-")[0] for step in keys.values())
+        for step, most in (("offer", 1), ("reminder", 1 + asks[contact]), ("asked", asks[contact]), ("follow_up", 1)):
+            if steps[step] > most:
+                yield f"{contact} got {steps[step]} messages of step {step}, {most} at most are due"
+
+
+def one_request_an_answer(books: Books) -> Iterator[str]:
+    """Supporters are asked as often as somebody's answer makes it necessary."""
+    due = Counter(
+        books.deliveries[one.key]["case_ref"]
+        for one in books.given("accept", "another", "pass")
+        if one.key in books.deliveries
+    )
+    sent: defaultdict[str, set[str]] = defaultdict(set)
+    for row in books.deliveries.values():
+        if row["step"].startswith("request-"):
+            sent[row["case_ref"]].add(row["step"])
+    for case_ref, steps in sent.items():
+        if len(steps) > due[case_ref]:
+            yield f"{len(steps)} requests to supporters for a case in which {due[case_ref]} answers call for one"
+
+
+def nobody_else(books: Books) -> Iterator[str]:
+    """Only those around an outcome, those who asked, and supporters hear anything."""
+    contacts, plan = hospital.contacts(), books.evidence.plan
+    around = {contacts[who] for death in plan.deaths for who in death.around}
+    asking = {contacts[ask.who] for ask in plan.asks}
+    helping = {hospital.contact(member) for member in hospital.helping()}
+    yield from (f"{to} got a message without a reason" for to in books.came_to.keys() - around - asking - helping)
+
+
+# --- zero early ---
+
+
+def nothing_early(books: Books) -> Iterator[str]:
+    """Nothing that is not urgent reaches anybody in their quiet hours, or before they have rested from a shift."""
+    zones = {hospital.contact(one): one.columns.get("timezone", "UTC") for one in hospital.everybody()}
+    rested = {hospital.contact(one): hospital.MORNING for one in hospital.on_shift()}
+    for arrival in books.evidence.arrivals:
+        row = books.deliveries.get(arrival.key)
+        if row and not row["urgent"]:
+            begun = books.evidence.time.at(arrival.begun)
+            if hospital.asleep(begun, zones[arrival.to]) or begun < rested.get(arrival.to, begun):
+                yield f"{arrival.to} got {row['step']} at {begun:%H:%M:%S} UTC"
+
+
+# --- zero sent after an answer ---
+
+
+def nothing_after_an_answer(books: Books) -> Iterator[str]:
+    """Once somebody has answered, neither the same message nor a reminder of it is sent; see WINDOW."""
+    yield from (line for late, line in _after_answers(books) if late > WINDOW)
+
+
+def in_the_window(books: Books) -> int:
+    """How many messages began to be handed over a moment after an answer."""
+    return sum(late <= WINDOW for late, _ in _after_answers(books))
+
+
+def _after_answers(books: Books) -> Iterator[tuple[float, str]]:
+    first: dict[tuple[str, str], Given] = {}
+    for one in books.evidence.given:
+        if one.fate == "taken" and one.answer != "ask" and one.key in books.deliveries:
+            first.setdefault((one.contact, books.deliveries[one.key]["case_ref"]), one)
+    for arrival in books.evidence.arrivals:
+        row = books.deliveries.get(arrival.key)
+        answer = first.get((arrival.to, row["case_ref"])) if row else None
+        same = answer is not None and (arrival.key == answer.key or books.step(arrival).startswith(_OUTREACH))
+        if answer and same and arrival.begun > answer.at:
+            late = arrival.begun - answer.at
+            yield late, f"{arrival.to} got {books.step(arrival)} {late:.1f} s after they had answered {answer.answer}"
+
+
+# --- zero half-applied ---
+
+
+def everything_came_to_rest(books: Books) -> Iterator[str]:
+    """Nothing waits that is due, nothing is set aside, every event was taken by everybody who listens for it."""
+    rest = books.rest
+    yield from (f"{count} {kind} published and never taken" for kind, count in Counter(rest.not_applied()).items())
+    for service in rest.tables:
+        if parked := rest.rows(service, "parked"):
+            yield f"{service} has {len(parked)} parked events: {parked[0]['fault']} at {parked[0]['place']}"
+    for row in books.deliveries.values():
+        if row["state"] == DeliveryState.SENDING:
+            yield f"a delivery of step {row['step']} is left as sending"
+
+
+def what_arrived_is_known(books: Books) -> Iterator[str]:
+    """A message that arrived is recorded as handed off, with matching too; one that did not is not."""
+    came = {arrival.key for arrival in books.evidence.arrivals}
+    outcomes = {row["request_ref"]: row["outcome"] for row in books.rest.rows("matching", "request")}
+    for key, row in books.deliveries.items():
+        if key in came and row["state"] != DeliveryState.HANDED_OFF:
+            yield f"step {row['step']} arrived and is recorded as {row['state']}"
+        if key not in came and row["state"] in (DeliveryState.HANDED_OFF, DeliveryState.DELIVERED):
+            yield f"step {row['step']} is recorded as {row['state']} and never arrived"
+        told = outcomes.get(row["request_ref"], row["state"])
+        if row["state"] in OUTCOMES and told != row["state"]:
+            yield f"step {row['step']} is {row['state']}, and matching was told {told}"
+
+
+def what_was_asked_was_planned(books: Books) -> Iterator[str]:
+    """Each incident is known to matching, each request to notify."""
+    known = {row["incident_ref"]: row for row in books.rest.rows("matching", "incident")}
+    for row in books.rest.rows("incident", "incident"):
+        there = known.get(row["incident_ref"])
+        if row["state"] == "recorded" and there is None:
+            yield "an incident is recorded, and matching does not know it"
+        if row["state"] == "retracted" and there is not None and not there["retracted"]:
+            yield "an incident was taken back, and matching goes on"
+    planned = {row["request_ref"] for row in books.deliveries.values()}
+    for row in books.rest.rows("matching", "request"):
+        if row["request_ref"] not in planned and not row["ended"] and row["outcome"] is None and _not_overtaken(books, row):
+            yield f"matching asked for step {row['step']}, and notify does not know it"
+
+
+def _not_overtaken(books: Books, request: Row) -> bool:
+    """Whether it is anything but a reminder whose question was answered meanwhile."""
+    if not request["step"].startswith(("reminder", "offer_again")):
+        return True
+    questions = books.rest.rows("notify", "question")
+    mine = (row for row in questions if row["case_ref"] == request["case_ref"] and row["template"] == "offer")
+    return any(row["state"] == "open" for row in mine)
+
+
+def one_open_case_a_person(books: Books) -> Iterator[str]:
+    for cases in books.cases_of.values():
+        if (count := sum(row["stage"] not in OVER for row in cases)) > 1:
+            yield f"somebody has {count} open cases"
+
+
+def capacity_is_kept(books: Books) -> Iterator[str]:
+    """Supporters carry what the cases say, and never more than they may."""
+    held = Counter(row["supporter"] for row in books.cases.values() if row["supporter"])
+    loads = {row["supporter_ref"]: row["active"] for row in books.rest.rows("matching", "load")}
+    for who in held.keys() | loads.keys():
+        if held[who] > hospital.CAPACITY:
+            yield f"a supporter has {held[who]} cases"
+        if loads.get(who, 0) != held[who]:
+            yield f"a supporter carries {loads.get(who, 0)} cases by the books and has {held[who]}"
+
+
+def retractions_are_told(books: Books) -> Iterator[str]:
+    """The coordinator hears of what had left already when an incident was taken back, and of nothing else."""
+    told = {row["about"] for row in books.rest.rows("matching", "entry") if row["kind"] == "retracted_after_sending"}
+    sent = {books.deliveries[one.key]["case_ref"] for one in books.evidence.arrivals if one.key in books.deliveries}
+    for row in books.cases.values():
+        notes = row["notes"].split()
+        if "retracted" in notes and row["case_ref"] in sent and "retracted_after_sending" not in notes:
+            yield "an incident was taken back after its message had left, and nobody is told"
+        if "retracted_after_sending" in notes and row["incident_ref"] and row["incident_ref"] not in told:
+            yield "a case was taken back after sending, and it is not on the list"
+
+
+Check = Callable[[Books], Iterable[str]]
+PROMISES: Final[tuple[tuple[str, Check], ...]] = (
+    ("lost", deaths_reach_their_people),
+    ("lost", asks_are_answered),
+    ("lost", answers_stay),
+    ("twice", one_message_a_step),
+    ("twice", one_offer_a_person),
+    ("twice", one_request_an_answer),
+    ("twice", nobody_else),
+    ("early", nothing_early),
+    ("after an answer", nothing_after_an_answer),
+    ("half-applied", everything_came_to_rest),
+    ("half-applied", what_arrived_is_known),
+    ("half-applied", what_was_asked_was_planned),
+    ("half-applied", one_open_case_a_person),
+    ("half-applied", capacity_is_kept),
+    ("half-applied", retractions_are_told),
+)
+
+
+def due(books: Books, now: datetime) -> Iterator[str]:
+    """What would still happen if everything ran on: not yet at rest."""
+    if missing := books.rest.not_applied():
+        yield f"{len(missing)} events not taken"
+    for row in books.deliveries.values():
+        if row["state"] == DeliveryState.SENDING or (row["state"] == DeliveryState.QUEUED and row["wake_at"] <= now):
+            yield f"step {row['step']} is {row['state']}"
+    for service, found in books.rest.tables.items():
+        yield from (f"timer {row['name']} of {service}" for row in found["timer"] if row["due_at"] <= now)
