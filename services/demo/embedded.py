@@ -18,7 +18,7 @@ from services.demo.system import Ends
 class Embedded:
     """`System` in one process."""
 
-    told: Final = "All five services run in one process, with an SQLite file each."
+    told: Final = ("All five services run in this one process, with an SQLite file each.",)
 
     def variables(self) -> Mapping[str, str]:
         return {}

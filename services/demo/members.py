@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +22,7 @@ SHOWN: Final = 5  # lines of the log
 
 
 class NotRunning(Exception):
-    """A process of a service does not start, ended by itself, or does not stop; the text is one line."""
+    """A process of a service does not start, fails, or does not stop; the text is one line."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Started:
 
     def tell(self, setting: str) -> None:
         """Set its clock."""
-        self.input.write(f"{setting}\n".encode())
+        if not self.input.is_closing():
+            self.input.write(f"{setting}\n".encode())
 
     async def until_ready(self, client: httpx.AsyncClient) -> None:
         """Wait until it does its work, or has ended."""
@@ -73,20 +75,21 @@ class Started:
         return False
 
     async def stop(self) -> bool:
-        """End its input, and wait until it has put down what it held; False where it had ended before, or ends ill."""
-        running = self.process.returncode is None
+        """End its input, and wait until it has put down what it held; False where it failed, or does not end."""
         self.input.close()
         try:
             async with asyncio.timeout(GRACE):
-                await self.process.wait()
+                code = await self.process.wait()
         except TimeoutError:
             self.process.kill()
             await self.process.wait()
-        return running and self.process.returncode == 0
+            return False
+        # whoever watches may kill one to see that the other goes on
+        return code in (0, -signal.SIGKILL)
 
 
 @asynccontextmanager
-async def together(members: Sequence[Member], clock: DemoClock, log: Path) -> AsyncIterator[None]:
+async def together(members: Sequence[Member], clock: DemoClock, log: Path) -> AsyncIterator[Sequence[Started]]:
     """Start all, wait until each is ready, and stop them together at the end.
 
     Raises:
@@ -100,23 +103,21 @@ async def together(members: Sequence[Member], clock: DemoClock, log: Path) -> As
             clock.followers.append(one.tell)
             one.tell(clock.setting)
         await _ready(started)
-        yield
+        yield started
     finally:
         well = await asyncio.gather(*(one.stop() for one in started))
         if not all(well):
-            raise NotRunning(f"{started[well.index(False)].member.service} ended by itself; {last_words(log)}")
+            raise NotRunning(f"{started[well.index(False)].member.service} failed; {last_words(log)}")
 
 
 async def _ready(started: Sequence[Started]) -> None:
-    async with http_client() as client:
-        waiting = [asyncio.create_task(one.until_ready(client), name=one.member.service) for one in started]
-        _, late = await asyncio.wait(waiting, timeout=PATIENCE)
-        for task in late:
-            task.cancel()
+    try:
+        async with http_client() as client, asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(one.until_ready(client) for one in started))
+    except TimeoutError:
+        raise NotRunning(f"some of them are not ready after {PATIENCE:g} seconds") from None
     if gone := [one.member.service for one in started if one.process.returncode is not None]:
         raise NotRunning(f"{gone[0]} ended by itself")
-    if late:
-        raise NotRunning(f"{next(iter(late)).get_name()} is not ready after {PATIENCE:g} seconds")
 
 
 def last_words(log: Path) -> str:

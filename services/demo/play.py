@@ -45,8 +45,10 @@ class Play:
             await self._prepare()
             await self._deaths()
             await self._messages()
+            # on a slow machine the first supporter is asked before the last person has answered
+            before = len(self.world.mailbox.mails)
             await self._answers()
-            await self._supporters()
+            await self._supporters(before)
             await self._board()
             await self._closing()
             await self._tokens()
@@ -163,15 +165,15 @@ class Play:
 
     # --- the supporters ---
 
-    async def _supporters(self) -> None:
+    async def _supporters(self, since: int) -> None:
         tell, world = self.tell, self.world
         tell.chapter("Supporters are asked")
-        before = len(world.mailbox.mails)
-        asked = await self._requests(before, len(self.accepted))
+        asked = await self._requests(since, len(self.accepted))
         tell.check("each is another unit's, none was there", not self._wrong_supporters(asked))
         passing, *confirming = asked
+        since = len(world.mailbox.mails)
         await self._pass(passing)
-        confirming += await self._requests(before + len(asked), 1)
+        confirming += await self._requests(since, 1)
         confirmed = [await self._confirm(mail, told=not number) for number, mail in enumerate(confirming)]
         tell.check(f"{len(confirmed)} supporters have confirmed and seen whom, each one person", all(confirmed))
         tell.check("everybody who said yes is introduced", sorted(confirmed) == sorted(self._first_names()))

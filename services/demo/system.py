@@ -1,6 +1,6 @@
 """What the demonstration runs on: the services and what carries their events, in one process or in many."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -16,8 +16,8 @@ class System(Protocol):
     """The services of the demonstration; the story knows their addresses and databases, and no more of them."""
 
     @property
-    def told(self) -> str:
-        """What runs, in one sentence."""
+    def told(self) -> Sequence[str]:
+        """What runs, a line each, once it does."""
         ...
 
     def variables(self) -> Mapping[str, str]:

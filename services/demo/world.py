@@ -79,7 +79,7 @@ class World:
     clock: DemoClock
     mailbox: Mailbox
     mail_url: str
-    told: str
+    told: Sequence[str]
     stores: Mapping[ServiceName, Store]
     http: httpx.AsyncClient
 
