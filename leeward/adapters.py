@@ -49,3 +49,16 @@ async def prepare_bus(settings: Settings) -> list[str]:
 
         return await make_topics(parse_brokers(settings.bus_url))
     return []
+
+
+async def bus_gaps(settings: Settings) -> list[str]:
+    """What the bus lacks or has set against us, in words; empty where all is well.
+
+    Raises:
+        BusUnavailable: when it cannot be reached.
+    """
+    if settings.bus_url:
+        from leeward.bus.topics import gaps
+
+        return await gaps(parse_brokers(settings.bus_url))
+    return []

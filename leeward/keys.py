@@ -83,6 +83,8 @@ def services_secret(settings: Settings) -> str:
 def _assertion_public(settings: Settings) -> bytes:
     if given := settings.variable("ASSERTION_PUBLIC_KEY"):
         return base64.b64decode(given)
+    if not settings.embedded:
+        raise _missing("ASSERTION_PUBLIC_KEY")
     public = assertion_key(service_key(settings, "notify")).public_key()
     return public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
@@ -91,8 +93,12 @@ def _key(settings: Settings, variable: str, name: str) -> bytes:
     if given := settings.variable(variable):
         return base64.b64decode(given)
     if not settings.embedded:
-        raise SettingsError(f"LEEWARD_{variable}: is missing; a distributed run needs 32 bytes, base64")
+        raise _missing(variable)
     return _kept(settings.data / "keys" / f"{name}.key")
+
+
+def _missing(variable: str) -> SettingsError:
+    return SettingsError(f"LEEWARD_{variable}: is missing; a distributed run needs 32 bytes, base64")
 
 
 def _kept(path: Path) -> bytes:

@@ -57,7 +57,7 @@ class KafkaRelay:
             self._store.wake_others()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send until `stop` is set; then what is committed by now, and let another replica take over."""
+        """Send until `stop` is set; then once more, and let another replica take over."""
         faults = 0
         try:
             while not stop.is_set():
@@ -162,8 +162,7 @@ class KafkaRelay:
     async def _hand_over(self) -> None:
         with suppress(StoreUnavailable, BusUnavailable):
             if self._mine and self._kafka is not None:
-                while await self.send():
-                    pass
+                await self.send()
             if self._deleting is not None:
                 await self._deleting
             await self._store.release(_LOCK)

@@ -1,9 +1,11 @@
 """The topics of Kafka: made once by `leeward migrate`, looked at by `leeward doctor`."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from leeward.brokers import Brokers
@@ -25,14 +27,37 @@ async def make_topics(brokers: Brokers) -> list[str]:
     """
     copies = max(1, brokers.replication - 1)
     wanted = {**_KEPT, "min.insync.replicas": str(copies)}
-    admin = AIOKafkaAdminClient(**brokers.client())
-    try:
-        await admin.start()
+    async with _admin(brokers) as admin:
         missing = [topic for topic in TOPICS if topic not in await admin.list_topics()]
         made = [NewTopic(topic, brokers.partitions, brokers.replication, topic_configs=wanted) for topic in missing]
         if made:
             _refused((await admin.create_topics(made)).topic_errors)
         return missing
+
+
+async def gaps(brokers: Brokers) -> list[str]:
+    """Topics that are missing, and brokers that would make one that was deleted anew, empty and in silence.
+
+    Raises:
+        BusUnavailable: when Kafka cannot be reached, or refuses.
+    """
+    async with _admin(brokers) as admin:
+        there = await admin.list_topics()
+        found = [f"topic {topic} is missing" for topic in TOPICS if topic not in there]
+        for node in (await admin.describe_cluster())["brokers"]:
+            asked = ConfigResource(ConfigResourceType.BROKER, str(node["node_id"]), {"auto.create.topics.enable": None})
+            [answer] = await admin.describe_configs([asked])
+            if any(setting[1] == "true" for resource in answer.resources for setting in resource[4]):
+                found.append(f"broker {node['node_id']} has auto.create.topics.enable=true")
+    return found
+
+
+@asynccontextmanager
+async def _admin(brokers: Brokers) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**brokers.client())
+    try:
+        await admin.start()
+        yield admin
     except (KafkaError, OSError) as fault:
         raise BusUnavailable(type(fault).__name__) from fault
     finally:

@@ -26,6 +26,9 @@ _POOL: Final = 10
 # a serialization failure or a deadlock: the same work on a newer snapshot may succeed (PostgreSQL 18, chapter 13.5)
 _AGAIN: Final = frozenset({"40001", "40P01"})
 _TRIES: Final = 20
+# a key that is taken: perhaps another replica took it after this snapshot, which a newer one will see
+_TAKEN: Final = "23505"
+_TAKEN_TRIES: Final = 2
 _PAUSE: Final = 0.004
 # connection lost, out of disk, memory or connections, shutting down, an I/O fault, a standby that cannot
 # write, or damage
@@ -46,8 +49,10 @@ _SESSION: Final = {
 }
 
 
-def postgresql_engine(url: str, name: str, *, pool: int = _POOL, isolation: str = "REPEATABLE READ") -> AsyncEngine:
-    """An engine for one service's database."""
+def postgresql_engine(
+    url: str, name: str, *, pool: int = _POOL, isolation: str = "REPEATABLE READ", patience: float | None = 60.0
+) -> AsyncEngine:
+    """An engine for one service's database; a statement may take `patience` seconds."""
     session = {"application_name": f"leeward-{name}", **_SESSION}
     return create_async_engine(
         make_url(url).update_query_dict({"prepared_statement_cache_size": "512"}),
@@ -56,7 +61,7 @@ def postgresql_engine(url: str, name: str, *, pool: int = _POOL, isolation: str 
         max_overflow=pool,
         pool_timeout=10,
         hide_parameters=True,
-        connect_args={"timeout": 5, "command_timeout": 60, "server_settings": session},
+        connect_args={"timeout": 5, "command_timeout": patience, "server_settings": session},
     )
 
 
@@ -68,6 +73,7 @@ class PostgresStore(Store):
 
     def __init__(self, url: str, name: str, metadata: MetaData, clock: Clock) -> None:
         super().__init__(metadata, clock)
+        self._url = url
         self._name = name
         self._engine = postgresql_engine(url, name)
         self._presence = Presence(self._engine, name, self._woken)
@@ -80,7 +86,7 @@ class PostgresStore(Store):
                     unit, result = await self._connected(lambda conn: self._transaction(conn, work))
                 break
             except DBAPIError as fault:
-                if _state(fault) not in _AGAIN:
+                if _state(fault) not in _AGAIN and not (_state(fault) == _TAKEN and attempt < _TAKEN_TRIES):
                     raise
                 telemetry.TRANSACTIONS_REPEATED.labels(self._name).inc()
                 await asyncio.sleep(_PAUSE * random.random() * 2 ** min(attempt, 6))  # noqa: S311 no secret
@@ -107,12 +113,17 @@ class PostgresStore(Store):
 
     async def administer(self, work: Callable[[Connection], T]) -> T:
         def alone(conn: Connection) -> T:
-            with conn.begin():
-                conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(_SCHEMA_LOCK)})
-                return work(conn)
+            conn.execute(text("SET LOCAL lock_timeout = 0"))
+            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(_SCHEMA_LOCK)})
+            return work(conn)
 
-        with _said_plainly():
-            return await self._connected(alone)
+        patient = postgresql_engine(self._url, self._name, pool=1, patience=None)
+        try:
+            with _said_plainly():
+                async with patient.begin() as conn:
+                    return await conn.run_sync(alone)
+        finally:
+            await patient.dispose()
 
     async def tidy(self) -> None:
         """Let go of dead rows; what PostgreSQL's files and its write-ahead log still hold, an encrypted disk covers."""
@@ -189,10 +200,11 @@ class Presence:
         return name in self._held
 
     async def release(self, name: str) -> None:
-        """Give the lock back, if this process has it."""
+        """Give the lock back, if this process has it, and have the others look at once."""
         if name in self._held:
             self._held.discard(name)
             await self._do("SELECT pg_advisory_unlock($1)", lock_key(name))
+            await self._do(f"NOTIFY {_CHANNEL}")
 
     def wake_others(self) -> None:
         """One NOTIFY for all that is committed within a moment: one a row would cap the writes."""

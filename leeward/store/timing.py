@@ -16,6 +16,7 @@ from leeward.store.unit import Unit
 
 # another process (an import) may set timers without waking us
 LOOK_AGAIN: Final = 30.0
+IN_OTHER_HANDS: Final = 0.1
 
 
 class TimerLoop:
@@ -38,9 +39,9 @@ class TimerLoop:
         """Fire timers until `stop` is set."""
         while not stop.is_set():
             try:
-                while await self.fire_due() == BATCH:
+                while (fired := await self.fire_due()) == BATCH:
                     pass
-                await self._wait(stop)
+                await self._wait(stop, after=fired)
             except StoreUnavailable:
                 await asyncio.sleep(1)
 
@@ -86,7 +87,10 @@ class TimerLoop:
         where = telemetry.place(fault)
         telemetry.log("timer_failed", service=self._service, timer=timer.name, fault=type(fault).__name__, place=where)
 
-    async def _wait(self, stop: asyncio.Event) -> None:
+    async def _wait(self, stop: asyncio.Event, *, after: int) -> None:
+        if after == 0 and self._next and self._next <= self._store.clock.now():
+            # what is due and could not be had is in another replica's hands for a moment
+            await asyncio.sleep(IN_OTHER_HANDS)
         pause = LOOK_AGAIN
         if self._next:
             pause = min(pause, max(0.0, (self._next - self._store.clock.now()).total_seconds()))

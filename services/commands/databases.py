@@ -54,7 +54,7 @@ def _postgresql(url: str, service: ServiceName) -> Engine:
     from leeward.store.postgresql import postgresql_engine
 
     # a whole roster in one transaction would be begun again and again beside a system that runs
-    return postgresql_engine(url, f"{service}-command", pool=1, isolation="READ COMMITTED").sync_engine
+    return postgresql_engine(url, f"{service}-command", pool=1, isolation="READ COMMITTED", patience=None).sync_engine
 
 
 def _sqlite(settings: Settings, service: ServiceName, *, read_only: bool) -> Engine:

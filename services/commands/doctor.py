@@ -10,13 +10,19 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
 
-from leeward.settings import Settings, load_settings
+from leeward.adapters import bus_gaps, store_of
+from leeward.bus import BusUnavailable
+from leeward.service import Service
+from leeward.settings import Settings, SettingsError, load_settings
+from leeward.store import StoreUnavailable
+from leeward.store.migrate import up_to_date
 from services.commands import catalogue
 from services.commands.console import say, show_json
 from services.commands.databases import reading, with_databases
 
 SMTP_PATIENCE: Final = 10.0  # seconds
 AHEAD: Final = timedelta(minutes=5)
+MIGRATE: Final = "run `leeward migrate`"
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,39 @@ async def _smtp_fault(url: str) -> str:
         return f"cannot be reached ({type(fault).__name__})"
 
 
+def servers(settings: Settings) -> Iterator[Finding]:
+    """Whether the databases and the bus of a distributed run answer and have what this release needs."""
+    for service in catalogue.load():
+        fault, key = asyncio.run(_database_fault(settings, service)), f"LEEWARD_{service.name.upper()}_DATABASE_URL"
+        if fault == MIGRATE:
+            yield _error(f"{service.name} is not at the newest revision", MIGRATE)
+        elif fault:
+            yield _error(f"{key}: cannot be used ({fault})", "correct it, or see whether PostgreSQL is up")
+    try:
+        missing = asyncio.run(bus_gaps(settings))
+    except BusUnavailable as fault:
+        yield _error(f"LEEWARD_BUS_URL: Kafka cannot be reached ({fault})", "correct it, or see whether it is up")
+        return
+    for gap in missing:
+        yield _error(f"Kafka: {gap}", MIGRATE if gap.startswith("topic ") else "change the brokers' settings")
+
+
+async def _database_fault(settings: Settings, service: Service) -> str:
+    if settings.embedded:
+        return ""
+    try:
+        store = store_of(settings, service.name, service.metadata, settings.clock())
+    except SettingsError:
+        return "it is not given here"
+    try:
+        current = await store.read(lambda conn: up_to_date(conn, service.package))
+    except StoreUnavailable as fault:
+        return str(fault)
+    finally:
+        await store.close()
+    return "" if current else MIGRATE
+
+
 def figures(settings: Settings) -> Iterator[Finding]:
     """What the databases say: roster, training, rota, and identifiers that lead to nobody."""
     from services.commands.status import figures as read
@@ -210,6 +249,7 @@ def _newest(conn: Any, service: Any) -> Any:
 
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
+    servers,
     help_lines,
     professionals,
     sources,

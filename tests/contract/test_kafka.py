@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from sqlalchemy import func, select
 
 from leeward.bus import BusUnavailable, kafka, relay, topics
@@ -309,10 +310,15 @@ async def test_a_consumer_that_is_alive_and_stuck_is_replaced(world: World, monk
 
 
 async def test_topics_are_made_once_with_their_retention(world: World) -> None:
-    made = await topics.make_topics(ways(world).brokers)
-    assert set(made) <= set(topics.TOPICS)
-    assert await topics.make_topics(ways(world).brokers) == []
-    assert set(topics.TOPICS) <= set(await administer(world, "list_topics"))
+    brokers = ways(world).brokers
+    assert await topics.gaps(brokers) == [f"topic {topic} is missing" for topic in topics.TOPICS]
+    assert await topics.make_topics(brokers) == list(topics.TOPICS)
+    assert await topics.make_topics(brokers) == []
+    assert await topics.gaps(brokers) == []
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topics.TOPICS[0])]
+    [answer] = await administer(world, "describe_configs", asked)
+    settings = {setting[0]: setting[1] for setting in answer.resources[0][4]}
+    assert (settings["retention.ms"], settings["segment.ms"]) == ("604800000", "3600000")
     await administer(world, "delete_topics", list(topics.TOPICS))
 
 
