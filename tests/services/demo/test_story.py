@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 LEEWARD = (sys.executable, "-m", "services", "demo")
@@ -41,9 +43,12 @@ def test_everybody_played_and_every_step_observed(environment: dict[str, str], t
     assert list(tmp_path.iterdir()) == [], "nothing of it is left"
 
 
-def test_begun_it_stays_until_told_and_its_mails_can_be_read(environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", [(), ("--distributed",)], ids=["embedded", "distributed"])
+def test_begun_it_stays_until_told_and_its_mails_can_be_read(
+    way: Sequence[str], environment: dict[str, str], tmp_path: Path
+) -> None:
     assert tempfile.gettempdir()
-    with subprocess.Popen(LEEWARD, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*LEEWARD, *way], env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
             lines: list[str] = []
@@ -58,16 +63,29 @@ def test_begun_it_stays_until_told_and_its_mails_can_be_read(environment: dict[s
             assert mail, told
             assert "ADT^A03, PV1-36 = 20: AA" in told
             assert "You have a message" in httpx.get(mailbox[1]).text
+            kill_one_of_two(told)
             shown = httpx.get(mail[1]).text
             link = re.search(r'href="(http://[^"]+/m/[^"]+)"', shown)
             assert link, shown
-            assert 'value="accept"' in httpx.get(link[1]).text
+            # each connection is another: both replicas are asked, or what is left of them
+            for _ in range(2):
+                assert 'value="accept"' in httpx.get(link[1]).text
             board = httpx.get(f"{mailbox[1]}/board")
             assert board.is_redirect
             assert "/login/" in board.headers["location"]
-            assert httpx.post(f"{mailbox[1]}/time", data={"span": "hour"}).status_code == 303
+            assert httpx.get(board.headers["location"]).is_success
+            assert httpx.post(f"{mailbox[1]}/time", data={"span": "hour"}, timeout=60).status_code == 303
+            every = psutil.Process(process.pid).children(recursive=True)
+            assert len(every) > 7 or not way
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
+    assert not [one for one in every if one.is_running()]
     assert list(tmp_path.iterdir()) == []
+
+
+def kill_one_of_two(told: str) -> None:
+    """Do to one replica of each service what the demonstration says may be done."""
+    for first, _second in re.findall(r"\w+ \((\d+) and (\d+)\)", told):
+        os.kill(int(first), signal.SIGKILL)
