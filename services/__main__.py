@@ -1,5 +1,6 @@
 """The `leeward` command: how each of its words is called. What they do is imported when they are."""
 
+import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -187,6 +188,8 @@ def main() -> None:
     """Run the command; a fault that has an explanation is one line and exit code 1."""
     from leeward.settings import SettingsError
 
+    # a library's own words would stand beside the one line that says what is wrong
+    logging.root.addHandler(logging.NullHandler())
     try:
         app()
     except (SettingsError, Failed) as fault:

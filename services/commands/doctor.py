@@ -1,14 +1,15 @@
 """`doctor`: what is missing or wrong, one finding a line, each with what to do. Nothing here stops `live`."""
 
-import asyncio
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
+from sqlalchemy.util.concurrency import await_only
 
 from leeward.adapters import bus_gaps, store_of
 from leeward.bus import BusUnavailable
@@ -17,7 +18,7 @@ from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import StoreUnavailable
 from leeward.store.migrate import up_to_date
 from services.commands import catalogue
-from services.commands.console import say, show_json
+from services.commands.console import Failed, say, show_json
 from services.commands.databases import reading, with_databases
 
 SMTP_PATIENCE: Final = 10.0  # seconds
@@ -39,8 +40,7 @@ class Finding:
 
 def doctor(*, as_json: bool) -> int:
     """Print the findings; 1 where one of them is an error."""
-    settings = load_settings(starting=False)
-    found = [finding for check in CHECKS for finding in check(settings)]
+    found = findings(load_settings(starting=False))
     if as_json:
         show_json([asdict(finding) for finding in found])
     else:
@@ -49,6 +49,16 @@ def doctor(*, as_json: bool) -> int:
         if not found:
             say("nothing to report")
     return int(any(finding.level == "error" for finding in found))
+
+
+@with_databases
+def findings(settings: Settings) -> list[Finding]:
+    """Everything that is missing or wrong; what rests on a database that cannot be reached is left out."""
+    found: list[Finding] = []
+    for check in CHECKS:
+        with suppress(Failed):
+            found += check(settings)
+    return found
 
 
 def _error(what: str, do: str) -> Finding:
@@ -112,7 +122,7 @@ def mail(settings: Settings) -> Iterator[Finding]:
         if settings.channels.webhook is None:
             yield _error("there is no channel", "nobody can be reached: set LEEWARD_SMTP_URL or channels.webhook")
         return
-    if fault := asyncio.run(_smtp_fault(url)):
+    if fault := await_only(_smtp_fault(url)):
         yield _error(f"LEEWARD_SMTP_URL: {fault}", "correct it, or see whether the mail server is up")
     if settings.variable("MAIL_FROM") is None:
         yield _warning("LEEWARD_MAIL_FROM is not set", "mail leaves as messages@localhost: set a neutral address")
@@ -146,13 +156,13 @@ async def _smtp_fault(url: str) -> str:
 def servers(settings: Settings) -> Iterator[Finding]:
     """Whether the databases and the bus of a distributed run answer and have what this release needs."""
     for service in catalogue.load():
-        fault, key = asyncio.run(_database_fault(settings, service)), f"LEEWARD_{service.name.upper()}_DATABASE_URL"
+        fault, key = await_only(_database_fault(settings, service)), f"LEEWARD_{service.name.upper()}_DATABASE_URL"
         if fault == MIGRATE:
             yield _error(f"{service.name} is not at the newest revision", MIGRATE)
         elif fault:
             yield _error(f"{key}: cannot be used ({fault})", "correct it, or see whether PostgreSQL is up")
     try:
-        missing = asyncio.run(bus_gaps(settings))
+        missing = await_only(bus_gaps(settings))
     except BusUnavailable as fault:
         yield _error(f"LEEWARD_BUS_URL: Kafka cannot be reached ({fault})", "correct it, or see whether it is up")
         return
@@ -224,7 +234,6 @@ def addresses(settings: Settings) -> Iterator[Finding]:
         yield _warning("LEEWARD_METRICS_TOKEN is not set", "/metrics answers nobody: set it where you collect them")
 
 
-@with_databases
 def clock(settings: Settings) -> Iterator[Finding]:
     """A clock that is set, or that has gone back behind what was stored."""
     if settings.variable("CLOCK"):
