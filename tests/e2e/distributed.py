@@ -1,12 +1,15 @@
 """The same system as many processes: each service in replicas of its own, on a real Kafka and two real PostgreSQL."""
 
 import base64
+import json
+import re
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -18,7 +21,7 @@ from services.demo.servers.server import Port
 from tests.e2e.balancer import Balancer
 from tests.e2e.harness import Installation, Mailbox, Member, Running, eventually
 
-PATIENCE = 60.0  # seconds for eight processes to be ready on two busy cores
+PATIENCE = 180.0  # seconds for ten processes to be ready on two cores that others use too
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,14 @@ class Replica:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def said(self) -> str:
-        """What it logged in all its lives."""
-        return self.log.read_text() if self.log.exists() else ""
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The lines of one kind that it logged in all its lives, without their times."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else ()
+        return [
+            {key: value for key, value in line.items() if key not in ("at", "level")}
+            for line in map(json.loads, lines)
+            if line["event"] == event
+        ]
 
     def start(self, environment: Mapping[str, str]) -> None:
         ports = {f"LEEWARD_{self.service.upper()}_PORT": str(self.port), "LEEWARD_MLLP_PORT": str(self.mllp_port)}
@@ -104,7 +111,7 @@ class Distributed(Installation):
         self._services_secret = secrets.token_urlsafe(32)
         self._people_key = secrets.token_bytes(32)
         self._began = time.monotonic()
-        self._prepared = False
+        self._created = self._prepared = False
 
     @property
     def kafka(self) -> Kafka:
@@ -158,15 +165,20 @@ class Distributed(Installation):
         return {"LEEWARD_CLOCK": f"{now:%Y-%m-%dT%H:%M:%SZ}*{rate:f}"}
 
     def create_databases(self) -> None:
+        """Empty ones."""
+        self._created = True
         for name, database in self._databases.items():
             self.servers.of(name).create(database)
+
+    def migrate(self) -> None:
+        self.command("migrate")
+        self._prepared = True
 
     def prepare(self) -> None:
         """Databases, and `leeward migrate`; once."""
         if not self._prepared:
             self.create_databases()
-            self.command("migrate")
-            self._prepared = True
+            self.migrate()
 
     def import_roster(self, *members: Member) -> None:
         self.prepare()
@@ -196,6 +208,11 @@ class Distributed(Installation):
 
     def _ready(self, replica: Replica) -> bool:
         return replica.running is not None and replica.running.ready(self.http, replica.url)
+
+    def metric(self, replica: Replica, name: str) -> float:
+        """The sum of a metric's series, in one replica."""
+        lines = self.http.get(f"{replica.url}/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}[{{ ]", line))
 
     def kill(self, service: ServiceName | None = None, replica: int = 0) -> None:
         """`kill -9` to one replica, or to all of all services."""
@@ -230,9 +247,10 @@ class Distributed(Installation):
     def close(self) -> None:
         super().close()
         self._balancer.close()
-        self.servers.start()
-        for name, database in self._databases.items():
-            self.servers.of(name).drop(database)
+        if self._created:
+            self.servers.start()
+            for name, database in self._databases.items():
+                self.servers.of(name).drop(database)
 
 
 def text(key: bytes) -> str:

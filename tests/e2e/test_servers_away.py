@@ -1,0 +1,145 @@
+"""Servers that are away, empty or hold something strange: a service waits, says so in one line, and goes on."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from leeward.settings import ServiceName
+from services.demo.servers import Kafka
+from tests.e2e.conftest import STAFF, MakeDistributed
+from tests.e2e.distributed import Distributed, Replica
+from tests.e2e.harness import LIVE, Mailbox, death, eventually, link_in
+
+NINE = "2026-11-21T09:00:00Z"
+A_FEW: Mapping[ServiceName, int] = {"issuer": 0, "box": 0}
+TWO: Mapping[ServiceName, int] = {**A_FEW, "notify": 0}
+AGAIN = 2.0  # seconds in which it tries several times more
+
+
+def status(system: Distributed, replica: Replica, path: str) -> int:
+    """What it answers; 0 while it does not."""
+    try:
+        return system.http.get(replica.url + path).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def waits_red(system: Distributed, replica: Replica, *events: str) -> list[dict[str, Any]]:
+    """It says once what is amiss, lives, and is not ready; gives the line."""
+
+    def told() -> list[dict[str, Any]]:
+        return [line for event in events for line in replica.logged(event)]
+
+    eventually(told, 60)
+    eventually(lambda: status(system, replica, "/livez"), 60, lambda code: code == 200)
+    time.sleep(AGAIN)
+    assert status(system, replica, "/readyz") == 503
+    assert replica.running
+    assert replica.running.alive
+    return told()
+
+
+def test_databases_that_are_away_and_then_not_migrated(make_distributed: MakeDistributed) -> None:
+    system = make_distributed(LIVE, TWO, LEEWARD_CLOCK=NINE)
+    system.create_databases()
+    system.postgresql.kill()
+    system.launch()
+    address = f"127.0.0.1:{system.postgresql.port}"
+    for replica in system.every:
+        [line] = waits_red(system, replica, "database_away")
+        assert (line["service"], line["address"]) == (replica.service, address)
+    system.postgresql.start()
+    for replica in system.every:
+        [line] = waits_red(system, replica, "waiting_for_migration")
+        assert line == {"event": "waiting_for_migration", "service": replica.service, "reason": "run leeward migrate"}
+    system.migrate()
+    system.await_ready()
+    assert system.stop() == 0
+
+
+def test_a_kafka_that_is_away(make_distributed: MakeDistributed, mailbox: Mailbox) -> None:
+    system = make_distributed(LIVE, A_FEW, LEEWARD_CLOCK=NINE)
+    system.import_roster(*STAFF)
+    system.kafka.kill()
+    system.launch()
+    for replica in system.every:
+        lines = waits_red(system, replica, "relay_waits", "consumer_waits")
+        assert f"127.0.0.1:{system.kafka.port}" in {line.get("address") for line in lines}
+        assert len(lines) == len({(line["event"], line["topic"]) for line in lines})
+    # what is acknowledged is safe without Kafka
+    assert "MSA|AA|M1" in system.send(death("M1", "AMY", "BEN"))
+    system.kafka.start()
+    system.await_ready()
+    eventually(lambda: len(mailbox.message_ids()), 20, lambda found: found == 2)
+
+
+async def publish(kafka: Kafka, topic: str, *events: tuple[str, bytes]) -> None:
+    """Put events of these types, with these bodies, on a topic, in the place of somebody's newer release."""
+    async with AIOKafkaProducer(bootstrap_servers=f"127.0.0.1:{kafka.port}") as producer:
+        for event_type, body in events:
+            key = str(uuid4())
+            headers = {"ce_specversion": "1.0", "ce_id": str(uuid4()), "ce_source": "/other", "ce_type": event_type}
+            headers |= {"ce_subject": key, "content-type": "application/json"}
+            pairs = [(name, value.encode()) for name, value in headers.items()]
+            await producer.send_and_wait(topic, body, key=key.encode(), headers=pairs)
+
+
+async def topics(kafka: Kafka, delete: str = "") -> list[str]:
+    """Delete one, and give the names of those there are."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{kafka.port}")
+    await admin.start()
+    try:
+        if delete:
+            await admin.delete_topics([delete])
+        return list(await admin.list_topics())
+    finally:
+        await admin.close()
+
+
+def test_strange_events_are_dead_letters_and_the_rest_goes_on(
+    make_distributed: MakeDistributed, mailbox: Mailbox
+) -> None:
+    system = make_distributed(LIVE, A_FEW, LEEWARD_CLOCK=NINE)
+    system.import_roster(*STAFF)
+    system.start()
+    strange = ("leeward.incident.exploded.v1", b"{}"), ("leeward.incident.recorded.v9", b"{}"), ("", b"\xff")
+    unfit = ("leeward.incident.recorded.v1", b'{"incident_ref": 7}')
+    asyncio.run(publish(system.kafka, "leeward.incident", *strange, unfit))
+    system.send(death("M1", "AMY", "BEN"))
+    eventually(lambda: len(mailbox.message_ids()), 30, lambda found: found == 2)
+    [matching] = system.replicas["matching"]
+    parked = eventually(lambda: matching.logged("event_parked"), 30, lambda found: len(found) == 4)
+    assert {line["fault"] for line in parked} == {"Undecodable"}
+    assert sorted(line["place"] for line in parked) == ["body-does-not-fit", *["unknown-type"] * 3]
+    assert system.metric(matching, "leeward_events_dead_total") == 4
+    assert system.stop() == 0
+
+
+def test_a_deleted_topic_is_reported_and_not_made_anew(make_distributed: MakeDistributed, mailbox: Mailbox) -> None:
+    system = make_distributed(LIVE, A_FEW, LEEWARD_CLOCK=NINE)
+    system.import_roster(*STAFF)
+    system.start()
+    system.send(death("M1", "AMY"))
+    [mail] = eventually(lambda: mailbox.to("amy@hospital.example"), 30)
+    asyncio.run(topics(system.kafka, delete="leeward.notify"))
+    missing = {"event": "topic_missing", "topic": "leeward.notify"}
+    [matching], [notify], [incident] = (system.replicas[name] for name in ("matching", "notify", "incident"))
+    assert waits_red(system, matching, "topic_missing")[0] == {**missing, "service": "matching"}
+    # an answer is safe meanwhile, and waits
+    page = system.http.get(link_in(mail)).text
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+    system.http.post(link_in(mail), data={**hidden, "answer": "no_thanks"}, follow_redirects=True)
+    assert waits_red(system, notify, "topic_missing")[0] == {**missing, "service": "notify"}
+    assert "leeward.notify" not in asyncio.run(topics(system.kafka))
+    assert status(system, incident, "/readyz") == 200
+    system.migrate()
+    system.await_ready()
+    token = system.token()
+    eventually(lambda: [case["state"] for case in system.cases(token)], 30, lambda states: states == ["ended"])
