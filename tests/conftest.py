@@ -16,11 +16,29 @@ from leeward.keys import keyring
 from leeward.runtime import http_client
 from leeward.service import Ground
 from leeward.settings import ServiceName, Settings, load_settings
-from leeward.store import SqliteStore, ground_tables
-from leeward.store.sqlite import sqlite_engine
+from leeward.store import Store
 from services.demo.servers import Kafka, PostgreSQL
+from tests.databases import KINDS, Databases, OpenStore, PostgresDatabases, SqliteDatabases, chosen
 
 MakeGround = Callable[[ServiceName, MetaData], Ground]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database", choices=KINDS, help="run the services' tests on this one (default: see tests/databases.py)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "database(*kinds): what the test runs on: sqlite, postgresql, or both")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that use a database run once on each kind chosen for them."""
+    if "database" in metafunc.fixturenames:
+        kinds = chosen(metafunc.definition, metafunc.config.getoption("database"))
+        if kinds != ("sqlite",):
+            metafunc.parametrize("database", kinds)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -72,25 +90,46 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def postgresql_databases(postgresql: PostgreSQL) -> PostgresDatabases:
+    """The services' databases on it."""
+    return PostgresDatabases(postgresql)
+
+
+@pytest.fixture
+def database() -> str:
+    """Which kind of database this test runs on."""
+    return "sqlite"
+
+
 @pytest_asyncio.fixture
-async def make_ground(settings: Settings, clock: FakeClock, http: httpx.AsyncClient) -> AsyncIterator[MakeGround]:
-    """`make_ground("matching", MODELS_METADATA)`: a ground with a fresh store holding all tables; closed at the end."""
-    stores: list[SqliteStore] = []
+async def open_store(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
+) -> AsyncIterator[OpenStore]:
+    """`open_store("notify", METADATA)`: a store, several if asked again; all closed at the end."""
+    stores: list[Store] = []
+    databases: Databases = SqliteDatabases(tmp_path / "data")
+    if database == "postgresql":
+        kept: PostgresDatabases = request.getfixturevalue("postgresql_databases")
+        databases = kept.next_test()
 
-    def make(name: ServiceName, metadata: MetaData) -> Ground:
-        ground_tables(metadata)
-        path = settings.database_file(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        engine = sqlite_engine(path)
-        metadata.create_all(engine)
-        engine.dispose()
-        store = SqliteStore(path, metadata, clock)
-        stores.append(store)
-        return Ground(name, settings, clock, store, keyring(settings, name), http)
+    def open_one(name: ServiceName, metadata: MetaData) -> Store:
+        stores.append(databases.open(name, metadata, clock))
+        return stores[-1]
 
-    yield make
+    yield open_one
     for store in stores:
         await store.close()
+
+
+@pytest.fixture
+def make_ground(settings: Settings, clock: FakeClock, http: httpx.AsyncClient, open_store: OpenStore) -> MakeGround:
+    """`make_ground("matching", MODELS_METADATA)`: a ground with a store holding all tables; closed at the end."""
+
+    def make(name: ServiceName, metadata: MetaData) -> Ground:
+        return Ground(name, settings, clock, open_store(name, metadata), keyring(settings, name), http)
+
+    return make
 
 
 async def eventually(check: Callable[[], Awaitable[bool]], *, within: float = 10.0) -> None:

@@ -1,21 +1,24 @@
 """The feedback path as it runs: issuer and box as two apps with two databases, and a bus that tells of closed cases."""
 
 import asyncio
+import base64
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 import pytest_asyncio
 from fastapi import APIRouter
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 from sqlalchemy import MetaData, select
 
+from leeward.adapters import prepare_bus, store_of
 from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed
 from leeward.keys import assertion_key, service_key
@@ -23,11 +26,12 @@ from leeward.runtime import Runtime
 from leeward.service import Parts, Service
 from leeward.settings import Settings, load_settings
 from leeward.store import ground_tables
-from leeward.store.engine import sqlite_engine
+from services.demo.servers import Kafka, PostgreSQL
 from services.feedback.box import SERVICE as BOX
 from services.feedback.issuer import SERVICE as ISSUER
 from services.feedback.issuer.models import CLAIM
 from services.feedback.reports import ITEMS
+from tests.databases import PostgresDatabases, content
 from tests.services.feedback.browserless import DRIVER, NODE
 
 WINDOW = timedelta(hours=1)
@@ -141,10 +145,9 @@ class Feedback:
     async def _none(self, state: str) -> bool:
         return state not in (await self.epochs()).values()
 
-    def database(self, name: str) -> bytes:
-        """Every byte of a service's database, its write-ahead log included."""
-        folder = Path(self.settings.data)
-        return b"".join(path.read_bytes() for path in sorted(folder.glob(f"{name}.db*")))
+    async def content(self, name: str) -> bytes:
+        """Everything in a service's database."""
+        return await content(self.runtime.running[name].ground.store)
 
 
 async def node(step: str, given: object, *, refused: bool = False) -> dict[str, Any]:
@@ -164,21 +167,58 @@ async def eventually(condition: Callable[[], Awaitable[object]], seconds: float 
             await asyncio.sleep(0.01)
 
 
+@pytest.fixture(scope="session")
+def postgresql_databases_of_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresDatabases]:
+    """A cluster of its own, as the box must have."""
+    with PostgreSQL(tmp_path_factory.mktemp("postgresql-box")) as server:
+        yield PostgresDatabases(server)
+
+
+@pytest.fixture
+def distributed(database: str, request: pytest.FixtureRequest) -> Callable[[FakeClock], dict[str, str]]:
+    """Variables of a distributed run on real servers; none where the test is on SQLite."""
+    if database == "sqlite":
+        return lambda _clock: {}
+    databases: PostgresDatabases = request.getfixturevalue("postgresql_databases").next_test()
+    of_box: PostgresDatabases = request.getfixturevalue("postgresql_databases_of_box").next_test()
+    kafka: Kafka = request.getfixturevalue("kafka")
+
+    def variables(clock: FakeClock) -> dict[str, str]:
+        key = base64.b64encode(b"k" * 32).decode()
+        public = assertion_key(b"k" * 32).public_key().public_bytes_raw()
+        return {
+            "LEEWARD_BUS_URL": kafka.url,
+            "LEEWARD_SERVICES_SECRET": "secret",
+            "LEEWARD_ASSERTION_PUBLIC_KEY": base64.b64encode(public).decode(),
+            **{f"LEEWARD_{name}_KEY": key for name in ("MATCHING", "NOTIFY", "ISSUER", "BOX")},
+            "LEEWARD_MATCHING_DATABASE_URL": databases.url("matching", clock),
+            "LEEWARD_ISSUER_DATABASE_URL": databases.url("issuer", clock),
+            "LEEWARD_BOX_DATABASE_URL": of_box.url("box", clock),
+        }
+
+    return variables
+
+
 @pytest_asyncio.fixture
-async def feedback(tmp_path: Path, clock: FakeClock, http: httpx.AsyncClient) -> AsyncIterator[Feedback]:
+async def feedback(
+    tmp_path: Path,
+    clock: FakeClock,
+    http: httpx.AsyncClient,
+    distributed: Callable[[FakeClock], dict[str, str]],
+) -> AsyncIterator[Feedback]:
     """Issuer and box running on loopback with the clock of the test."""
     config = tmp_path / "leeward.toml"
     config.write_text(POLICY)
     ports = dict(zip(("MATCHING", "ISSUER", "BOX"), free_ports(3), strict=True))
     environ = {"LEEWARD_ENV": "test", "LEEWARD_DATA": str(tmp_path / "data"), "LEEWARD_CONFIG": str(config)}
-    settings = load_settings(environ | {f"LEEWARD_{name}_PORT": str(port) for name, port in ports.items()})
+    environ |= {f"LEEWARD_{name}_PORT": str(port) for name, port in ports.items()} | distributed(clock)
+    settings = load_settings(environ)
     services = [_producer(), ISSUER, BOX]
     for service in services:
-        path = settings.database_file(service.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        engine = sqlite_engine(path)
-        service.metadata.create_all(engine)
-        engine.dispose()
+        store = store_of(settings, service.name, service.metadata, clock)
+        await store.administer(service.metadata.create_all)
+        await store.close()
+    await prepare_bus(settings)
     runtime = Runtime(settings, services, clock)
     await runtime.start(http)
     story = Feedback(runtime, clock, http)

@@ -152,7 +152,7 @@ async def test_neither_database_holds_what_would_join_them(feedback: Feedback) -
         texts = [str(value) for value in values]
         return [text.encode() for text in texts] + [base64.b64decode(text + "==") for text in texts if "-" not in text]
 
-    at_the_box, at_the_issuer = feedback.database("box"), feedback.database("issuer")
+    at_the_box, at_the_issuer = await feedback.content("box"), await feedback.content("issuer")
     sealed = base64.b64decode(spent["sealed"])
     assert case.encode() in at_the_issuer, "this search does find what is there"
     assert sealed in at_the_box
@@ -162,7 +162,7 @@ async def test_neither_database_holds_what_would_join_them(feedback: Feedback) -
         assert trace not in at_the_box
 
     await feedback.window_ends()
-    assert sealed not in feedback.database("box"), "opened, and what was sealed is overwritten"
+    assert sealed not in await feedback.content("box"), "opened, and what was sealed is overwritten"
     assert case.encode() not in await issuer_after_its_epoch(feedback)
 
 
@@ -175,4 +175,4 @@ async def issuer_after_its_epoch(feedback: Feedback) -> bytes:
         return await store.read(lambda conn: conn.execute(select(func.count()).select_from(CLAIM)).scalar_one()) == 0
 
     await feedback.until(forgotten)
-    return feedback.database("issuer")
+    return await feedback.content("issuer")

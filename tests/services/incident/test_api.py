@@ -75,6 +75,7 @@ class TestHl7OverHttp:
         answer = await web.post("/v1/hl7v2", headers=EHR, content=hl7(OBX_5="x" * 1_100_000))
         assert answer.status_code == 413
 
+    @pytest.mark.database("sqlite")
     async def test_a_full_disk(self, desk: Desk, web: httpx.AsyncClient) -> None:
         with full(desk):
             answer = await web.post("/v1/hl7v2", headers=EHR, content=death(NTE_3="x" * 200_000))
@@ -197,6 +198,7 @@ class TestNative:
     async def test_what_is_no_report(self, web: httpx.AsyncClient, body: bytes) -> None:
         assert (await web.post("/v1/incidents", headers=SAFETY, content=body)).status_code == 422
 
+    @pytest.mark.database("sqlite")
     async def test_a_full_disk(self, desk: Desk, web: httpx.AsyncClient) -> None:
         involved = [{"system": "ehr", "value": "x" * 190 + str(n)} for n in range(200)]
         with full(desk):

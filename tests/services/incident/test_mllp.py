@@ -162,6 +162,7 @@ async def test_no_answer_is_no_answer(port: Port) -> None:
     assert [control_id(one) for one in replies] == [b"2", b"2"]
 
 
+@pytest.mark.database("sqlite")
 async def test_what_could_not_be_stored_is_not_acknowledged(desk: Desk, port: Port) -> None:
     before = telemetry.MESSAGES_REFUSED.labels("mllp", "storage")._value.get()
     reader, writer = await port.open()

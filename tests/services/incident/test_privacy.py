@@ -2,7 +2,6 @@
 
 import json
 from datetime import timedelta
-from pathlib import Path
 
 import httpx
 import pytest
@@ -11,16 +10,11 @@ from leeward.clock import FakeClock
 from leeward.store import Timer, Unit
 from services.incident.retention import destroy_keys, forget
 from services.incident.sealing import KEY_TIMER, DayKeys
+from tests.databases import content
 from tests.services.incident.conftest import ANNA, Desk, death, hl7
 from tests.services.incident.test_api import SAFETY
 
 CANARY = "CANARYBIRD"
-
-
-def database(desk: Desk) -> bytes:
-    """Every byte of the database, its log included."""
-    path: Path = desk.ground.settings.database_file("incident")
-    return b"".join(file.read_bytes() for file in sorted(path.parent.glob("incident.db*")))
 
 
 def canaries(decisive: dict[tuple[str, int], str]) -> bytes:
@@ -49,7 +43,7 @@ async def test_no_byte_of_the_database_holds_what_was_said(desk: Desk, indicator
     assert await desk.states() == ["recorded" if indicator == "Y" else "review"]
     assert len(await desk.rows("unmatched")) > 5
     await desk.send(canaries({("PID", 30): "Y"}) + b"\rMRG|" + CANARY.encode())
-    assert CANARY.encode() not in database(desk)
+    assert CANARY.encode() not in await content(desk.ground.store)
 
 
 async def test_nor_of_a_native_report(desk: Desk, web: httpx.AsyncClient) -> None:
@@ -65,7 +59,7 @@ async def test_nor_of_a_native_report(desk: Desk, web: httpx.AsyncClient) -> Non
     headers = {**SAFETY, "Idempotency-Key": CANARY}
     assert (await web.post("/v1/incidents", headers=headers, content=json.dumps(body))).status_code == 202
     assert await desk.kinds() == ["recorded"]
-    assert CANARY.encode() not in database(desk)
+    assert CANARY.encode() not in await content(desk.ground.store)
 
 
 async def test_the_raw_inbox_can_be_read_until_its_key_is_gone(desk: Desk, clock: FakeClock) -> None:
@@ -82,7 +76,7 @@ async def test_the_raw_inbox_can_be_read_until_its_key_is_gone(desk: Desk, clock
     await desk.ground.store.write(lambda unit: destroy_keys(unit, [Timer(timer.name, timer.key, timer.due_at)]))
     assert await desk.ground.store.read(lambda conn: keys.open(conn, raw.key_ref)) is None
     await desk.ground.store.tidy()
-    left = database(desk)
+    left = await content(desk.ground.store)
     assert raw.sealed[:40].encode() not in left
     assert await desk.rows("raw_message") == []
 

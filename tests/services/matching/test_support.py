@@ -301,7 +301,7 @@ async def test_who_leaves_is_left_alone_and_whom_they_supported_is_not(hospital:
     await hospital.staff(*still_here)
     await hospital.forward(seconds=1)
     assert hospital.requests()[1] != gone
-    assert [case.state for case in await hospital.cases()] == ["accepted", "ended"]
+    assert sorted(case.state for case in await hospital.cases()) == ["accepted", "ended"]
     assert hospital.last("bob").request_ref in hospital.cancelled
     sent = len(hospital.to("bob"))
     await hospital.forward(days=20)
@@ -324,6 +324,6 @@ async def test_a_supporter_who_turns_out_to_have_been_there_is_relieved(hospital
     (first,) = hospital.requests()
     assert case.incident_ref is not None
     await hospital.amend(case.incident_ref, first)
-    assert (await hospital.cases())[0].state == "accepted"
+    assert sorted(case.state for case in await hospital.cases()) == ["accepted", "waiting"]
     assert [name for name in hospital.requests() if name != first] == hospital.requests()[1:]
     assert len(hospital.requests()) == 2

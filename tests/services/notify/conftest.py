@@ -11,9 +11,8 @@ from leeward.clock import FakeClock
 from leeward.keys import keyring
 from leeward.service import Ground
 from leeward.settings import load_settings
-from leeward.store import SqliteStore
-from leeward.store.engine import sqlite_engine
 from services.notify.models import METADATA
+from tests.databases import OpenStore
 from tests.services.notify.world import ANNA, SAM, WEBHOOK_SECRET, HttpServer, MailServer, World
 
 MakeWorld = Callable[..., Awaitable[World]]
@@ -58,7 +57,9 @@ url = "https://council.example"
 
 
 @pytest_asyncio.fixture
-async def make_world(tmp_path: Path, clock: FakeClock, http: httpx.AsyncClient) -> AsyncIterator[MakeWorld]:
+async def make_world(
+    tmp_path: Path, clock: FakeClock, http: httpx.AsyncClient, open_store: OpenStore
+) -> AsyncIterator[MakeWorld]:
     """`await make_world(policy=…, smtp=False, webhook=True)`: notify running, Anna and Sam on its roster."""
     worlds: list[World] = []
 
@@ -83,13 +84,7 @@ async def make_world(tmp_path: Path, clock: FakeClock, http: httpx.AsyncClient) 
             **variables,
         }
         settings = load_settings(environ)
-        path = settings.database_file("notify")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        engine = sqlite_engine(path)
-        METADATA.create_all(engine)
-        engine.dispose()
-        store = SqliteStore(path, METADATA, clock)
-        ground = Ground("notify", settings, clock, store, keyring(settings, "notify"), http)
+        ground = Ground("notify", settings, clock, open_store("notify", METADATA), keyring(settings, "notify"), http)
         world = World(ground, clock, mail, server, http)
         worlds.append(world)
         await world.people(ANNA, SAM)
@@ -102,7 +97,6 @@ async def make_world(tmp_path: Path, clock: FakeClock, http: httpx.AsyncClient) 
         await world.die()
         await world.mail.stop()
         await world.http.stop()
-        await world.ground.store.close()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import pytest
 
 from leeward.contracts import Answered
+from leeward.keys import keyring
 from services.notify.models import QUESTION
 from tests.services.notify.conftest import LINES, POLICY, MakeWorld
 from tests.services.notify.forms import ACCEPT, answers_on
@@ -251,7 +252,7 @@ async def test_keep_leads_to_the_box_with_a_signed_word_in_the_fragment(make_wor
     assert answer.status_code == 303
     address, _, assertion = answer.headers["location"].partition("#")
     assert address == "http://box.test/keep"
-    key = OKPKey.import_key(world.ground.keys.assertion_public_key)
+    key = OKPKey.import_key(keyring(world.ground.settings, "issuer").assertion_public_key)
     claims = jwt.decode(assertion, key, algorithms=["Ed25519"]).claims
     assert claims["case_ref"] == asked.case_ref
     assert claims["exp"] - claims["iat"] == 900
