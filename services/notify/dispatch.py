@@ -10,13 +10,10 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from leeward import telemetry
 from leeward.clock import Clock, first_of
-from leeward.contracts import Outcome
-from leeward.contracts.events import DeliveryState as PublicState
 from leeward.service import Ground
 from leeward.store import StoreUnavailable, Unit, Update
 from services.notify.channels import Channel, Kind, Letter
 from services.notify.domain import (
-    OUTCOMES,
     DeliveryState,
     Progress,
     Result,
@@ -26,7 +23,7 @@ from services.notify.domain import (
     overtaken,
 )
 from services.notify.models import DELIVERY, QUESTION, RECIPIENT
-from services.notify.outgoing import GONE, Contact, Job, Outgoing, wake_at
+from services.notify.outgoing import GONE, Contact, Job, Outgoing, tell, wake_at
 from services.notify.reach import bounced
 from services.notify.schedule import after_quiet
 
@@ -70,7 +67,7 @@ _ANSWERED: Final = (
     select(DELIVERY.c.key)
     .select_from(DELIVERY.join(QUESTION, QUESTION.c.question_ref == DELIVERY.c.question_ref))
     .where(DELIVERY.c.key == bindparam("wanted_key"), DELIVERY.c.kind == "message")
-    .where(QUESTION.c.state != "open", QUESTION.c.answered_at >= DELIVERY.c.accepted_at)
+    .where(QUESTION.c.answered_at >= DELIVERY.c.accepted_at)
 )
 
 
@@ -120,7 +117,7 @@ class Post:
         if self._stopping or (self._away_until is not None and now < self._away_until):
             return self._not_tried(job, now)
         waited = time.monotonic() - since > STALE_SECONDS
-        if (waited or job.attempts) and await self._dispatch.answered(job):
+        if (waited or job.attempts or job.doubts) and await self._dispatch.answered(job):
             await self._dispatch.cancel(job)
             return None
         result = await self._send(job, lane)
@@ -218,10 +215,11 @@ class Dispatch:
         for row in rows:
             contact = self._contact(row)
             state, due = self._look(row, contact, unit.now)
-            state = _IN_DOUBT.get(state, state) if row.doubts else state
+            if row.doubts:
+                state = _in_doubt(state, answered=row.answered_at is not None)
             wake = wake_at(due, row.hold_deadline, row.expires_at)
             changes.append((row.key, str(state), row.attempts, row.doubts, due, wake, self._outgoing.run, unit.now))
-            _tell(unit, row.request_ref, row.case_ref, state, row.accepted_at)
+            tell(unit, row.request_ref, row.case_ref, state, row.accepted_at)
             if state is DeliveryState.SENDING and contact is not None:
                 jobs.append(self._job(row, contact))
         _PROGRESS.run(unit.conn, changes)
@@ -232,7 +230,7 @@ class Dispatch:
         opens = after_quiet(now, quiet, contact.timezone if contact else "UTC")
         waiting = Waiting(
             answered=row.kind == "message"
-            and (row.question_state is None or overtaken(row.question_state, row.answered_at, row.accepted_at)),
+            and (row.question_state is None or overtaken(row.answered_at, row.accepted_at)),
             gone=contact is None,
             rehearsal=self._outgoing.rehearsal,
             due_at=row.due_at,
@@ -281,7 +279,7 @@ class Dispatch:
             progress = _after(job, result, unit.now)
             due, run = progress.due_at, self._outgoing.run
             changes.append((job.key, str(progress.state), progress.attempts, progress.doubts, due, due, run, unit.now))
-            _tell(unit, job.request_ref, job.case_ref, progress.state, job.accepted_at)
+            tell(unit, job.request_ref, job.case_ref, progress.state, job.accepted_at)
             telemetry.HAND_OFFS.labels(job.channel, str(result)).inc()
         _PROGRESS.run(unit.conn, changes)
         lost = [job.recipient_ref for job, result in done if result is Result.BOUNCED and job.recipient_ref]
@@ -308,13 +306,13 @@ class Dispatch:
         def work(unit: Unit) -> None:
             now, run = unit.now, self._outgoing.run
             _PROGRESS.run(unit.conn, [(job.key, str(state), job.attempts, job.doubts, now, now, run, now)])
-            _tell(unit, job.request_ref, job.case_ref, state, job.accepted_at)
+            tell(unit, job.request_ref, job.case_ref, state, job.accepted_at)
 
         await self._patiently(work)
 
     def _recover(self, unit: Unit) -> None:
         """What an earlier run left as `sending` is in doubt: sent again under its key, unless it was answered."""
-        doubtful = select(DELIVERY, QUESTION.c.state.label("question_state"), QUESTION.c.answered_at).select_from(
+        doubtful = select(DELIVERY, QUESTION.c.answered_at).select_from(
             DELIVERY.outerjoin(QUESTION, QUESTION.c.question_ref == DELIVERY.c.question_ref)
         )
         doubtful = doubtful.where(DELIVERY.c.state == "sending", DELIVERY.c.claimed_by != self._outgoing.run)
@@ -322,11 +320,11 @@ class Dispatch:
             doubtful = doubtful.where(DELIVERY.c.changed_at <= unit.now - LEASE)
         changes: list[tuple[Any, ...]] = []
         for row in unit.conn.execute(doubtful).all():
-            answered = row.kind == "message" and overtaken(row.question_state, row.answered_at, row.accepted_at)
+            answered = row.kind == "message" and overtaken(row.answered_at, row.accepted_at)
             state = DeliveryState.HANDED_OFF if answered else DeliveryState.QUEUED
-            now = unit.now
-            changes.append((row.key, str(state), row.attempts, row.doubts, now, now, self._outgoing.run, now))
-            _tell(unit, row.request_ref, row.case_ref, state, row.accepted_at)
+            now, doubts = unit.now, max(1, row.doubts)
+            changes.append((row.key, str(state), row.attempts, doubts, now, now, self._outgoing.run, now))
+            tell(unit, row.request_ref, row.case_ref, state, row.accepted_at)
         _PROGRESS.run(unit.conn, changes)
         telemetry.HAND_OFFS_IN_DOUBT.inc(len(changes))
         self._give_up_channels(unit)
@@ -335,16 +333,16 @@ class Dispatch:
         """What was queued for a channel that the site has switched off meanwhile is told as failed."""
         stray = DELIVERY.c.channel.not_in(list(self.posts)) & (DELIVERY.c.state == str(DeliveryState.QUEUED))
         for row in unit.conn.execute(select(DELIVERY).where(stray)).all():
-            _tell(unit, row.request_ref, row.case_ref, DeliveryState.FAILED, row.accepted_at)
+            tell(unit, row.request_ref, row.case_ref, DeliveryState.FAILED, row.accepted_at)
         unit.conn.execute(DELIVERY.update().where(stray).values(state=str(DeliveryState.FAILED), changed_at=unit.now))
 
 
-# what an attempt in doubt becomes where a fresh one would be given up: an answer shows that it arrived
-_IN_DOUBT: Final = {
-    DeliveryState.CANCELLED: DeliveryState.HANDED_OFF,
-    DeliveryState.EXPIRED: DeliveryState.UNKNOWN,
-    DeliveryState.HELD_TOO_LONG: DeliveryState.UNKNOWN,
-}
+def _in_doubt(state: DeliveryState, *, answered: bool) -> DeliveryState:
+    """What an attempt in doubt becomes where a fresh one would be given up: an answer shows that it arrived."""
+    if state is DeliveryState.CANCELLED and answered:
+        return DeliveryState.HANDED_OFF
+    given_up = (DeliveryState.CANCELLED, DeliveryState.EXPIRED, DeliveryState.HELD_TOO_LONG)
+    return DeliveryState.UNKNOWN if state in given_up else state
 
 
 def _after(job: Job, result: Result, now: datetime) -> Progress:
@@ -352,12 +350,6 @@ def _after(job: Job, result: Result, now: datetime) -> Progress:
     if result is Result.NOT_TRIED and job.away_until is not None:
         return Progress(progress.state, progress.attempts, progress.doubts, job.away_until)
     return progress
-
-
-def _tell(unit: Unit, request_ref: str, case_ref: str, state: DeliveryState, accepted_at: datetime) -> None:
-    if request_ref and state in OUTCOMES:
-        outcome = Outcome(request_ref=request_ref, state=cast(PublicState, str(state)))
-        unit.emit(outcome, accepted_at, key=case_ref)
 
 
 def on_call_contact(outgoing: Outgoing, step: str) -> Contact | None:

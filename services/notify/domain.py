@@ -133,9 +133,9 @@ def alive(question: Question, now: datetime) -> bool:
     return now < last
 
 
-def overtaken(state: str | None, answered_at: datetime | None, asked_at: datetime) -> bool:
-    """Whether an answer came after a message was asked for: then there is nothing left to say."""
-    return state not in ("open", None) and answered_at is not None and answered_at >= asked_at
+def overtaken(answered_at: datetime | None, asked_at: datetime) -> bool:
+    """Whether an answer, of whatever kind, came after a message was asked for: then there is nothing left to say."""
+    return answered_at is not None and answered_at >= asked_at
 
 
 def possible(question: Question, now: datetime) -> tuple[str, ...]:

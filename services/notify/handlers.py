@@ -14,7 +14,7 @@ from leeward.store import Insert, Unit, Update
 from services.notify.domain import OUTCOMES, DeliveryState
 from services.notify.links import Seals, hashed
 from services.notify.models import CALL, DELIVERY, LINK, QUESTION
-from services.notify.outgoing import Contact, Outgoing, Wanted
+from services.notify.outgoing import Contact, Outgoing, Wanted, call_off
 
 _QUESTION_COLUMNS: Final = (
     "question_ref",
@@ -40,7 +40,7 @@ _RENEW: Final = Update(
 _EXTEND: Final = Update(QUESTION, ("question_ref",), ("options", "expires_at"))
 LINKS: Final = Insert(LINK, ("token_hash", "question_ref", "request_ref", "fresh"), conflict="nothing")
 _refs: Final[BindParameter[Any]] = bindparam("refs", expanding=True)
-_KNOWN: Final = select(QUESTION.c.question_ref, QUESTION.c.state, QUESTION.c.expires_at).where(
+_KNOWN: Final = select(QUESTION.c.question_ref, QUESTION.c.state, QUESTION.c.expires_at, QUESTION.c.answered_at).where(
     QUESTION.c.question_ref.in_(_refs)
 )
 _LINKED: Final = (
@@ -53,22 +53,12 @@ _STILL_LINKED: Final = select(LINK.c.question_ref).where(LINK.c.question_ref.in_
 _UNLINK: Final = delete(LINK).where(LINK.c.request_ref.in_(_refs))
 _UNLINK_QUESTION: Final = delete(LINK).where(LINK.c.question_ref.in_(_refs))
 _FORGET_QUESTION: Final = delete(QUESTION).where(QUESTION.c.question_ref.in_(_refs))
-_CANCEL: Final = (
-    DELIVERY.update()
-    .where(DELIVERY.c.request_ref.in_(_refs), DELIVERY.c.state == str(DeliveryState.QUEUED))
-    .values(state=str(DeliveryState.CANCELLED))
-)
 _OF_CASES: Final = select(QUESTION.c.question_ref, QUESTION.c.template, QUESTION.c.state, QUESTION.c.answered_at).where(
     QUESTION.c.case_ref.in_(_refs)
 )
 _UNTIE: Final = Update(QUESTION, ("question_ref",), ("case_ref", "expires_at"))
 # the row stays until the log is cleared, so that nothing is sent twice; whom and what it was for goes
 _BLANK: Final = DELIVERY.update().where(DELIVERY.c.case_ref.in_(_refs)).values(recipient_ref="", question_ref="")
-_CANCEL_CASES: Final = (
-    DELIVERY.update()
-    .where(DELIVERY.c.case_ref.in_(_refs), DELIVERY.c.state == str(DeliveryState.QUEUED))
-    .values(state=str(DeliveryState.CANCELLED))
-)
 # who has asked for help is called for until somebody is there, whatever becomes of the case; the row names nobody
 _FORGET_CALLS: Final = delete(CALL).where(CALL.c.case_ref.in_(_refs), CALL.c.acknowledged.is_(True))
 STARTS_ANEW: Final = frozenset({"later", "declined", "withdrawn", "passed", "handed_over", "closed"})
@@ -184,7 +174,7 @@ class Handlers:
         the link has ended, however fast matching is.
         """
         refs = [cast(MessageCancelled, event.data).request_ref for event in events]
-        unit.conn.execute(_CANCEL, {"refs": refs})
+        call_off(unit, DELIVERY.c.request_ref.in_(refs), in_doubt=DeliveryState.UNKNOWN)
         linked = unit.conn.execute(_LINKED, {"refs": refs}).all()
         last = {row.question_ref for row in linked if row.state in STARTS_ANEW}
         unit.conn.execute(_END_SOON, {"refs": list(last), "now": unit.now})
@@ -199,12 +189,13 @@ class Handlers:
 
         Whoever has just given the answer that closed it is on its last page: that stays a while, tied to no case.
         """
-        refs = {"refs": [cast(CaseErased, event.data).case_ref for event in events]}
+        cases = [cast(CaseErased, event.data).case_ref for event in events]
+        refs = {"refs": cases}
         found = unit.conn.execute(_OF_CASES, refs).all()
         last = [row.question_ref for row in found if _on_last_page(row, unit.now)]
         _UNTIE.run(unit.conn, [(ref, str(uuid4()), unit.now) for ref in last])
         questions = [row.question_ref for row in found if row.question_ref not in last]
-        unit.conn.execute(_CANCEL_CASES, refs)
+        call_off(unit, DELIVERY.c.case_ref.in_(cases), in_doubt=DeliveryState.UNKNOWN)
         unit.conn.execute(_BLANK, refs)
         unit.conn.execute(_FORGET_CALLS, refs)
         if questions:
@@ -219,7 +210,10 @@ def _asked(event: Event) -> MessageRequested:
 def _timely(event: Event, question: Any) -> bool:
     """False for a message that an answer has overtaken."""
     name, _, _ = _asked(event).step.partition("-")
-    return question is None or name not in LEAVES_IN or question.state in LEAVES_IN[name]
+    if question is None or name not in LEAVES_IN:
+        return True
+    # who asked for somebody else, or to talk now, has not ended the question, and needs no reminder of it
+    return question.state in LEAVES_IN[name] and (name != "reminder" or question.answered_at is None)
 
 
 def _on_last_page(question: Any, now: datetime) -> bool:

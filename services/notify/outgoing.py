@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import ColumnElement, Connection, bindparam, select
 
+from leeward.contracts import Outcome
+from leeward.contracts.events import DeliveryState as PublicState
 from leeward.settings import Settings
 from leeward.store import Insert, Unit
 from services.notify.channels import Kind, Letter
-from services.notify.domain import DeliveryState
+from services.notify.domain import OUTCOMES, DeliveryState
 from services.notify.links import Seals
 from services.notify.models import DELIVERY, RECIPIENT
 from services.notify.schedule import Request, due_at
@@ -209,6 +211,26 @@ class Outgoing:
             0,
             letter,
         )
+
+
+def tell(unit: Unit, request_ref: str, case_ref: str, state: DeliveryState, accepted_at: datetime) -> None:
+    """Tell matching how a delivery that it asked for has ended, if it has."""
+    if request_ref and state in OUTCOMES:
+        outcome = Outcome(request_ref=request_ref, state=cast(PublicState, str(state)))
+        unit.emit(outcome, accepted_at, key=case_ref)
+
+
+def call_off(unit: Unit, queued: ColumnElement[bool], *, in_doubt: DeliveryState) -> None:
+    """Let nothing of this leave any more.
+
+    What an earlier attempt has left in doubt may have arrived: it ends as `in_doubt`, and that is told.
+    """
+    waiting = queued & (DELIVERY.c.state == str(DeliveryState.QUEUED))
+    doubtful = waiting & (DELIVERY.c.doubts > 0)
+    for row in unit.conn.execute(select(DELIVERY).where(doubtful)).all():
+        tell(unit, row.request_ref, row.case_ref, in_doubt, row.accepted_at)
+    for which, state in ((doubtful, in_doubt), (waiting, DeliveryState.CANCELLED)):
+        unit.conn.execute(DELIVERY.update().where(which).values(state=str(state), changed_at=unit.now))
 
 
 def wake_at(due: datetime, hold_deadline: datetime | None, expires_at: datetime) -> datetime:

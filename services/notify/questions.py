@@ -12,11 +12,11 @@ from leeward.contracts import Answered
 from leeward.contracts.events import Answer
 from leeward.store import Unit
 from services.notify.calls import Calls, acknowledge
-from services.notify.domain import Decision, Impossible, Question, alive, decide
+from services.notify.domain import Decision, DeliveryState, Impossible, Question, alive, decide
 from services.notify.handlers import LINKS
 from services.notify.links import hashed
 from services.notify.models import CALL, DELIVERY, LINK, QUESTION
-from services.notify.outgoing import Outgoing, Wanted
+from services.notify.outgoing import Outgoing, Wanted, call_off
 
 NEW_LINKS_A_DAY: Final = 3
 View = Literal["question", "moved", "elsewhere", "ended", "call"]
@@ -128,7 +128,9 @@ class Answers:
         if decision.calls:
             self._calls.start(unit, row, request_ref, form["answer"])
         if decision.publish is not None:
-            _cancel_queued(unit, row.question_ref)
+            # an answer cancels everything queued of its question, but for a new link that somebody asked for
+            asked = (DELIVERY.c.question_ref == row.question_ref) & (DELIVERY.c.kind == "message")
+            call_off(unit, asked, in_doubt=DeliveryState.HANDED_OFF)
         return Taken(row.case_ref, decision)
 
     def _move(self, unit: Unit, found: Found, browser: str) -> None:
@@ -178,9 +180,3 @@ def _store(unit: Unit, ref: str, question: Question, browser: str) -> None:
         "browser": hashed(browser),
     }
     unit.conn.execute(QUESTION.update().where(QUESTION.c.question_ref == ref).values(**values))
-
-
-def _cancel_queued(unit: Unit, question_ref: str) -> None:
-    """An answer cancels everything queued of its question, but for a new link that somebody asked for."""
-    queued = (DELIVERY.c.question_ref == question_ref) & (DELIVERY.c.state == "queued") & (DELIVERY.c.kind == "message")
-    unit.conn.execute(DELIVERY.update().where(queued).values(state="cancelled", changed_at=unit.now))

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from services.matching import api
 from tests.services.matching.hospital import Hospital, Open, at, member, ref, supporter
 
@@ -276,11 +278,12 @@ async def test_retraction_after_sending_is_told(hospital: Hospital) -> None:
     assert len(hospital.sent) == 1, "no reminder"
 
 
-async def test_a_message_that_left_while_it_was_being_retracted_is_told_too(hospital: Hospital) -> None:
+@pytest.mark.parametrize("state", ["handed_off", "unknown"])
+async def test_a_message_that_left_while_it_was_being_retracted_is_told_too(hospital: Hospital, state: str) -> None:
     incident = await hospital.incident("ann")
     offer = hospital.last("ann")
     await hospital.retract(incident)
-    await hospital.outcome(offer)
+    await hospital.outcome(offer, state)
     assert await hospital.state() == ("ended", ["retracted", "retracted_after_sending"])
 
 
