@@ -45,7 +45,7 @@ def run(*, once: bool, many: bool) -> int:
 
 
 def _servers(folder: Path, tell: Narrator) -> AbstractContextManager[System]:
-    tell.say("Kafka and two PostgreSQL are started for it; Kafka is fetched first where it has never been (60 MB).")
+    tell.say("Kafka and two PostgreSQL are started for it; Kafka is fetched first where it has never been (46 MB).")
     return distributed(folder)
 
 
