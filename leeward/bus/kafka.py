@@ -189,12 +189,21 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._held, self._fetched = [], {}
         self._assigned.clear()
         if consumer is not None:
-            with suppress(KafkaError, OSError, TimeoutError, AssertionError):
-                async with asyncio.timeout(CLOSE):
-                    await consumer.stop()
+            await discard(consumer)
 
     async def close(self) -> None:
         await self._leave()
+
+
+async def discard(consumer: AIOKafkaConsumer) -> None:
+    """End a consumer, whatever state it is in; it must not wait for a broker that is away."""
+    try:
+        async with asyncio.timeout(CLOSE):
+            await consumer.stop()
+    except (KafkaError, OSError, TimeoutError, AssertionError):
+        # its own stop takes leave of the group first, and that may never be answered
+        with suppress(KafkaError, OSError):
+            await consumer._client.close()
 
 
 def raw_of(record: ConsumerRecord[Any, Any], now: datetime) -> Raw:

@@ -76,7 +76,7 @@ class KafkaRelay:
             await self._hand_over()
 
     async def send(self) -> bool:
-        """Send what waits, at most one batch; False where nothing did.
+        """Send what waits, at most one batch; True where there may be more.
 
         Raises:
             StoreUnavailable, BusUnavailable: nothing is lost; some of it may come twice.
@@ -89,7 +89,7 @@ class KafkaRelay:
         self._sent.update(row.seq for row in rows)
         if self._deleting is None or self._deleting.done():
             self._deleting = asyncio.create_task(self._delete())
-        return True
+        return len(rows) >= BATCH
 
     def _waiting(self, conn: Connection) -> Sequence[Any]:
         found = conn.execute(self._next, {"limit": BATCH + len(self._sent)}).all()

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import select, text
+from sqlalchemy import bindparam, select, text
+from sqlalchemy.dialects.postgresql import asyncpg
 
 from leeward.contracts import CaseOpened
 from leeward.store import Store, StoreUnavailable, Timer, Unit
@@ -189,3 +190,13 @@ async def test_a_server_that_is_killed_is_away_and_then_back(replica: Open, clus
     assert len(await store.read(lambda conn: conn.execute(select(outbox)).all())) == 1
     stop.set()
     await watching
+
+
+async def test_a_list_of_any_length_is_the_same_statement(replica: Open) -> None:
+    store = replica()
+    await store.write(lambda unit: ADD.run(unit.conn, [(name, 1, None) for name in "abcd"]))
+    query = select(THING.c.name).where(THING.c.name.in_(bindparam("names", expanding=True))).order_by(THING.c.name)
+    for wanted in ([], ["a"], ["a", "c", "x"], list("dcba")):
+        found = await store.read(lambda conn, names=wanted: conn.execute(query, {"names": names}).scalars().all())  # type: ignore[misc]
+        assert list(found) == sorted(set(wanted) & set("abcd"))
+    assert "ANY ($1" in str(query.compile(dialect=asyncpg.dialect()))  # type: ignore[no-untyped-call]
