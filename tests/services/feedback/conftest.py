@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,6 +27,7 @@ from leeward.runtime import Runtime
 from leeward.service import Parts, Service
 from leeward.settings import Settings, load_settings
 from leeward.store import ground_tables
+from leeward.store.migrate import migrate
 from services.demo.servers import Kafka, PostgreSQL
 from services.feedback.box import SERVICE as BOX
 from services.feedback.issuer import SERVICE as ISSUER
@@ -213,13 +215,16 @@ async def feedback(
     environ = {"LEEWARD_ENV": "test", "LEEWARD_DATA": str(tmp_path / "data"), "LEEWARD_CONFIG": str(config)}
     environ |= {f"LEEWARD_{name}_PORT": str(port) for name, port in ports.items()} | distributed(clock)
     settings = load_settings(environ)
-    services = [_producer(), ISSUER, BOX]
+    producer, services = _producer(), [ISSUER, BOX]
     for service in services:
         store = store_of(settings, service.name, service.metadata, clock)
-        await store.administer(service.metadata.create_all)
+        await store.administer(partial(migrate, package=service.package, metadata=service.metadata))
         await store.close()
+    store = store_of(settings, producer.name, producer.metadata, clock)
+    await store.administer(producer.metadata.create_all)
+    await store.close()
     await prepare_bus(settings)
-    runtime = Runtime(settings, services, clock)
+    runtime = Runtime(settings, [producer, *services], clock)
     await runtime.start(http)
     story = Feedback(runtime, clock, http)
     await story.until(lambda: story._some("issuing"))
