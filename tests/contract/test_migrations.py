@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 from leeward.service import Service
 from leeward.settings import SERVICES, ServiceName
 from leeward.store.migrate import drift, migrate
+from leeward.store.postgresql import postgresql_engine
 from leeward.store.sqlite import sqlite_engine
 from services.commands import catalogue
 from services.commands.revision import folder
+from services.demo.servers import PostgreSQL
 
 
 @pytest.fixture(params=SERVICES)
@@ -80,6 +82,51 @@ def test_nothing_drifts_and_a_second_run_changes_nothing(service: Service, tmp_p
     assert drifted(engine, service) == []
     assert not brought_up(engine, service)
     engine.dispose()
+
+
+def on_postgresql(conn: Connection) -> dict[str, Any]:
+    """The same of PostgreSQL: columns, keys and indexes with their names."""
+    looked = inspect(conn)
+    query = text("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexname")
+    tables = [name for name in looked.get_table_names() if name != "alembic_version"]
+    return {
+        "indexes": {name: sql for name, sql in conn.execute(query) if not name.startswith("alembic")},
+        **{
+            name: {
+                "columns": {
+                    column["name"]: (str(column["type"]), column["nullable"], column["default"])
+                    for column in looked.get_columns(name)
+                },
+                "primary": looked.get_pk_constraint(name),
+                "unique": sorted(looked.get_unique_constraints(name), key=str),
+            }
+            for name in tables
+        },
+    }
+
+
+async def test_on_postgresql_nothing_drifts_either(service: Service, postgresql: PostgreSQL) -> None:
+    postgresql.create("migrations")
+    engine = postgresql_engine(postgresql.url("migrations"), "test")
+
+    def migrated(conn: Connection) -> dict[str, Any]:
+        assert migrate(conn, service.package, service.metadata)
+        assert drift(conn, service.metadata) == []
+        assert not migrate(conn, service.package, service.metadata)
+        return on_postgresql(conn)
+
+    def modelled(conn: Connection) -> dict[str, Any]:
+        service.metadata.create_all(conn)
+        return on_postgresql(conn)
+
+    found = []
+    for make in (migrated, modelled):
+        async with engine.connect() as conn:
+            found.append(await conn.run_sync(make))
+            await conn.rollback()
+    await engine.dispose()
+    assert found[0] == found[1]
+    assert set(service.metadata.tables) == set(found[0]) - {"indexes"}
 
 
 def test_a_database_of_a_newer_release_is_left_as_it_is(service: Service, tmp_path: Path) -> None:
