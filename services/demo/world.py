@@ -1,7 +1,6 @@
 """The demonstration's world: the real services in a temporary folder, every mailbox, and a clock to let time pass."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,11 +27,12 @@ from services.commands.staff import Changes, import_members
 from services.demo import hospital
 from services.demo.clock import DemoClock
 from services.demo.mailbox import Mailbox, web
+from services.demo.servers.server import Port
 from services.demo.settled import settled
 from services.demo.system import System
 
 RATE: Final = 12.0  # five seconds of the wall are a minute
-WEB_PORT: Final = 8100
+OWN_PORTS: Final[Mapping[str, int | None]] = {"mllp": 2575, "web": 8100, "smtp": None}
 TOKENS: Final = 10
 EPOCH: Final = timedelta(days=3)
 WINDOW: Final = timedelta(days=1)
@@ -124,19 +124,22 @@ async def running_world(folder: Path, system: System) -> AsyncIterator[World]:
     """Start everything in a folder; stop it in order at the end."""
     clock = DemoClock(hospital.START, RATE)
     mailbox = Mailbox(clock)
-    settings, smtp_port, web_port = prepared(folder, system.variables())
+    # kept to the end: a second demonstration on this machine takes others
+    ports = {name: Port(wanted) for name, wanted in {**PORTS, **OWN_PORTS}.items()}
+    settings = prepared(folder, ports, system.variables())
     async with AsyncExitStack() as stack:
         telemetry.configure_logs(stack.enter_context((folder / "demo.log").open("w")))
         services = catalogue.load()
         await asyncio.to_thread(migrated, settings, services)
-        await mailbox.start(smtp_port)
+        await mailbox.start(ports["smtp"].number)
         stack.push_async_callback(mailbox.stop)
         stores = await stack.enter_async_context(opened(settings, services, clock))
         ends = await stack.enter_async_context(system.running(settings, clock, stores))
         clock.settled = lambda: settled(stores, ends, clock.now())
         client = await stack.enter_async_context(http_client())
-        world = World(folder, settings, clock, mailbox, f"http://127.0.0.1:{web_port}", system.told, stores, client)
-        await stack.enter_async_context(_shown(world, web_port))
+        url = f"http://127.0.0.1:{ports['web'].number}"
+        world = World(folder, settings, clock, mailbox, url, system.told, stores, client)
+        await stack.enter_async_context(_shown(world, ports["web"].number))
         yield world
 
 
@@ -153,35 +156,21 @@ async def opened(
             await store.close()
 
 
-def prepared(folder: Path, more: Mapping[str, str]) -> tuple[Settings, int, int]:
-    """Settings for a run in this folder, and the ports for mail and for its page."""
+def prepared(folder: Path, ports: Mapping[str, Port], more: Mapping[str, str]) -> Settings:
+    """Settings for a run in this folder."""
     config = folder / "leeward.toml"
     config.write_text(POLICY)
-    smtp_port, web_port = port(0), port(WEB_PORT)
-    ports = {f"LEEWARD_{name.upper()}_PORT": str(port(PORTS[name])) for name in SERVICES}
     environ = {
         "LEEWARD_CONFIG": str(config),
         "LEEWARD_ENV": "demo",
         "LEEWARD_CLOCK": f"{hospital.START:%Y-%m-%dT%H:%M:%SZ}*{RATE:g}",
         "LEEWARD_DATA": str(folder / "data"),
-        "LEEWARD_MLLP_PORT": str(port(2575)),
-        "LEEWARD_SMTP_URL": f"smtp://127.0.0.1:{smtp_port}?starttls=never",
+        "LEEWARD_SMTP_URL": f"smtp://127.0.0.1:{ports['smtp'].number}?starttls=never",
         "LEEWARD_MAIL_FROM": f"messages@{hospital.DOMAIN}",
-        **ports,
+        **{f"LEEWARD_{name.upper()}_PORT": str(ports[name].number) for name in (*SERVICES, "mllp")},
         **more,
     }
-    return load_settings(environ), smtp_port, web_port
-
-
-def port(wanted: int) -> int:
-    """The wanted port where it is free, else one that is."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            return port(0)
-        return int(probe.getsockname()[1])
+    return load_settings(environ)
 
 
 @asynccontextmanager

@@ -28,10 +28,14 @@ class ServerError(Exception):
 
 
 class Port:
-    """A free port of loopback, kept from other servers of this module on this machine as long as the object lives."""
+    """A free port of loopback, kept from others of this class on this machine as long as the object lives.
 
-    def __init__(self) -> None:
-        for number in random.sample(PORTS, 100):
+    It is the wanted one where that is free.
+    """
+
+    def __init__(self, wanted: int | None = None) -> None:
+        first = [] if wanted is None else [wanted]
+        for number in (*first, *random.sample(PORTS, 100)):
             # nothing listens on this: the kernel gives the number of a UDP socket to one process only
             claim = socket.socket(type=socket.SOCK_DGRAM)
             try:

@@ -160,3 +160,12 @@ async def test_one_that_somebody_kills_is_no_fault_of_it(tmp_path: Path) -> None
     other = await box(Port().number, LEEWARD_NOTHING="1").start(tmp_path / "log")
     await other.process.wait()
     assert not await other.stop()
+
+
+def test_a_second_demonstration_takes_other_ports() -> None:
+    wanted = Port().number
+    first = Port(wanted)
+    second = Port(wanted)
+    assert (first.number, second.number == wanted) == (wanted, False)
+    del first
+    assert Port(wanted).number == wanted
