@@ -1,13 +1,16 @@
 """A PostgreSQL of this machine as the image makes one: passwords asked for, roles and databases by the script."""
 
 import os
+import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from services.demo.servers import PostgreSQL
-from tests.deploy.compose import ROOT
+from services.demo.servers.keeper import identity
+from services.demo.servers.postgresql import USER, _programs
+from tests.deploy.compose import ROOT, SERVICES
 
 PASSWORDS = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
 
@@ -42,3 +45,22 @@ def prepare(server: PostgreSQL, made: Path, folder: Path, names: tuple[str, ...]
 def here(url: str, port: int) -> str:
     """An address as it is in a container, on a server of this machine."""
     return url.replace(f"@{urlsplit(url).hostname}:5432/", f"@127.0.0.1:{port}/")
+
+
+def begin(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Make an empty cluster with the words that Compose has for it, where no language is set."""
+    user = USER if os.geteuid() == 0 else ""
+    folder.mkdir(mode=0o700)
+    if user:
+        shutil.chown(folder, user)
+    here = os.open(folder, os.O_RDONLY)
+    # by this name another user reaches the folder also where it may not pass those above it
+    place = f"/proc/self/fd/{here}" if user else str(folder)
+    words = SERVICES["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split()
+    command = [str(_programs(user) / "initdb"), "-D", place, "--username=postgres", "--no-sync", *words]
+    try:
+        return subprocess.run(
+            command, cwd=folder, env={}, pass_fds=(here,), capture_output=True, text=True, **identity(user)
+        )
+    finally:
+        os.close(here)

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from services.demo.servers import PostgreSQL
-from tests.deploy.clusters import prepare
+from tests.deploy.clusters import begin, prepare
 from tests.deploy.compose import SERVICES
 
 
@@ -46,3 +46,12 @@ async def test_a_password_is_asked_for(urls: dict[str, str]) -> None:
     for wrong in (f"{login}x", login.rpartition(":")[0]):
         with pytest.raises((asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)):
             await connect(urls["notify"].replace(login, wrong))
+
+
+def test_a_cluster_begins_with_the_words_of_compose(tmp_path: Path) -> None:
+    done = begin(tmp_path / "new")
+    assert done.returncode == 0, done.stderr
+    assert "default collation: C.UTF-8" in done.stdout.replace("  ", " ")
+    assert (
+        SERVICES["postgres-box"]["environment"]["POSTGRES_INITDB_ARGS"] in SERVICES["postgres"]["environment"].values()
+    )
