@@ -8,11 +8,13 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from leeward.settings import ServiceName
 from services.demo.servers import Kafka
+from services.demo.servers import kafka as broker
 from tests.e2e.conftest import STAFF, MakeDistributed
 from tests.e2e.distributed import Distributed, Replica
 from tests.e2e.harness import LIVE, Mailbox, death, eventually, link_in
@@ -122,6 +124,15 @@ def test_strange_events_are_dead_letters_and_the_rest_goes_on(
     assert system.stop() == 0
 
 
+@pytest.fixture
+def obliging_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a broker is by default: it makes every topic that somebody asks for."""
+    never = "auto.create.topics.enable=false"
+    assert never in broker.PROPERTIES
+    monkeypatch.setattr(broker, "PROPERTIES", broker.PROPERTIES.replace(never, "auto.create.topics.enable=true"))
+
+
+@pytest.mark.usefixtures("obliging_broker")
 def test_a_deleted_topic_is_reported_and_not_made_anew(make_distributed: MakeDistributed, mailbox: Mailbox) -> None:
     system = make_distributed(LIVE, A_FEW, LEEWARD_CLOCK=NINE)
     system.import_roster(*STAFF)
