@@ -39,10 +39,14 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class AtRest:
-    """The rows of every table, by service and table; `published`: (id, type) of every event that was."""
+    """The rows of every table, by service and table.
+
+    published: (id, type) of every event that was. unsent: how many of them have not been carried to the log yet.
+    """
 
     tables: Mapping[str, Mapping[str, Rows]]
     published: frozenset[tuple[str, str]]
+    unsent: int = 0
 
     def rows(self, service: str, table: str) -> Rows:
         return self.tables[service][table]

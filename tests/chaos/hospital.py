@@ -52,9 +52,7 @@ def on_shift() -> list[Member]:
 
 def asking() -> list[Member]:
     """Those who ask by themselves; a code reaches them by mail alone."""
-    return [
-        Member(f"K{n:03}", unit=f"W{n % WARDS}", columns={"timezone": "UTC", "mobile": ""}) for n in range(ASKING)
-    ]
+    return [Member(f"K{n:03}", unit=f"W{n % WARDS}", columns={"timezone": "UTC", "mobile": ""}) for n in range(ASKING)]
 
 
 def helping() -> list[Member]:

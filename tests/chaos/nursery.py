@@ -1,6 +1,8 @@
 """Processes born ready: a parent that has imported everything forks each process of the chaos run.
 
-Loading the program takes two seconds of a core, forking it a hundredth; what runs is `tests.chaos.process` all the same.
+Loading the program takes two seconds of a core, forking it a hundredth; what runs is `tests.chaos.process` all the
+same.
+
 Lines of JSON on the input: {"words", "environment", "log"} to start one, {"pid", "signal"} to send it a signal; on the
 output {"born": pid} in the order of the starts, and {"gone": pid, "status": exit code or minus the signal}. The end of
 the input is the end of all.
@@ -8,6 +10,7 @@ the input is the end of all.
 
 import ctypes
 import gc
+import importlib
 import json
 import os
 import select
@@ -18,25 +21,31 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
+from services.commands import catalogue
+
+PRELOADED: Final = (
+    "aiokafka.admin",
+    "alembic.command",
+    "alembic.runtime.migration",
+    "leeward.bus.kafka",
+    "leeward.bus.topics",
+    "leeward.runtime",
+    "leeward.store.postgresql",
+    "services.commands.rota",
+    "services.commands.running",
+    "services.commands.staff",
+    "tests.chaos.process",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvloop",
+)
 _DIE_WITH_PARENT: Final = 1  # prctl(2), PR_SET_PDEATHSIG
 
 
 def preload() -> None:
     """Everything that a process may need, so that it need not load it."""
-    import aiokafka.admin  # noqa: F401
-    import alembic.command
-    import alembic.runtime.migration
-    import uvloop
-    from uvicorn.protocols.http import httptools_impl  # noqa: F401
-
-    import leeward.bus.kafka
-    import leeward.runtime
-    import leeward.store.postgresql
-    import tests.chaos.process  # noqa: F401
-    from services.commands import catalogue, running
-
+    for module in PRELOADED:
+        importlib.import_module(module)
     catalogue.load()
-    assert running and uvloop and alembic and leeward
     gc.collect()
     gc.freeze()
 

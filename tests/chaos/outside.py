@@ -48,13 +48,13 @@ class Arrivals:
     """Everything that came, and who is told of it."""
 
     all: list[Arrival]
-    told: Callable[[Arrival], None]
+    told: Callable[[Arrival], object]
 
     def note(self, arrival: Arrival) -> None:
         self.all.append(arrival)
         self.told(arrival)
 
-    def begin(self, told: Callable[[Arrival], None]) -> None:
+    def begin(self, told: Callable[[Arrival], object]) -> None:
         """Forget what came, and tell this one from now on."""
         self.all = []
         self.told = told
@@ -69,6 +69,7 @@ class Post(Mailbox):
 
     def __init__(self, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
+        self._begun: dict[int, float] = {}
         self._chance = random.Random(0)
         super().__init__()
 
@@ -76,7 +77,7 @@ class Post(Mailbox):
         self, _server: SMTP, session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
         """A hand-off begins (the name is the library's)."""
-        session.begun = time.monotonic()
+        self._begun[id(session)] = time.monotonic()
         envelope.mail_from = address
         return "250 OK"
 
@@ -84,7 +85,7 @@ class Post(Mailbox):
         mail = email.message_from_bytes(bytes(envelope.original_content or b""), policy=email.policy.default)
         key, text = str(mail["Message-ID"]).strip("<>").partition("@")[0], mail.get_content()
         for recipient in envelope.rcpt_tos:
-            self._arrivals.note(Arrival(key, recipient, "email", text, session.begun, time.monotonic()))
+            self._arrivals.note(Arrival(key, recipient, "email", text, self._begun[id(session)], time.monotonic()))
         await _hesitate(self._chance)
         return "250 OK"
 

@@ -13,6 +13,7 @@ import httpx
 from services.demo.browser import Form, Page, read_page
 
 PAUSE: Final = 0.15
+WAITS: Final = 10.0
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "accept": {"when": "hours"},
     "not_now": {"again": "week"},
@@ -83,7 +84,7 @@ class Browser:
         """Prove an address by the code that is sent there, then ask for oneself."""
         while not self._crowd.over.is_set():
             page = await self._fill(await self._look(url), "address", address)
-            while page is not None and (text := await mails.get()):
+            while page is not None and (text := await _next(mails)):
                 code = _CODE.search(text)
                 proved = await self._fill(page, "code", code[0]) if code else page
                 if proved is None:
@@ -144,7 +145,17 @@ class Browser:
     def _headers(self) -> dict[str, str]:
         # one client serves everybody, so its jar must stay empty
         self._crowd.http.cookies.clear()
-        return {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())} if self._cookies else {}
+        kept = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        return {"Cookie": kept} if kept else {}
+
+
+async def _next(mails: "asyncio.Queue[str]") -> str:
+    """The next mail; "" where none comes for so long that a code would have expired."""
+    try:
+        async with asyncio.timeout(WAITS):
+            return await mails.get()
+    except TimeoutError:
+        return ""
 
 
 def _form(page: Page, name: str, value: str) -> Form | None:

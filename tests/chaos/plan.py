@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Literal, get_args
 
+from leeward.settings import ServiceName
 from tests.chaos import hospital
 from tests.chaos.points import BY_NAME, POINTS, Point
 
@@ -14,7 +15,7 @@ MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 SECONDS: Final = 5.0
 DEATHS, TWICE, RETRACTED, ASKS = 22, 4, 3, 2
 SWEPT: Final[Mapping[Mode, int]] = {"embedded": 2, "distributed": 3}
-REPLICAS: Final = {"incident": 1, "matching": 2, "notify": 2, "issuer": 1}
+REPLICAS: Final[dict[ServiceName, int]] = {"incident": 1, "matching": 2, "notify": 2, "issuer": 1}
 SERVERS: Final = ("kafka", "postgresql")
 # what people do with an offer, in the order in which they do it, and how often
 HABITS: Final[Mapping[tuple[str, ...], int]] = {
@@ -62,8 +63,8 @@ class Ask:
 class Blow:
     """The end of one process or server: at a fail-point's n-th passage, or at the latest after `patience` seconds.
 
-    They count from when it is ready, or from its very start. pause: seconds until it is started again. leap: by how much
-    the hospital's time moves on meanwhile.
+    They count from when it is ready, or from its very start (`newborn`). pause: seconds until it is started again.
+    leap: by how much the hospital's time moves on meanwhile.
     """
 
     point: str = ""
@@ -180,3 +181,47 @@ def moment(chance: random.Random) -> Blow:
 
 def _pause(chance: random.Random) -> float:
     return chance.choice((0.0, 0.0, 0.1, 0.5))
+
+
+# --- runs that show planted bugs ---
+
+
+def revealing(bug: str, mode: Mode) -> Plan:
+    """A run in which a bug cannot go unseen, and in which nothing is broken without it."""
+    chance = random.Random(bug)
+    shown = {
+        "acknowledge_before_commit": ("incident-0", "accept.before_commit"),
+        "offsets_before_commit": ("notify-0", "consume.in_transaction"),
+    }
+    if bug == "no_inbox":
+        return _all_ask(mode)
+    if bug == "reused_ids":
+        return _long_pause()
+    name, point = shown[bug]
+    deaths = _deaths(chance)
+    return Plan(0, mode, deaths, (), _all_at(mode, name, [Blow(point, passage) for passage in (2, 3, 2)]))
+
+
+def _all_at(mode: Mode, name: str, blows: Sequence[Blow]) -> dict[str, tuple[Blow, ...]]:
+    """These blows for one process, and none for the others."""
+    if mode == "embedded":
+        return {"up": tuple(blows)}
+    return {one: tuple(blows) if one == name else () for one in processes()}
+
+
+def _all_ask(mode: Mode) -> Plan:
+    """Asking is what counts: each time it is heard a message leaves."""
+    people = [member.staff_id for member in hospital.asking()]
+    asks = tuple(Ask(round(n * SECONDS / len(people), 3), who) for n, who in enumerate(people))
+    falls = [Blow(patience=1.2), Blow(patience=0.9), Blow(patience=1.1)]
+    chains = _all_at(mode, "matching-0", falls)
+    return Plan(0, mode, (), asks, {**chains, **({"matching-1": tuple(falls)} if mode == "distributed" else {})})
+
+
+def _long_pause() -> Plan:
+    """Switched off for nine days between two halves of a stream that nobody answers: the log is emptied meanwhile."""
+    people = [member.staff_id for member in hospital.affected()]
+    first = [Death(n, n * 0.1, f"W{n}", (people[n],)) for n in range(6)]
+    second = [Death(n, 4.0 + n * 0.1, f"W{n % 6}", (people[n],)) for n in range(6, 9)]
+    chain = (Blow(patience=3.0, leap=timedelta(days=9)),)
+    return Plan(0, "embedded", (*first, *second), (), {"up": chain}, habits={(): 1})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from leeward.settings import ServiceName
 from services.notify.domain import Result
 from services.notify.models import DELIVERY
 
@@ -35,7 +36,7 @@ class Point:
 
     name: str
     place: str
-    services: tuple[str, ...]
+    services: tuple[ServiceName, ...]
     when: Literal["before", "after"] = "after"
     counts: Counts = always
     distributed_only: bool = False
@@ -81,8 +82,8 @@ def _whole_mail(given: Given, _result: Any) -> bool:
     return bytes(given[1]).endswith(FINAL_DOT)
 
 
-_CONSUMERS: Final = ("matching", "notify")
-_PRODUCERS: Final = ("incident", "matching", "notify")
+_CONSUMERS: Final[tuple[ServiceName, ...]] = ("matching", "notify")
+_PRODUCERS: Final[tuple[ServiceName, ...]] = ("incident", "matching", "notify")
 _CONSUMER: Final = "leeward.bus.consumer:Consumer"
 _RELAY: Final = "leeward.bus.relay"
 _DISPATCH: Final = "services.notify.dispatch:Dispatch"

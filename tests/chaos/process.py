@@ -31,7 +31,7 @@ def plant(given: Mapping[str, str]) -> None:
         text, _, origin = clock.partition("@")
         start, rate = parse_clock(text)
         shared = SharedClock(start, rate, float(origin))
-        settings.ScaledClock = lambda *_given: shared  # type: ignore[assignment,misc]
+        setattr(settings, "ScaledClock", lambda *_given: shared)  # noqa: B010 the product gives it out to nobody
     if bug := given.get("CHAOS_BUG"):
         bugs.BUGS[bug]()
     if point := given.get("CHAOS_POINT"):

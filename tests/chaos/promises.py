@@ -77,6 +77,13 @@ class Books:
         cases = self.cases_of.get(self.persons[contact], [])
         return next((row["attention"] for row in cases if row["attention"]), None)
 
+    @cached_property
+    def taken_back(self) -> Counter[str]:
+        """How often an outcome that a contact was around was taken back; an offer may have left just before."""
+        contacts, plan = hospital.contacts(), self.evidence.plan
+        gone = [death for death in plan.deaths if death.retracted_after is not None]
+        return Counter(contacts[who] for death in gone for who in death.around)
+
     def given(self, *answers: str) -> list[Given]:
         return [one for one in self.evidence.given if one.answer in answers and one.fate in SAID]
 
@@ -158,18 +165,21 @@ def one_message_a_step(books: Books) -> Iterator[str]:
             yield f"{arrival.to} got a message that notify knows nothing of"
         else:
             keys[arrival.to, row["case_ref"], row["step"]].add(arrival.key)
-    yield from (f"{to} got step {step} under {len(found)} keys" for (to, _, step), found in keys.items() if len(found) > 1)
+    for (to, _, step), found in keys.items():
+        if len(found) > 1:
+            yield f"{to} got step {step} under {len(found)} keys"
 
 
 def one_offer_a_person(books: Books) -> Iterator[str]:
     """One offer and one reminder, however many deaths; one more each time somebody asks."""
     asks = Counter(one.contact for one in books.given("ask"))
     for contact in books.came_to:
+        offers = 1 + books.taken_back[contact]
+        most = {"offer": offers, "asked": asks[contact], "reminder": offers + asks[contact], "follow_up": 1}
         keys = {arrival.key: books.step(arrival) for arrival in books.came_to[contact]}
-        steps = Counter(step.partition("-")[0] for step in keys.values())
-        for step, most in (("offer", 1), ("reminder", 1 + asks[contact]), ("asked", asks[contact]), ("follow_up", 1)):
-            if steps[step] > most:
-                yield f"{contact} got {steps[step]} messages of step {step}, {most} at most are due"
+        for step, count in Counter(step.partition("-")[0] for step in keys.values()).items():
+            if count > most.get(step, count):
+                yield f"{contact} got {count} messages of step {step}, {most[step]} at most are due"
 
 
 def one_request_an_answer(books: Books) -> Iterator[str]:
@@ -246,6 +256,8 @@ def everything_came_to_rest(books: Books) -> Iterator[str]:
     """Nothing waits that is due, nothing is set aside, every event was taken by everybody who listens for it."""
     rest = books.rest
     yield from (f"{count} {kind} published and never taken" for kind, count in Counter(rest.not_applied()).items())
+    if rest.unsent:
+        yield f"{rest.unsent} events left in an outbox"
     for service in rest.tables:
         if parked := rest.rows(service, "parked"):
             yield f"{service} has {len(parked)} parked events: {parked[0]['fault']} at {parked[0]['place']}"
@@ -255,11 +267,11 @@ def everything_came_to_rest(books: Books) -> Iterator[str]:
 
 
 def what_arrived_is_known(books: Books) -> Iterator[str]:
-    """A message that arrived is recorded as handed off, with matching too; one that did not is not."""
+    """A message that arrived is recorded as handed off or in doubt, with matching too; one that did not, is not."""
     came = {arrival.key for arrival in books.evidence.arrivals}
     outcomes = {row["request_ref"]: row["outcome"] for row in books.rest.rows("matching", "request")}
     for key, row in books.deliveries.items():
-        if key in came and row["state"] != DeliveryState.HANDED_OFF:
+        if key in came and row["state"] not in (DeliveryState.HANDED_OFF, DeliveryState.UNKNOWN):
             yield f"step {row['step']} arrived and is recorded as {row['state']}"
         if key not in came and row["state"] in (DeliveryState.HANDED_OFF, DeliveryState.DELIVERED):
             yield f"step {row['step']} is recorded as {row['state']} and never arrived"
@@ -279,17 +291,18 @@ def what_was_asked_was_planned(books: Books) -> Iterator[str]:
             yield "an incident was taken back, and matching goes on"
     planned = {row["request_ref"] for row in books.deliveries.values()}
     for row in books.rest.rows("matching", "request"):
-        if row["request_ref"] not in planned and not row["ended"] and row["outcome"] is None and _not_overtaken(books, row):
+        waits = row["outcome"] is None and not row["ended"]
+        if waits and row["request_ref"] not in planned and _not_overtaken(books, row):
             yield f"matching asked for step {row['step']}, and notify does not know it"
 
 
 def _not_overtaken(books: Books, request: Row) -> bool:
-    """Whether it is anything but a reminder whose question was answered meanwhile."""
+    """Whether it is anything but a reminder of a question that was answered, or went, meanwhile."""
     if not request["step"].startswith(("reminder", "offer_again")):
         return True
     questions = books.rest.rows("notify", "question")
     mine = (row for row in questions if row["case_ref"] == request["case_ref"] and row["template"] == "offer")
-    return any(row["state"] == "open" for row in mine)
+    return any(row["answered_at"] is None for row in mine)
 
 
 def one_open_case_a_person(books: Books) -> Iterator[str]:
@@ -345,6 +358,8 @@ def due(books: Books, now: datetime) -> Iterator[str]:
     """What would still happen if everything ran on: not yet at rest."""
     if missing := books.rest.not_applied():
         yield f"{len(missing)} events not taken"
+    if books.rest.unsent:
+        yield f"{books.rest.unsent} events not sent"
     for row in books.deliveries.values():
         if row["state"] == DeliveryState.SENDING or (row["state"] == DeliveryState.QUEUED and row["wake_at"] <= now):
             yield f"step {row['step']} is {row['state']}"

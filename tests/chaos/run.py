@@ -40,7 +40,8 @@ class Outcome:
     def line(self) -> str:
         """One line: seed, what was killed when, counts."""
         plan, found = self.evidence.plan, self.evidence
-        killed = ", ".join(f"{one.name} {one.how} {one.after:.1f}" for one in sorted(found.struck, key=lambda s: s.after))
+        struck = sorted(found.struck, key=lambda one: one.after)
+        killed = ", ".join(f"{one.name} {one.how} {one.after:.1f}" for one in struck)
         counts = {
             "deaths": len(found.acknowledged),
             "messages": len({arrival.key for arrival in found.arrivals}),
@@ -76,7 +77,7 @@ class Run:
         """Carry it out and fill the evidence."""
         loop = asyncio.get_running_loop()
         arrivals = self.world.around.arrivals
-        arrivals.begin(lambda arrival: loop.call_soon_threadsafe(self._arrived, arrival) and None)
+        arrivals.begin(lambda arrival: loop.call_soon_threadsafe(self._arrived, arrival))
         try:
             async with asyncio.TaskGroup() as group:
                 for name, chain in self.plan.chains.items():
@@ -86,8 +87,10 @@ class Run:
             await self._stop()
         finally:
             arrivals.told = nobody
-            await self.crowd.close()
+            for task in self._tasks:
+                task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.crowd.close()
             for body in self.bodies.values():
                 await body.kill()
         self.evidence.arrivals, self.evidence.given = arrivals.all, self.crowd.given
@@ -122,7 +125,8 @@ class Run:
         """Until it is ready, or has died before."""
         began = time.monotonic()
         becoming = asyncio.create_task(self.world.ready(name))
-        await asyncio.wait([becoming, body.gone], return_when=asyncio.FIRST_COMPLETED, timeout=DRAIN)
+        either: list[asyncio.Future[Any]] = [becoming, body.gone]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=DRAIN)
         if becoming.done():
             self.world.startup = time.monotonic() - began
         elif not becoming.cancel() or body.alive:

@@ -188,7 +188,7 @@ class Embedded(World):
         return [self.url(service, "/readyz") for service in SERVICES]
 
     async def at_rest(self) -> AtRest:
-        settings = load_settings({**self.command_environment(), **_clock(self.time)}, starting=False)
+        settings = load_settings({**self.command_environment(), **clock_of(self.time)}, starting=False)
         found = await asyncio.to_thread(tables, settings)
         return AtRest(found, frozenset(in_outboxes(found)))
 
@@ -197,5 +197,6 @@ class Embedded(World):
         self._system.close()
 
 
-def _clock(time: HospitalTime) -> dict[str, str]:
+def clock_of(time: HospitalTime) -> dict[str, str]:
+    """The clock as the product's own settings have it."""
     return {"LEEWARD_CLOCK": time.variables()["LEEWARD_CLOCK"]}

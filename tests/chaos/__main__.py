@@ -1,0 +1,101 @@
+"""`make chaos`: runs one after the other, from a seed on; then what was hit, and whether planted bugs are caught."""
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.bugs import BUGS
+from tests.chaos.many import Many
+from tests.chaos.plan import MODES, Mode, plan, points_of, revealing
+from tests.chaos.run import Outcome, carry_out
+from tests.chaos.worlds import Embedded, World, surroundings
+
+WORLDS: Final[dict[Mode, type[World]]] = {"embedded": Embedded, "distributed": Many}
+ENOUGH: Final = 20  # runs after which every fail-point must have been hit
+LINES: Final = 10
+
+
+async def chaos(seed: int, runs: int, modes: Sequence[Mode], *, bugs_only: bool) -> bool:
+    """Whether every promise was kept, every fail-point hit and every bug caught."""
+    good = True
+    for mode in modes:
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+            async with surroundings(Path(folder)) as around:
+                world = WORLDS[mode](around)
+                try:
+                    await world.prepare()
+                    good = (bugs_only or await _runs(world, seed, runs)) and good
+                    good = await _bugs(world) and good
+                finally:
+                    await world.close()
+    return good
+
+
+async def _runs(world: World, seed: int, runs: int) -> bool:
+    hits: Counter[str] = Counter()
+    good = True
+    for number in range(seed, seed + runs):
+        outcome = await carry_out(world, plan(number, world.mode), world.around.folder / f"run-{number}")
+        hits += outcome.hits
+        good = not outcome.breaches and good
+        _print(outcome)
+    missed = [point.name for point in points_of(world.mode) if not hits[point.name]]
+    counted = ", ".join(f"{point.name} {hits[point.name]}" for point in points_of(world.mode))
+    print(f"{world.mode}: fail-points hit: {counted}")
+    if missed and runs >= ENOUGH:
+        print(f"{world.mode}: NEVER HIT: {', '.join(missed)}")
+        return False
+    return good
+
+
+def _print(outcome: Outcome) -> None:
+    print(outcome.line(), flush=True)
+    for line in outcome.breaches[:LINES]:
+        print(f"  {line}", flush=True)
+
+
+async def _bugs(world: World) -> bool:
+    good = True
+    for bug in bugs_of(world.mode):
+        outcome = await with_bug(world, bug)
+        good = bool(outcome.breaches) and good
+        caught = f"caught: {outcome.breaches[0]}" if outcome.breaches else "NOT CAUGHT"
+        print(f"{world.mode}: planted {bug}, {outcome.seconds:.1f} s: {caught}", flush=True)
+    return good
+
+
+def bugs_of(mode: Mode) -> list[str]:
+    """The bugs that a mode can have: Kafka numbers its events itself."""
+    return [bug for bug in BUGS if mode == "embedded" or bug != "reused_ids"]
+
+
+async def with_bug(world: World, bug: str) -> Outcome:
+    """A run that shows a bug, with it planted in every process."""
+    around = world.around
+    around.bug = bug
+    try:
+        return await carry_out(world, revealing(bug, world.mode), around.folder / f"bug-{bug}")
+    finally:
+        around.bug = ""
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(prog="tests.chaos")
+    asked.add_argument("--runs", type=int, default=50)
+    asked.add_argument("--seed", type=int, default=secrets.randbelow(10**8))
+    asked.add_argument("--mode", choices=MODES)
+    asked.add_argument("--bugs", action="store_true", help="planted bugs alone")
+    given = asked.parse_args()
+    print(f"chaos: seed {given.seed}, {given.runs} runs; again with SEED={given.seed}", flush=True)
+    modes = (given.mode,) if given.mode else MODES
+    sys.exit(0 if asyncio.run(chaos(given.seed, given.runs, modes, bugs_only=given.bugs)) else 1)
+
+
+if __name__ == "__main__":
+    main()
