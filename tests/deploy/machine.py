@@ -15,7 +15,6 @@ from services.demo.servers import Kafka, PostgreSQL
 from services.demo.servers.server import Port
 from tests.deploy.clusters import prepare
 from tests.deploy.compose import SERVICES, environment, meet, on_this_machine, runs_leeward
-from tests.e2e.harness import Running
 
 LEEWARD = Path(sys.executable).with_name("leeward")
 ALIASES = {"issuer.localhost": "issuer"}
@@ -55,7 +54,7 @@ class Machine:
         self.kafka = Broker(folder / "kafka")
         self._clusters = {name: PostgreSQL(folder / name) for name in ("postgres", "postgres-box")}
         self._ports = {name: Port() for name in (*PORTS, "closed", "mllp")}
-        self._running: dict[str, Running] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -70,8 +69,8 @@ class Machine:
 
     def __exit__(self, *_fault: object) -> None:
         for running in self._running.values():
-            if running.alive:
-                running.kill()
+            running.kill()
+            running.wait()
         self._held.close()
 
     def url(self, name: str, path: str = "") -> str:
@@ -131,12 +130,15 @@ class Machine:
 
     def start(self, name: str) -> None:
         """Start a service that stays."""
-        words = SERVICES[name]["command"]
-        self._running[name] = Running(words, self.environment(name), self.folder / f"{name}.log")
+        command = [LEEWARD, *SERVICES[name]["command"]]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                command, env=self.environment(name), stdout=log, stderr=log, cwd=self.work
+            )
 
     def healthy(self, name: str) -> bool:
         """What Compose would hear from the service's health check."""
-        assert self._running[name].alive, self.said(name)
+        assert self._running[name].poll() is None, self.said(name)
         program, *words = SERVICES[name]["healthcheck"]["test"][1:]
         assert program == "python"
         words = [word.replace(f", {PORTS[name]})", f", {self._ports[name].number})") for word in words]
@@ -149,8 +151,8 @@ class Machine:
     def stop(self) -> dict[str, int]:
         """SIGTERM to all at once; gives their exit codes."""
         for running in self._running.values():
-            running.process.terminate()
-        return {name: running.process.wait(40) for name, running in self._running.items()}
+            running.terminate()
+        return {name: running.wait(40) for name, running in self._running.items()}
 
     def get(self, name: str, path: str, token: str = "") -> httpx.Response:
         """Ask a service, as whoever has this token."""
