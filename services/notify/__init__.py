@@ -35,7 +35,12 @@ def build(ground: Ground) -> Parts:
         router=_routes(ground, outgoing, calls),
         handlers=Handlers(outgoing, outgoing.seals).table(),
         timers={TIMER: calls.fire},
-        tasks=[dispatch.pump, *(post.run for post in dispatch.posts.values()), retention.task(ground)],
+        tasks=[
+            dispatch.recovery.run,
+            dispatch.pump,
+            *(post.run for post in dispatch.posts.values()),
+            retention.task(ground),
+        ],
     )
 
 

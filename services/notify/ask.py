@@ -89,6 +89,10 @@ class AskPages:
         if (unit.conn.execute(recent).scalar() or 0) >= BUSY_A_MINUTE:
             return False
         owner = known(unit.conn, address)
+        if owner is not None:
+            # written and not only read: of two who ask at once the second must count the first one's code
+            mine = RECIPIENT.c.recipient_ref == owner.recipient_ref
+            unit.conn.execute(RECIPIENT.update().where(mine).values(status=RECIPIENT.c.status))
         address_hash = keyed_hash(self._key, address.lower())
         lately = select(func.count()).where(CODE.c.address_hash == address_hash)
         often = (unit.conn.execute(lately).scalar() or 0) >= CODES_AN_HOUR

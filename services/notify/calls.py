@@ -10,7 +10,7 @@ from leeward.contracts import Answered
 from leeward.contracts.events import Answer
 from leeward.refs import new_ref
 from leeward.store import Timer, Unit
-from services.notify.dispatch import on_call_contact
+from services.notify.claims import on_call_contact
 from services.notify.handlers import LINKS
 from services.notify.links import hashed
 from services.notify.models import CALL

@@ -4,71 +4,29 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, select
 
 from leeward import telemetry
 from leeward.clock import Clock, first_of
 from leeward.service import Ground
-from leeward.store import StoreUnavailable, Unit, Update
-from services.notify.channels import Channel, Kind, Letter
-from services.notify.domain import (
-    DeliveryState,
-    Progress,
-    Result,
-    Waiting,
-    after_attempt,
-    look_at,
-    overtaken,
-)
-from services.notify.models import DELIVERY, QUESTION, RECIPIENT
-from services.notify.outgoing import GONE, Contact, Job, Outgoing, tell, wake_at
+from leeward.store import StoreUnavailable, Unit
+from services.notify.channels import Channel
+from services.notify.claims import MINE, NEXT, PROGRESS, STANDING, Claims, in_doubt, nothing_to_say
+from services.notify.domain import DeliveryState, Progress, Result, after_attempt
+from services.notify.models import DELIVERY
+from services.notify.outgoing import Job, Outgoing, tell
 from services.notify.reach import bounced
-from services.notify.schedule import after_quiet
+from services.notify.recovery import Recovery
 
 DEPTH: Final = 1024
 BATCH: Final = 256
 STALE_SECONDS: Final = 5.0
 LOOK_AGAIN: Final = 60.0
-LEASE: Final = timedelta(minutes=10)
-
-_PROGRESS: Final = Update(
-    DELIVERY, ("key",), ("state", "attempts", "doubts", "due_at", "wake_at", "claimed_by", "changed_at")
-)
-_JOINED: Final = DELIVERY.outerjoin(QUESTION, QUESTION.c.question_ref == DELIVERY.c.question_ref).outerjoin(
-    RECIPIENT, RECIPIENT.c.recipient_ref == DELIVERY.c.recipient_ref
-)
-_DUE: Final = (
-    select(
-        DELIVERY,
-        QUESTION.c.state.label("question_state"),
-        QUESTION.c.answered_at,
-        RECIPIENT.c.email,
-        RECIPIENT.c.mobile,
-        RECIPIENT.c.languages,
-        RECIPIENT.c.timezone,
-        RECIPIENT.c.status,
-    )
-    .select_from(_JOINED)
-    .where(
-        DELIVERY.c.state == str(DeliveryState.QUEUED),
-        DELIVERY.c.wake_at <= bindparam("now"),
-        DELIVERY.c.channel == bindparam("channel"),
-    )
-    .order_by(DELIVERY.c.wake_at)
-    .limit(bindparam("room"))
-    .with_for_update(of=DELIVERY, skip_locked=True)
-)
-_NEXT: Final = select(func.min(DELIVERY.c.wake_at)).where(
-    DELIVERY.c.state == str(DeliveryState.QUEUED), DELIVERY.c.channel.in_(bindparam("channels", expanding=True))
-)
-_ANSWERED: Final = (
-    select(DELIVERY.c.key)
-    .select_from(DELIVERY.join(QUESTION, QUESTION.c.question_ref == DELIVERY.c.question_ref))
-    .where(DELIVERY.c.key == bindparam("wanted_key"), DELIVERY.c.kind == "message")
-    .where(QUESTION.c.answered_at >= DELIVERY.c.accepted_at)
-)
+# by the machine's clock: another replica may have died with what it had queued
+OTHERS: Final = 5.0
+Standing = Literal["wanted", "over", "unknown"]
 
 
 class Post:
@@ -117,9 +75,13 @@ class Post:
         if self._stopping or (self._away_until is not None and now < self._away_until):
             return self._not_tried(job, now)
         waited = time.monotonic() - since > STALE_SECONDS
-        if (waited or job.attempts or job.doubts) and await self._dispatch.answered(job):
-            await self._dispatch.cancel(job)
-            return None
+        if waited or job.attempts or job.doubts:
+            standing = await self._dispatch.standing(job)
+            if standing == "unknown":
+                return self._not_tried(job, now)
+            if standing != "wanted":
+                await self._dispatch.drop(job)
+                return None
         result = await self._send(job, lane)
         if result is Result.NOT_TRIED:
             self._faults += 1
@@ -151,7 +113,9 @@ class Dispatch:
         self._ground = ground
         self._store = ground.store
         self._outgoing = outgoing
+        self._claims = Claims(outgoing)
         self.posts: Mapping[str, Post] = {channel.name: Post(channel, self) for channel in channels}
+        self.recovery = Recovery(ground.store, outgoing.run, self._left_behind)
         self._settling = ground.store.group(self._settle)
         self._woken = asyncio.Event()
         outgoing.room = self._room
@@ -159,30 +123,34 @@ class Dispatch:
         outgoing.wake = self._woken.set
 
     def _room(self, channel: str) -> int:
-        return self.posts[channel].room if channel in self.posts else 0
+        present = self.recovery.present.is_set()
+        return self.posts[channel].room if present and channel in self.posts else 0
 
     def _put(self, jobs: Sequence[Job]) -> None:
+        self.recovery.take(jobs)
         for job in jobs:
             self.posts[job.channel].put(job)
 
     async def pump(self, stop: asyncio.Event) -> None:
         """Look at what is queued whenever its time comes, until told to stop."""
-        await self._patiently(self._recover)
+        await self._patiently(self._left_behind)
         while not stop.is_set():
+            await first_of(self.recovery.present.wait(), stop.wait())
             self._woken.clear()
             full = await self._claim_all()
             if not full:
                 pause = await self._pause()
-                await first_of(self._woken.wait(), stop.wait(), self.clock.sleep(pause))
+                waits = (self._woken.wait(), stop.wait(), self.clock.sleep(pause), asyncio.sleep(OTHERS))
+                await first_of(*waits)
 
     async def _claim_all(self) -> bool:
         """True when there may be more to claim at once."""
         full = False
-        for name, post in self.posts.items():
-            room = min(BATCH, post.room)
+        for name in self.posts:
+            room = min(BATCH, self._room(name))
             if room <= 0:
                 continue
-            looked, jobs = await self._patiently(lambda unit, n=name, r=room: self._claim(unit, n, r))
+            looked, jobs = await self._patiently(lambda unit, n=name, r=room: self._claims.take(unit, n, r))
             self._put(jobs)
             full = full or looked == room
         return full
@@ -192,7 +160,7 @@ class Dispatch:
         if any(post.room <= 0 for post in self.posts.values()):
             return 0.05
         try:
-            earliest = await self._store.read(lambda conn: conn.execute(_NEXT, {"channels": list(self.posts)}).scalar())
+            earliest = await self._store.read(lambda conn: conn.execute(NEXT, {"channels": list(self.posts)}).scalar())
         except StoreUnavailable:
             return 1.0
         if earliest is None:
@@ -208,61 +176,6 @@ class Dispatch:
                 telemetry.log("store_away", service="notify", fault=type(fault).__name__)
                 await asyncio.sleep(0.5)
 
-    def _claim(self, unit: Unit, channel: str, room: int) -> tuple[int, list[Job]]:
-        rows = unit.conn.execute(_DUE, {"now": unit.now, "channel": channel, "room": room}).all()
-        jobs: list[Job] = []
-        changes: list[tuple[Any, ...]] = []
-        for row in rows:
-            contact = self._contact(row)
-            state, due = self._look(row, contact, unit.now)
-            if row.doubts:
-                state = _in_doubt(state, answered=row.answered_at is not None)
-            wake = wake_at(due, row.hold_deadline, row.expires_at)
-            changes.append((row.key, str(state), row.attempts, row.doubts, due, wake, self._outgoing.run, unit.now))
-            tell(unit, row.request_ref, row.case_ref, state, row.accepted_at)
-            if state is DeliveryState.SENDING and contact is not None:
-                jobs.append(self._job(row, contact))
-        _PROGRESS.run(unit.conn, changes)
-        return len(rows), jobs
-
-    def _look(self, row: Any, contact: Contact | None, now: datetime) -> tuple[DeliveryState, datetime]:
-        quiet = None if row.urgent else self._outgoing.settings.outreach.quiet_hours
-        opens = after_quiet(now, quiet, contact.timezone if contact else "UTC")
-        waiting = Waiting(
-            answered=row.kind == "message"
-            and (row.question_state is None or overtaken(row.answered_at, row.accepted_at)),
-            gone=contact is None,
-            rehearsal=self._outgoing.rehearsal,
-            due_at=row.due_at,
-            opens_at=opens,
-            hold_deadline=row.hold_deadline,
-            expires_at=row.expires_at,
-        )
-        return look_at(waiting, now), max(row.due_at, opens)
-
-    def _contact(self, row: Any) -> Contact | None:
-        if row.kind == "call":
-            return on_call_contact(self._outgoing, row.step)
-        if row.status is None or row.status in GONE:
-            return None
-        return self._outgoing.contact(row)
-
-    def _job(self, row: Any, contact: Contact) -> Job:
-        letter: Letter = self._outgoing.letter(cast(Kind, row.kind), row.key, contact)
-        return Job(
-            row.key,
-            row.channel,
-            row.kind,
-            row.request_ref,
-            row.case_ref,
-            row.recipient_ref,
-            row.question_ref,
-            row.accepted_at,
-            row.attempts,
-            row.doubts,
-            letter,
-        )
-
     async def settle(self, job: Job, result: Result) -> None:
         """Write down an attempt, together with those that end at the same time; returns after the commit."""
         while True:
@@ -274,75 +187,80 @@ class Dispatch:
                 await asyncio.sleep(0.5)
 
     def _settle(self, unit: Unit, done: Sequence[tuple[Job, Result]]) -> Sequence[None]:
-        changes: list[tuple[Any, ...]] = []
-        for job, result in done:
-            progress = _after(job, result, unit.now)
-            due, run = progress.due_at, self._outgoing.run
-            changes.append((job.key, str(progress.state), progress.attempts, progress.doubts, due, due, run, unit.now))
-            tell(unit, job.request_ref, job.case_ref, progress.state, job.accepted_at)
-            telemetry.HAND_OFFS.labels(job.channel, str(result)).inc()
-        _PROGRESS.run(unit.conn, changes)
+        ended = [(job, result, _after(job, result, unit.now)) for job, result in done]
+        mine = self._mine(unit, [job for job, _ in done])
+        mine |= self._arrived(unit, [job.key for job, result in done if result is Result.TAKEN and job.key not in mine])
+        changes = [self._change(job, progress, unit.now) for job, _, progress in ended if job.key in mine]
+        PROGRESS.run(unit.conn, changes)
+        for job, _, progress in ended:
+            if job.key in mine:
+                tell(unit, job.request_ref, job.case_ref, progress.state, job.accepted_at)
         lost = [job.recipient_ref for job, result in done if result is Result.BOUNCED and job.recipient_ref]
         bounced(unit, lost, webhook=self._ground.settings.channels.webhook is not None)
-        if any(change[1] == DeliveryState.QUEUED for change in changes):
+        unit.after_commit(lambda: self._settled(done))
+        if any(progress.state is DeliveryState.QUEUED for _, _, progress in ended):
             unit.after_commit(self._woken.set)
         return [None] * len(done)
 
-    async def answered(self, job: Job) -> bool:
-        """Whether an answer has come meanwhile: then there is nothing left to say."""
+    def _mine(self, unit: Unit, jobs: Sequence[Job]) -> set[str]:
+        """The keys of those that no other run has taken up meanwhile."""
+        keys = [job.key for job in jobs]
+        return set(unit.conn.execute(MINE, {"keys": keys, "run": self._outgoing.run}).scalars())
 
-        def query(conn: Connection) -> bool:
-            return conn.execute(_ANSWERED, {"wanted_key": job.key}).first() is not None
+    def _arrived(self, unit: Unit, keys: Sequence[str]) -> set[str]:
+        """What was handed off although another run has taken it up: the keys that it has not sent again yet."""
+        if not keys:
+            return set()
+        waiting = (str(DeliveryState.QUEUED), str(DeliveryState.SENDING))
+        query = select(DELIVERY.c.key).where(DELIVERY.c.key.in_(keys), DELIVERY.c.state.in_(waiting)).with_for_update()
+        return set(unit.conn.execute(query).scalars())
+
+    def _change(self, job: Job, progress: Progress, now: datetime) -> tuple[Any, ...]:
+        due = progress.due_at
+        tried = (str(progress.state), progress.attempts, progress.doubts)
+        return (job.key, *tried, due, due, self._outgoing.run, now)
+
+    async def standing(self, job: Job) -> Standing:
+        """Whether a job that has waited, or was tried before, is still to be sent, and still by this run."""
+
+        def query(conn: Connection) -> Standing:
+            row = conn.execute(STANDING, {"wanted_key": job.key}).first()
+            if row is None or (row.state, row.claimed_by) != (DeliveryState.SENDING, self._outgoing.run):
+                return "over"
+            return "over" if nothing_to_say(row) else "wanted"
 
         try:
             return await self._store.read(query)
         except StoreUnavailable:
-            return False
+            return "unknown"
 
-    async def cancel(self, job: Job) -> None:
-        """Not sent any more; one that was in doubt has evidently arrived."""
-        state = DeliveryState.HANDED_OFF if job.doubts else DeliveryState.CANCELLED
+    async def drop(self, job: Job) -> None:
+        """Not sent any more."""
+        await self._patiently(lambda unit: self._drop(unit, job))
 
-        def work(unit: Unit) -> None:
-            now, run = unit.now, self._outgoing.run
-            _PROGRESS.run(unit.conn, [(job.key, str(state), job.attempts, job.doubts, now, now, run, now)])
+    def _drop(self, unit: Unit, job: Job) -> None:
+        row = unit.conn.execute(STANDING, {"wanted_key": job.key}).first()
+        if row is not None and nothing_to_say(row) and self._mine(unit, [job]):
+            state = DeliveryState.CANCELLED
+            if job.doubts:
+                state = in_doubt(state, answered=row.answered_at is not None)
+            progress = Progress(state, job.attempts, job.doubts, unit.now)
+            PROGRESS.run(unit.conn, [self._change(job, progress, unit.now)])
             tell(unit, job.request_ref, job.case_ref, state, job.accepted_at)
+        unit.after_commit(lambda: self.recovery.let_go([job]))
 
-        await self._patiently(work)
+    def _settled(self, done: Sequence[tuple[Job, Result]]) -> None:
+        self.recovery.let_go([job for job, _ in done])
+        for job, result in done:
+            telemetry.HAND_OFFS.labels(job.channel, str(result)).inc()
 
-    def _recover(self, unit: Unit) -> None:
-        """What an earlier run left as `sending` is in doubt: sent again under its key, unless it was answered."""
-        doubtful = select(DELIVERY, QUESTION.c.answered_at).select_from(
-            DELIVERY.outerjoin(QUESTION, QUESTION.c.question_ref == DELIVERY.c.question_ref)
-        )
-        doubtful = doubtful.where(DELIVERY.c.state == "sending", DELIVERY.c.claimed_by != self._outgoing.run)
-        if not self._ground.settings.embedded:
-            doubtful = doubtful.where(DELIVERY.c.changed_at <= unit.now - LEASE)
-        changes: list[tuple[Any, ...]] = []
-        for row in unit.conn.execute(doubtful).all():
-            answered = row.kind == "message" and overtaken(row.answered_at, row.accepted_at)
-            state = DeliveryState.HANDED_OFF if answered else DeliveryState.QUEUED
-            now, doubts = unit.now, max(1, row.doubts)
-            changes.append((row.key, str(state), row.attempts, doubts, now, now, self._outgoing.run, now))
-            tell(unit, row.request_ref, row.case_ref, state, row.accepted_at)
-        _PROGRESS.run(unit.conn, changes)
-        telemetry.HAND_OFFS_IN_DOUBT.inc(len(changes))
-        self._give_up_channels(unit)
-
-    def _give_up_channels(self, unit: Unit) -> None:
-        """What was queued for a channel that the site has switched off meanwhile is told as failed."""
+    def _left_behind(self, unit: Unit) -> None:
+        """What is queued for a channel that the site has switched off meanwhile is told as failed."""
         stray = DELIVERY.c.channel.not_in(list(self.posts)) & (DELIVERY.c.state == str(DeliveryState.QUEUED))
         for row in unit.conn.execute(select(DELIVERY).where(stray)).all():
             tell(unit, row.request_ref, row.case_ref, DeliveryState.FAILED, row.accepted_at)
         unit.conn.execute(DELIVERY.update().where(stray).values(state=str(DeliveryState.FAILED), changed_at=unit.now))
-
-
-def _in_doubt(state: DeliveryState, *, answered: bool) -> DeliveryState:
-    """What an attempt in doubt becomes where a fresh one would be given up: an answer shows that it arrived."""
-    if state is DeliveryState.CANCELLED and answered:
-        return DeliveryState.HANDED_OFF
-    given_up = (DeliveryState.CANCELLED, DeliveryState.EXPIRED, DeliveryState.HELD_TOO_LONG)
-    return DeliveryState.UNKNOWN if state in given_up else state
+        unit.after_commit(self._woken.set)
 
 
 def _after(job: Job, result: Result, now: datetime) -> Progress:
@@ -350,12 +268,3 @@ def _after(job: Job, result: Result, now: datetime) -> Progress:
     if result is Result.NOT_TRIED and job.away_until is not None:
         return Progress(progress.state, progress.attempts, progress.doubts, job.away_until)
     return progress
-
-
-def on_call_contact(outgoing: Outgoing, step: str) -> Contact | None:
-    """The professional that a step such as `call-3-0` is for: the round, then the place in the policy file."""
-    number = int(step.rpartition("-")[2])
-    people = outgoing.settings.on_call
-    if number >= len(people):
-        return None
-    return Contact(people[number].email, people[number].phone, outgoing.settings.locales[0], "UTC")

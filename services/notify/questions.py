@@ -145,6 +145,9 @@ class Answers:
         """Send the question's owner a new link, a few times a day at most; whoever asked sees the same either way."""
         assert found.row is not None and found.link is not None  # noqa: PT018 both are there in this view
         row = found.row
+        # written and not only locked: of two taps at once the second must count the first one's link
+        mine = QUESTION.c.question_ref == row.question_ref
+        unit.conn.execute(QUESTION.update().where(mine).values(browser=QUESTION.c.browser))
         contact = self._outgoing.contacts(unit.conn, [row.recipient_ref]).get(row.recipient_ref)
         channel = self._outgoing.channel(contact) if contact else None
         if contact is None or channel is None or self._asked_lately(unit, row.question_ref) >= NEW_LINKS_A_DAY:

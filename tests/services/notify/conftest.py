@@ -11,6 +11,7 @@ from leeward.clock import FakeClock
 from leeward.keys import keyring
 from leeward.service import Ground
 from leeward.settings import load_settings
+from services.notify import recovery
 from services.notify.models import METADATA
 from tests.databases import OpenStore
 from tests.services.notify.world import ANNA, SAM, WEBHOOK_SECRET, HttpServer, MailServer, World
@@ -97,6 +98,11 @@ async def make_world(
         await world.die()
         await world.mail.stop()
         await world.http.stop()
+
+
+@pytest.fixture(autouse=True)
+def _look_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "LOOK", 0.05)
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ class MailServer:
         self.envelopes: list[tuple[str, str]] = []
         self.replies: dict[str, list[str]] = {}
         self.cut_after_dot = 0
+        self.slow: asyncio.Event | None = None
         self.connections = 0
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -94,6 +95,8 @@ class MailServer:
         self.raw.append(content)
         self.mails.append(message_from_bytes(content, policy=policy.default))
         self.envelopes.append((envelope.mail_from or "", envelope.rcpt_tos[0]))
+        if self.slow is not None:
+            await self.slow.wait()
         if self.cut_after_dot:
             self.cut_after_dot -= 1
             _cut(server)
@@ -219,6 +222,10 @@ class World:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0.05)
+
+    def wakes_up(self) -> None:
+        """A process that stood still goes on where it was."""
+        self._tasks = [asyncio.ensure_future(task(self._stop)) for task in self.parts.tasks]
 
     async def people(self, *members: Member) -> None:
         await self.ground.store.write(lambda unit: roster.apply(unit, members))

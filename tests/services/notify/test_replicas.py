@@ -1,0 +1,220 @@
+"""Several replicas of notify on one database: what one leaves another takes up, and nothing leaves twice."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from leeward.contracts import Event, MessageRequested
+from leeward.store import Unit
+from services.notify import dispatch, recovery
+from services.notify.claims import Claims
+from services.notify.links import seals
+from services.notify.models import DELIVERY, QUESTION
+from services.notify.outgoing import Outgoing
+from tests.replicas import behind
+from tests.services.notify.conftest import MakeWorld
+from tests.services.notify.forms import ACCEPT
+from tests.services.notify.world import ANNA, SAM, World, eventually, member
+
+pytestmark = pytest.mark.database("postgresql")
+PRESENCE = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks
+    WHERE locktype = 'advisory' AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+Replica = Callable[[World], Awaitable[World]]
+
+
+@pytest.fixture
+def replica(make_world: MakeWorld) -> Replica:
+    """`await replica(world)`: another process on the same database, mailing through the same server."""
+
+    async def make(first: World) -> World:
+        return await make_world(LEEWARD_SMTP_URL=f"smtp://127.0.0.1:{first.mail.port}")
+
+    return make
+
+
+async def states(world: World) -> list[str]:
+    return sorted(row.state for row in await world.rows(DELIVERY))
+
+
+async def become(world: World, wanted: list[str]) -> None:
+    async with asyncio.timeout(10):
+        while await states(world) != wanted:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_a_dead_replica_was_sending_another_sends_within_seconds(world: World, replica: Replica) -> None:
+    other = await replica(world)
+    await world.die()
+    await world.asks(ANNA)
+    await asyncio.sleep(0.5)
+    assert await states(world) == ["sending"], "slow it may be, but it is alive"
+    await world.ground.store.close()
+    await world.mailed(1)
+    await eventually(lambda: other.outcomes() == ["handed_off"])
+
+
+async def test_what_a_dead_replica_had_queued_another_sends_soon(
+    world: World, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "OTHERS", 0.2)
+    other = await replica(world)
+    monkeypatch.setattr(dispatch, "DEPTH", 0)  # no room at either, so that it is queued
+    await world.die()
+    await world.asks(ANNA)
+    assert await states(world) == ["queued"]
+    monkeypatch.undo()
+    await world.mailed(1)
+    await eventually(lambda: other.outcomes() == ["handed_off"])
+
+
+async def test_one_that_only_lost_its_connection_goes_on(
+    world: World, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "LOOK", 1.5)
+    monkeypatch.setattr(recovery, "PULSE", 0.1)
+    await replica(world)
+    world.mail.slow = asyncio.Event()
+    await world.asks(ANNA)
+    await eventually(lambda: len(world.mail.mails) == 1)
+    await world.ground.store.read(lambda conn: conn.execute(text(PRESENCE)))
+    await asyncio.sleep(4)
+    world.mail.slow.set()
+    await world.mailed(1)
+    await eventually(lambda: world.outcomes() == ["handed_off"])
+
+
+async def test_one_that_stood_still_does_not_send_what_another_has_sent(
+    world: World, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "STALE_SECONDS", 0)
+    await replica(world)
+    await world.die()
+    await world.asks(ANNA)
+    await world.ground.store.read(lambda conn: conn.execute(text(PRESENCE)))
+    await world.mailed(1)
+    await become(world, ["handed_off"])
+    world.wakes_up()
+    await world.mailed(1)
+    assert await states(world) == ["handed_off"]
+
+
+async def test_what_it_sent_after_all_another_does_not_repeat(world: World) -> None:
+    world.mail.slow = asyncio.Event()
+    await world.asks(ANNA)
+    await eventually(lambda: len(world.mail.mails) == 1)
+    taken_up = DELIVERY.update().values(state="queued", claimed_by="another", doubts=1)
+    await world.ground.store.write(lambda unit: unit.conn.execute(taken_up))
+    world.mail.slow.set()
+    await become(world, ["handed_off"])
+    assert world.outcomes() == ["handed_off"]
+
+
+async def test_a_failure_is_not_written_over_what_another_has_sent(world: World) -> None:
+    world.mail.slow, world.mail.cut_after_dot = asyncio.Event(), 1
+    await world.asks(ANNA)
+    await eventually(lambda: len(world.mail.mails) == 1)
+    sent = DELIVERY.update().values(state="handed_off", claimed_by="another")
+    await world.ground.store.write(lambda unit: unit.conn.execute(sent))
+    world.mail.slow.set()
+    await asyncio.sleep(0.3)
+    assert await states(world) == ["handed_off"]
+    assert world.outcomes() == []
+
+
+@pytest.mark.database("sqlite", "postgresql")
+async def test_a_commit_nobody_heard_of_is_taken_up_too(world: World) -> None:
+    """The connection is lost behind the commit: the row says `sending`, and no lane has it."""
+    request = world.request(ANNA)
+
+    def deaf(unit: Unit) -> None:
+        world.parts.handlers[MessageRequested](unit, [Event(str(uuid4()), request.key, request, unit.now)])
+        unit.afterwards.clear()
+
+    await eventually(lambda: bool(world.clock._sleepers))
+    await world.ground.store.write(deaf)
+    await world.mailed(1)
+    await eventually(lambda: world.outcomes() == ["handed_off"])
+
+
+async def test_many_wait_and_each_leaves_once(world: World, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = [member(f"p{n}") for n in range(60)]
+    await world.people(ANNA, SAM, *people)
+    other = await replica(world)
+    await other.people(ANNA, SAM, *people)
+    monkeypatch.setattr(dispatch, "DEPTH", 0)
+    await world.happens(*(world.request(person) for person in people))
+    assert await states(world) == ["queued"] * 60
+    monkeypatch.setattr(dispatch, "BATCH", 7)
+    monkeypatch.setattr(dispatch, "DEPTH", 1024)
+    await eventually(lambda: len(world.mail.mails) >= 60, 20)
+    await become(world, ["handed_off"] * 60)
+    assert len(set(world.mail.ids())) == len(world.mail.mails) == 60
+    assert sorted(world.outcomes() + other.outcomes()) == ["handed_off"] * 60
+
+
+async def test_an_answer_and_a_claim_at_once_are_one_after_the_other(world: World, replica: Replica) -> None:
+    """Whoever claims on a view of the time before an answer does so again, and finds nothing to say."""
+    other = await replica(world)
+    asked = await world.asks(ANNA)
+    [link] = await world.mailed()
+    await other.die()
+    await world.die()
+    reminder = world.request(ANNA, case_ref=asked.case_ref, step="reminder")
+    await world.happens(reminder)
+    queued = DELIVERY.update().where(DELIVERY.c.step == "reminder").values(state="queued")
+    await world.ground.store.write(lambda unit: unit.conn.execute(queued))
+    claims = Claims(Outgoing(other.ground.settings, seals(other.ground.keys), "other"))
+    store = other.ground.store
+    claim = store.write(lambda unit: claims.take(unit, "email", 10))
+    _, jobs = await behind(store, lambda: claim, lambda: world.client.post(link, data=ACCEPT))
+    assert jobs == []
+    assert sorted(await states(world)) == ["cancelled", "handed_off"]
+
+
+async def test_an_answer_and_a_reminder_at_once_are_one_after_the_other(world: World, replica: Replica) -> None:
+    other = await replica(world)
+    asked = await world.asks(ANNA)
+    [link] = await world.mailed()
+    reminder = world.request(ANNA, case_ref=asked.case_ref, step="reminder")
+    await behind(other.ground.store, lambda: other.happens(reminder), lambda: world.client.post(link, data=ACCEPT))
+    await world.mailed(1)
+    [question] = await world.rows(QUESTION)
+    assert question.state == "accepted"
+
+
+async def test_answers_from_two_taps_on_two_replicas_are_one(world: World, replica: Replica) -> None:
+    other = await replica(world)
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    tapped = await behind(
+        other.ground.store,
+        lambda: other.client.post(link, data={"answer": "no_thanks"}),
+        lambda: world.client.post(link, data=ACCEPT),
+    )
+    assert tapped.status_code in (200, 404, 410)
+    assert world.answers() + other.answers() == [("accept", {"when": "hours"})]
+
+
+async def test_new_links_are_three_a_day_however_fast_one_taps(world: World, replica: Replica) -> None:
+    other = await replica(world)
+    await world.asks(ANNA)
+    [link] = await world.mailed()
+    await world.client.post(link, data=ACCEPT)
+    strangers = [world.browser() for _ in range(3)] + [other.browser() for _ in range(3)]
+    await asyncio.gather(*(one.post(link, data={"answer": "new_link"}) for one in strangers))
+    await world.mailed(1 + 3)
+
+
+async def test_an_address_gets_five_codes_however_fast_one_asks(world: World, replica: Replica) -> None:
+    other = await replica(world)
+    asking = [one.client.post("/ask", data={"address": ANNA.email}) for one in (world, other) * 5]
+    await asyncio.gather(*asking)
+    await world.mailed(5)
