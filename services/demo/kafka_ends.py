@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from sqlalchemy import Connection, select
 
 from leeward.brokers import Brokers
@@ -29,7 +30,10 @@ async def kafka_ends(brokers: Brokers, stores: Mapping[ServiceName, Store]) -> A
             # what leaves an outbox meanwhile is then seen in Kafka
             if await _anything_unsent(stores):
                 return None
-            return await _read_to_the_end(admin, log, groups, parts)
+            try:
+                return await _read_to_the_end(admin, log, groups, parts)
+            except (KafkaError, OSError, TimeoutError):
+                return None
 
         yield ends
     finally:

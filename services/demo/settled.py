@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import Connection, func, select
 
 from leeward.settings import ServiceName
-from leeward.store import Store
+from leeward.store import Store, StoreUnavailable
 from services.demo.system import Ends
 from services.notify.domain import DeliveryState
 from services.notify.models import DELIVERY
@@ -18,14 +18,18 @@ async def settled(stores: Mapping[ServiceName, Store], ends: Ends, now: datetime
     """No timer is due, every event is with whom it is for, and no message waits to leave now.
 
     The ends of the events are looked at before and after: had a service done anything meanwhile, they had moved.
+    What cannot be looked at now is not settled.
     """
-    before = await ends()
-    if before is None:
-        return False
-    for name, store in stores.items():
-        if not await store.read(_idle(name, store, now)):
+    try:
+        before = await ends()
+        if before is None:
             return False
-    return await ends() == before
+        for name, store in stores.items():
+            if not await store.read(_idle(name, store, now)):
+                return False
+        return await ends() == before
+    except StoreUnavailable:
+        return False
 
 
 def _idle(name: ServiceName, store: Store, now: datetime) -> Callable[[Connection], bool]:
