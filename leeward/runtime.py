@@ -236,14 +236,28 @@ async def supervised(service: str, task: Task, stop: asyncio.Event) -> None:
             await task(stop)
         except SettingsError:
             raise
+        except asyncio.CancelledError as fault:
+            # a library's own cancellation that got out of it would end the task in silence
+            if stop.is_set() or _is_cancelled():
+                raise
+            await _restarted(service, fault, stop)
         except Exception as fault:
-            telemetry.TASKS_RESTARTED.labels(service).inc()
-            telemetry.log("task_restarted", service=service, fault=type(fault).__name__, place=telemetry.place(fault))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RESTART_SECONDS):
-                    await stop.wait()
+            await _restarted(service, fault, stop)
         else:
             return
+
+
+def _is_cancelled() -> bool:
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0
+
+
+async def _restarted(service: str, fault: BaseException, stop: asyncio.Event) -> None:
+    telemetry.TASKS_RESTARTED.labels(service).inc()
+    telemetry.log("task_restarted", service=service, fault=type(fault).__name__, place=telemetry.place(fault))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(RESTART_SECONDS):
+            await stop.wait()
 
 
 def run(settings: Settings, services: Sequence[Service]) -> None:

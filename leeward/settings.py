@@ -232,8 +232,6 @@ def _check_environment(settings: Settings) -> None:
             parse_clock(text)
         except ValueError as fault:
             raise SettingsError(f"LEEWARD_CLOCK: {fault}") from None
-    if settings.channels.webhook and not settings.variable("WEBHOOK_SECRET"):
-        raise SettingsError("LEEWARD_WEBHOOK_SECRET: is missing; channels.webhook signs every request with it")
     _check_feedback(settings)
 
 

@@ -85,11 +85,11 @@ def demo(
 
 
 @app.command()
-def migrate() -> None:
-    """Bring every database to its newest revision."""
+def migrate(services: Annotated[list[ServiceWord] | None, typer.Argument(metavar="[SERVICE...]")] = None) -> None:
+    """Bring databases to their newest revision, all or some, and make what the bus lacks."""
     from services.commands import running
 
-    running.migrate()
+    running.migrate([service.value for service in services or ()])
 
 
 @app.command()

@@ -92,3 +92,7 @@ class Bus(Protocol):
 
 class BusUnavailable(Exception):
     """The log cannot be read or written now."""
+
+
+class TopicMissing(BusUnavailable):
+    """The topic is not there: deleted, or never made. `leeward migrate` makes it, empty."""

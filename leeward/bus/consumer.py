@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from leeward import telemetry
-from leeward.bus import BusUnavailable, Raw, Subscription
+from leeward.bus import BusUnavailable, Raw, Subscription, TopicMissing
 from leeward.bus.parking import Parking, TooManyParked, event_of
 from leeward.contracts import EVENTS, Event
 from leeward.service import Handler
@@ -35,6 +35,7 @@ class Consumer:
         self._passed_over = 0
         self._since: float | None = None
         self._faults = 0
+        self._told = ""
         self.stuck = True
         service = parking.service
         telemetry.BUS_LAG.labels(service, topic).set_function(subscription.lag)
@@ -51,7 +52,7 @@ class Consumer:
             while not stop.is_set():
                 try:
                     await self._step(stopping)
-                    self._faults = 0
+                    self._faults, self._told = 0, ""
                 except (StoreUnavailable, BusUnavailable, TooManyParked) as fault:
                     await self._wait_after(fault, stopping)
         finally:
@@ -60,8 +61,10 @@ class Consumer:
 
     async def _wait_after(self, fault: Exception, stopping: "asyncio.Task[bool]") -> None:
         self.stuck = True
-        if not self._faults:
-            telemetry.log("consumer_waits", topic=self.topic, fault=str(fault) or type(fault).__name__)
+        if self._told != repr(fault):
+            event, self._told = "topic_missing" if isinstance(fault, TopicMissing) else "consumer_waits", repr(fault)
+            what = {"service": self._parking.service, "topic": self.topic}
+            telemetry.log(event, **what, fault=str(fault) or type(fault).__name__)
         await asyncio.wait([stopping], timeout=_BACK_OFF[min(self._faults, len(_BACK_OFF) - 1)])
         self._faults += 1
 

@@ -18,7 +18,7 @@ from aiokafka.structs import ConsumerRecord
 
 from leeward import telemetry
 from leeward.brokers import Brokers
-from leeward.bus import BusUnavailable, Raw
+from leeward.bus import BusUnavailable, Raw, TopicMissing
 from leeward.bus.relay import KafkaRelay
 from leeward.bus.topics import TOPICS
 from leeward.clock import Clock
@@ -145,8 +145,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _require_topic(self, consumer: AIOKafkaConsumer) -> None:
         if self._topic not in await consumer.topics():
-            telemetry.log("topic_missing", service=self._service, topic=self._topic)
-            raise BusUnavailable("there is no such topic")
+            raise TopicMissing
 
     async def _rebuild(self, cause: str) -> None:
         telemetry.BUS_REBUILT.labels(self._service, cause).inc()
@@ -196,12 +195,15 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 async def discard(consumer: AIOKafkaConsumer) -> None:
-    """End a consumer, whatever state it is in; it must not wait for a broker that is away."""
-    try:
-        async with asyncio.timeout(CLOSE):
-            await consumer.stop()
-    except (KafkaError, OSError, TimeoutError, AssertionError):
-        # its own stop takes leave of the group first, and that may never be answered
+    """End a consumer, whatever state it is in; it must not wait for a broker that is away.
+
+    In a task of its own: while it waits between two attempts, `stop` ends with the cancellation of its own fetching.
+    """
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait([stopping], timeout=CLOSE)
+    if not stopping.done() or stopping.cancelled() or stopping.exception():
+        stopping.cancel()
+        # it takes leave of the group first, and that may never be answered
         with suppress(KafkaError, OSError):
             await consumer._client.close()
 

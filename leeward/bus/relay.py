@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, delete, select, text
 
 from leeward import telemetry
 from leeward.brokers import Brokers
-from leeward.bus import BusUnavailable
+from leeward.bus import BusUnavailable, TopicMissing
 from leeward.clock import first_of
 from leeward.contracts.envelope import attributes
 from leeward.store import Store, StoreUnavailable, Unit
@@ -39,6 +39,7 @@ class KafkaRelay:
         self._topic = f"leeward.{producer}"
         self._store = store
         self._mine = False
+        self._told = ""
         self._woken = asyncio.Event()
         self._kafka: AIOKafkaProducer | None = None
         self._sent: set[int] = set()
@@ -65,7 +66,7 @@ class KafkaRelay:
                 try:
                     self._mine = await self._store.hold(_LOCK)
                     busy = self._mine and await self.send()
-                    faults, self.stuck = 0, False
+                    faults, self.stuck, self._told = 0, False, ""
                 except (StoreUnavailable, BusUnavailable) as fault:
                     await self._set_back(fault)
                     await first_of(stop.wait(), asyncio.sleep(_BACK_OFF[min(faults, len(_BACK_OFF) - 1)]))
@@ -147,13 +148,14 @@ class KafkaRelay:
                 raise
             self._kafka = kafka
         if self._topic not in self._kafka.client.cluster.topics():
-            telemetry.log("topic_missing", service=self._service, topic=self._topic)
-            raise BusUnavailable("there is no such topic")
+            raise TopicMissing
         return self._kafka
 
     async def _set_back(self, fault: Exception) -> None:
-        if not self.stuck:
-            telemetry.log("relay_waits", topic=self._topic, fault=str(fault), address=self._brokers.servers)
+        if self._told != repr(fault):
+            event, self._told = "topic_missing" if isinstance(fault, TopicMissing) else "relay_waits", repr(fault)
+            where = {"service": self._service, "topic": self._topic, "address": self._brokers.servers}
+            telemetry.log(event, **where, fault=str(fault) or type(fault).__name__)
         self.stuck = True
         if isinstance(fault, BusUnavailable):
             telemetry.BUS_REBUILT.labels(self._service, "producer").inc()
@@ -188,10 +190,11 @@ def _record(row: Any, now: datetime) -> dict[str, Any]:
 
 async def discard(kafka: AIOKafkaProducer) -> None:
     """End a producer, whatever state it is in; it must not wait for a broker that is away."""
-    try:
-        async with asyncio.timeout(CLOSE):
-            await kafka.stop()
-    except (KafkaError, OSError, TimeoutError):
+    stopping = asyncio.ensure_future(kafka.stop())
+    await asyncio.wait([stopping], timeout=CLOSE)
+    if not stopping.done() or stopping.cancelled() or stopping.exception():
+        stopping.cancel()
+        # its own stop waits for acknowledgements that may never come
         with suppress(KafkaError, OSError):
             await kafka._sender.close()
             await kafka.client.close()

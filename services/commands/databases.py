@@ -44,10 +44,25 @@ def engine(settings: Settings, service: ServiceName, *, read_only: bool = False)
     made = _postgresql(url, service) if url else _sqlite(settings, service, read_only=read_only)
     try:
         yield made
-    except (OSError, TimeoutError) as fault:
-        raise Failed(f"{service}: the database cannot be reached ({type(fault).__name__})") from fault
     finally:
         made.dispose()
+
+
+@contextmanager
+def connection(settings: Settings, service: ServiceName, *, read_only: bool = False) -> Iterator[Connection]:
+    """A connection to one service's database.
+
+    Raises:
+        Failed: when it cannot be reached, or does not let us in.
+    """
+    with engine(settings, service, read_only=read_only) as one:
+        try:
+            conn = one.connect()
+        except (OSError, TimeoutError, DBAPIError) as fault:
+            why = fault.orig.__cause__ or fault.orig if isinstance(fault, DBAPIError) and fault.orig else fault
+            raise Failed(f"{service}: the database cannot be reached ({type(why).__name__})") from fault
+        with conn:
+            yield conn
 
 
 def _postgresql(url: str, service: ServiceName) -> Engine:
@@ -97,7 +112,7 @@ def transaction(settings: Settings, service: Service, now: datetime) -> Iterator
         Failed: when the database cannot be written.
     """
     try:
-        with engine(settings, service.name) as one, one.connect() as conn:
+        with connection(settings, service.name) as conn:
             conn.begin()
             unit = Unit(conn, now, GroundWrites(service.metadata))
             yield unit
@@ -113,5 +128,5 @@ def reading(settings: Settings, service: ServiceName) -> Iterator[Connection | N
     if not settings.database_url(service) and not settings.database_file(service).exists():
         yield None
         return
-    with engine(settings, service, read_only=True) as one, one.connect() as conn:
+    with connection(settings, service, read_only=True) as conn:
         yield conn

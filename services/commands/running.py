@@ -45,9 +45,9 @@ def migrated(settings: Settings, services: Sequence[Service]) -> list[str]:
         raise Failed(f"LEEWARD_BUS_URL: Kafka cannot be reached or refuses ({fault})") from fault
 
 
-def migrate() -> None:
-    """Bring every database to its newest revision."""
+def migrate(names: Sequence[ServiceName]) -> None:
+    """Bring databases to their newest revision, all or those named, and make what the bus lacks."""
     settings = load_settings(starting=False)
     step("migrating")
-    changed = migrated(settings, catalogue.load())
+    changed = migrated(settings, catalogue.load(dict.fromkeys(names)) if names else catalogue.load())
     say(f"migrated: {', '.join(changed)}" if changed else "nothing to do: everything is at its newest revision")

@@ -3,14 +3,16 @@
 import socket
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from leeward.settings import Settings, load_settings
+from leeward.settings import ServiceName, Settings, load_settings
 from services.commands import catalogue
 from services.commands.console import flat, say, show_json
 from services.commands.databases import reading, with_databases
 
+PORTS: Final = {"http": 80, "https": 443}
 GAPS: Final[Mapping[str, str]] = {
     "no_roster": "no roster: run `leeward staff import FILE`",
     "no_supporters": "no supporter whose training is valid",
@@ -67,11 +69,11 @@ def _read(settings: Settings, service: Any) -> dict[str, Any] | None:
     return found
 
 
-def listening(settings: Settings, service: str) -> bool:
-    """Whether something answers at the service's port."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+def listening(settings: Settings, service: ServiceName) -> bool:
+    """Whether something answers where the service is for the others."""
+    place = urlsplit(settings.url(service))
     try:
-        with socket.create_connection((host, settings.ports[service]), timeout=0.5):
+        with socket.create_connection((place.hostname, place.port or PORTS[place.scheme]), timeout=0.5):
             return True
     except OSError:
         return False

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from sqlalchemy import Connection, func, select
 
 from leeward.service import Ground, Parts, Service
-from leeward.settings import Settings
+from leeward.settings import Settings, SettingsError
 from leeward.web.look import Pages
 from services.notify import public, retention
 from services.notify.ask import AskPages
@@ -27,7 +27,12 @@ from services.notify.texts import TEMPLATES, wording
 
 
 def build(ground: Ground) -> Parts:
-    """notify's parts: in rehearsal without any channel, so that nothing can leave."""
+    """notify's parts: in rehearsal without any channel, so that nothing can leave.
+
+    Raises:
+        SettingsError: when what a channel needs is missing.
+    """
+    _check(ground.settings)
     outgoing = Outgoing(ground.settings, seals(ground.keys), uuid4().hex)
     dispatch = Dispatch(ground, outgoing, [] if outgoing.rehearsal else channels(ground))
     calls = Calls(outgoing)
@@ -42,6 +47,12 @@ def build(ground: Ground) -> Parts:
             retention.task(ground),
         ],
     )
+
+
+def _check(settings: Settings) -> None:
+    """Asked of notify alone: the other processes of a distributed run are not given this secret."""
+    if settings.channels.webhook and not settings.variable("WEBHOOK_SECRET"):
+        raise SettingsError("LEEWARD_WEBHOOK_SECRET: is missing; channels.webhook signs every request with it")
 
 
 def channels(ground: Ground) -> list[Channel]:

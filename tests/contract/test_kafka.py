@@ -197,6 +197,16 @@ async def test_a_broker_that_is_killed_loses_and_repeats_nothing(world: World) -
     assert all(numbers == sorted(set(numbers)) for numbers in told.values())
 
 
+async def test_leaving_a_broker_that_is_away_ends_in_no_cancellation(world: World) -> None:
+    """The consumer waits between two attempts then, and its own `stop` hands on the cancellation of that wait."""
+    process = world.process()
+    await process.subscription.open()
+    await asyncio.to_thread(ways(world).server.kill)
+    await asyncio.sleep(1.5)
+    await process.subscription.close()
+    await asyncio.to_thread(ways(world).server.start)
+
+
 async def test_kafka_away_at_the_start_is_said_and_waited_for(world: World) -> None:
     server = ways(world).server
     await asyncio.to_thread(server.kill)

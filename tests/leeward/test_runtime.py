@@ -260,6 +260,19 @@ async def test_a_task_that_raises_is_started_anew(monkeypatch: pytest.MonkeyPatc
     assert runs == 3
 
 
+async def test_a_cancellation_that_got_out_of_a_library_does_not_end_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "RESTART_SECONDS", 0.01)
+    runs: list[int] = []
+
+    async def leaking(_stop: asyncio.Event) -> None:
+        runs.append(1)
+        if len(runs) < 3:
+            raise asyncio.CancelledError
+
+    await supervised("matching", leaking, asyncio.Event())
+    assert len(runs) == 3
+
+
 async def test_a_task_that_failed_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "RESTART_SECONDS", 3600)
     stop = asyncio.Event()

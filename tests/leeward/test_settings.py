@@ -250,10 +250,6 @@ def test_only_demo_and_test_may_lower_the_feedback_limits(tmp_path: Path, lowere
     load(toml, folder=tmp_path, ENV="demo")
 
 
-def test_a_webhook_without_its_secret_is_refused(tmp_path: Path) -> None:
-    assert "WEBHOOK_SECRET" in refusal('[channels.webhook]\nurl = "https://x.example"', folder=tmp_path)
-
-
 @pytest.mark.parametrize(
     ("variables", "loopback"),
     [

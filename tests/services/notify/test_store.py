@@ -1,20 +1,15 @@
-"""notify's tables as migrations make them, and its figures."""
+"""notify's figures, and what its start asks for."""
 
-from pathlib import Path
+from dataclasses import replace
 
-from leeward.store.migrate import drift, migrate
-from leeward.store.sqlite import sqlite_engine
+import pytest
+
+from leeward.policy import WebhookChannel
+from leeward.settings import SettingsError
 from services.notify import SERVICE
 from services.notify.models import METADATA
+from tests.conftest import MakeGround
 from tests.services.notify.world import ANNA, World
-
-
-def test_migrations_make_what_the_models_say(tmp_path: Path) -> None:
-    engine = sqlite_engine(tmp_path / "notify.db")
-    with engine.begin() as conn:
-        assert migrate(conn, "services.notify", METADATA)
-        assert drift(conn, METADATA) == []
-    engine.dispose()
 
 
 async def test_figures_are_counts_and_codes(world: World) -> None:
@@ -24,3 +19,11 @@ async def test_figures_are_counts_and_codes(world: World) -> None:
     await world.start()
     figures = await world.ground.store.read(lambda conn: SERVICE.status(conn, world.ground.settings))
     assert figures == {"mode": "live", "recipients": 2, "reachable": 2, "messages": {"handed_off": 1}}
+
+
+def test_a_webhook_without_its_secret_stops_the_start_in_rehearsal_too(make_ground: MakeGround) -> None:
+    ground = make_ground("notify", METADATA)
+    policy = ground.settings.channels.model_copy(update={"webhook": WebhookChannel(url="https://x.example")})
+    without = replace(ground, settings=ground.settings.model_copy(update={"channels": policy}))
+    with pytest.raises(SettingsError, match="LEEWARD_WEBHOOK_SECRET: is missing"):
+        SERVICE.build(without)
