@@ -72,7 +72,7 @@ async def test_from_the_message_to_a_kept_token(live: System, mailbox: Mailbox, 
     person = await open_link(browser, link_in(mailbox.to("amy@hospital.example")[1]))
     await answer(person, "keep")
     await person.get_by_role("button", name="Make my code").click()
-    await expect(person.get_by_text("Your code is ready")).to_be_visible()
+    await expect(person.get_by_text("Your code is ready")).to_be_visible(timeout=30_000)
 
 
 async def test_no_thanks_is_one_click_and_can_be_taken_back(live: System, mailbox: Mailbox, browser: Browser) -> None:
