@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,8 +13,9 @@ from leeward.store import Unit
 from services.notify import dispatch, recovery
 from services.notify.claims import Claims
 from services.notify.links import seals
-from services.notify.models import DELIVERY, QUESTION
+from services.notify.models import DELIVERY, METADATA, QUESTION
 from services.notify.outgoing import Outgoing
+from tests.databases import OpenStore
 from tests.replicas import behind
 from tests.services.notify.conftest import MakeWorld
 from tests.services.notify.forms import ACCEPT
@@ -76,19 +78,45 @@ async def test_what_a_dead_replica_had_queued_another_sends_soon(
 
 
 async def test_one_that_only_lost_its_connection_goes_on(
-    world: World, replica: Replica, monkeypatch: pytest.MonkeyPatch
+    world: World, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "LOOK", 1.5)
-    monkeypatch.setattr(recovery, "PULSE", 0.1)
-    await replica(world)
+    """Its name is free for a moment: who looks then waits for another look, and finds it taken again."""
+    monkeypatch.setattr(recovery, "LOOK", 3600)
+    monkeypatch.setattr(recovery, "PULSE", 0.5)
+    other = open_store("notify", METADATA)
+    looking = recovery.Recovery(other, "other", lambda _unit: None)
     world.mail.slow = asyncio.Event()
     await world.asks(ANNA)
     await eventually(lambda: len(world.mail.mails) == 1)
-    await world.ground.store.read(lambda conn: conn.execute(text(PRESENCE)))
-    await asyncio.sleep(4)
+    await other.read(lambda conn: conn.execute(text(PRESENCE)))
+    await looking.look()
+    assert await states(world) == ["sending"]
+    await asyncio.sleep(1)
+    await looking.look()
+    await looking.look()
+    assert await states(world) == ["sending"]
     world.mail.slow.set()
-    await world.mailed(1)
     await eventually(lambda: world.outcomes() == ["handed_off"])
+
+
+async def test_nothing_is_begun_under_a_name_that_others_would_find_free(world: World, open_store: OpenStore) -> None:
+    other = open_store("notify", METADATA)
+    [run] = {row.claimed_by for row in await _one_sent(world)}
+    await other.read(lambda conn: conn.execute(text(PRESENCE)))
+    async with asyncio.timeout(5):
+        while not await other.hold(run):
+            await other.read(lambda conn: conn.execute(text(PRESENCE)))
+    await asyncio.sleep(0.3)
+    await world.asks(SAM)
+    assert await states(world) == ["handed_off", "queued"]
+    await other.release(run)
+    await world.mailed(2)
+
+
+async def _one_sent(world: World) -> list[Any]:
+    await world.asks(ANNA)
+    await become(world, ["handed_off"])
+    return await world.rows(DELIVERY)
 
 
 async def test_one_that_stood_still_does_not_send_what_another_has_sent(
@@ -102,6 +130,7 @@ async def test_one_that_stood_still_does_not_send_what_another_has_sent(
     await world.mailed(1)
     await become(world, ["handed_off"])
     world.wakes_up()
+    await asyncio.sleep(0.5)
     await world.mailed(1)
     assert await states(world) == ["handed_off"]
 
