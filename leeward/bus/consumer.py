@@ -62,9 +62,10 @@ class Consumer:
     async def _wait_after(self, fault: Exception, stopping: "asyncio.Task[bool]") -> None:
         self.stuck = True
         if self._told != repr(fault):
-            event, self._told = "topic_missing" if isinstance(fault, TopicMissing) else "consumer_waits", repr(fault)
-            what = {"service": self._parking.service, "topic": self.topic}
-            telemetry.log(event, **what, fault=str(fault) or type(fault).__name__)
+            self._told = repr(fault)
+            why = {} if isinstance(fault, TopicMissing) else {"fault": str(fault) or type(fault).__name__}
+            event = "consumer_waits" if why else "topic_missing"
+            telemetry.log(event, service=self._parking.service, topic=self.topic, **why)
         await asyncio.wait([stopping], timeout=_BACK_OFF[min(self._faults, len(_BACK_OFF) - 1)])
         self._faults += 1
 

@@ -153,9 +153,11 @@ class KafkaRelay:
 
     async def _set_back(self, fault: Exception) -> None:
         if self._told != repr(fault):
-            event, self._told = "topic_missing" if isinstance(fault, TopicMissing) else "relay_waits", repr(fault)
-            where = {"service": self._service, "topic": self._topic, "address": self._brokers.servers}
-            telemetry.log(event, **where, fault=str(fault) or type(fault).__name__)
+            self._told = repr(fault)
+            text = str(fault) or type(fault).__name__
+            why = {} if isinstance(fault, TopicMissing) else {"fault": text, "address": self._brokers.servers}
+            event = "relay_waits" if why else "topic_missing"
+            telemetry.log(event, service=self._service, topic=self._topic, **why)
         self.stuck = True
         if isinstance(fault, BusUnavailable):
             telemetry.BUS_REBUILT.labels(self._service, "producer").inc()
