@@ -98,6 +98,13 @@ class Desk:
             query = rows.SELECT_CASES.where(CASE.c.case_ref.in_(missing)).with_for_update()
             self.cases.update((row.case_ref, rows.case_of(row)) for row in self.unit.conn.execute(query))
 
+    def fetch(self, *conditions: Any) -> list[Case]:
+        """The cases that fit, as this transaction has them; locked where the database can."""
+        self._write_cases()
+        query = rows.SELECT_CASES.where(*conditions).with_for_update()
+        found = [rows.case_of(row) for row in self.unit.conn.execute(query)]
+        return [self.cases.setdefault(case.case_ref, case) for case in found]
+
     def requests(self, refs: Collection[str]) -> dict[str, Asked]:
         """Requests by reference, with their cases loaded; those we have forgotten are missing."""
         found = {asked.request_ref: asked for asked in rows.requests(self.unit.conn, REQUEST.c.request_ref.in_(refs))}
@@ -106,11 +113,8 @@ class Desk:
 
     def open_case(self, person_ref: str) -> Case | None:
         """The person's open case, if there is one."""
-        self._write_cases()
-        found = rows.cases(self.unit.conn, CASE.c.person_ref == person_ref, CASE.c.stage.not_in(("closed", "ended")))
-        for case in found:
-            self.cases.setdefault(case.case_ref, case)
-        return self.cases[found[0].case_ref] if found else None
+        found = self.fetch(CASE.c.person_ref == person_ref, CASE.c.stage.not_in(("closed", "ended")))
+        return found[0] if found else None
 
     # --- changing ---
 
@@ -120,10 +124,14 @@ class Desk:
         self._new.add(case.case_ref)
 
     def take(self, step: Step, accepted_at: datetime | None = None) -> Case:
-        """Carry one step out."""
+        """Carry one step out.
+
+        Its case is written whatever it does: of two steps of one case at once, on two replicas, the second must fail
+        and be taken again, though the first has only sent something.
+        """
         after = step.case
         at = _At(self.cases[after.case_ref], after, accepted_at)
-        if at.before != after:
+        if at.before != after or step.effects:
             self.cases[after.case_ref] = after
             self._changed.add(after.case_ref)
         for effect in step.effects:
@@ -194,7 +202,7 @@ class Desk:
     def write(self) -> None:
         """Write what has changed."""
         self._write_cases()
-        _SET_QUIET.run(self.unit.conn, list(self._quiet.items()))
+        _SET_QUIET.run(self.unit.conn, sorted(self._quiet.items()))
         self._quiet.clear()
 
     def _write_cases(self) -> None:

@@ -129,13 +129,20 @@ def retracted(unit: Unit, events: Sequence[Event], office: Office) -> None:
     unit.conn.execute(INCIDENT.update().where(INCIDENT.c.incident_ref.in_(refs)).values(retracted=True))
     unit.conn.execute(ENTRY.delete().where(ENTRY.c.about.in_(refs)))
     desk = Desk(unit, office)
-    found = rows.cases(unit.conn, CASE.c.incident_ref.in_(refs))
-    desk.load(case.case_ref for case in found)
+    found = desk.fetch(CASE.c.incident_ref.in_(refs))
     others = _other_outcomes(unit, [case.person_ref for case in found if case.person_ref])
+    standing = set()
     for case in found:
         other = others.get(case.person_ref or "")
-        desk.take(domain.moved(case, other) if other and not case.over else domain.retract(case, unit.now))
+        if other and not case.over:
+            standing.add(other)
+            desk.take(domain.moved(case, other))
+        else:
+            desk.take(domain.retract(case, unit.now))
     desk.write()
+    # written: a replica that takes one of these back at this moment has not seen the case that rests on it now
+    rested_on = INCIDENT.c.incident_ref.in_(standing)
+    unit.conn.execute(INCIDENT.update().where(rested_on).values(retracted=INCIDENT.c.retracted))
 
 
 def _outcome(data: IncidentRecorded, office: Office) -> Outcome:
@@ -172,6 +179,7 @@ def _reach(unit: Unit, office: Office, people: People, outcomes: Mapping[str, Ou
     fresh = {(row.incident_ref, row.who) for row in _INSERT_EXPOSURES.run(unit.conn, listed)}
     new = [(outcomes[ref], who) for ref, who, reviewer in listed if (ref, who) in fresh and not reviewer]
     _rest_supporters(unit, office, people, new)
+    _bar_reviewers(unit, people, [who for ref, who, reviewer in listed if (ref, who) in fresh and reviewer])
     wanted = [(o, who) for o, who in new if not o.expected and people.known[who].here]
     _open(unit, office, people, _first_each(unit, wanted))
 
@@ -179,9 +187,17 @@ def _reach(unit: Unit, office: Office, people: People, outcomes: Mapping[str, Ou
 def _rest_supporters(unit: Unit, office: Office, people: People, new: Sequence[tuple[Outcome, str]]) -> None:
     """A supporter who was around an outcome supports nobody for a while."""
     until = {who: outcome.occurred_at + office.after_exposure for outcome, who in new if who in people.pool.supporters}
-    made = _EXPOSE.run(unit.conn, [(who, 0, "", 0, moment) for who, moment in until.items()])
-    for who in until.keys() - {row.supporter_ref for row in made}:
+    made = _EXPOSE.run(unit.conn, [(who, 0, "", 0, moment) for who, moment in sorted(until.items())])
+    for who in sorted(until.keys() - {row.supporter_ref for row in made}):
         unit.conn.execute(LOAD.update().where(LOAD.c.supporter_ref == who).values(exposed_until=until[who]))
+
+
+def _bar_reviewers(unit: Unit, people: People, reviewers: Sequence[str]) -> None:
+    """Who reviews an event supports nobody of it: a replica that chooses one at this moment chooses again."""
+    barred = sorted({who for who in reviewers if who in people.pool.supporters})
+    made = _EXPOSE.run(unit.conn, [(who, 0, "", 0, None) for who in barred])
+    known = set(barred) - {row.supporter_ref for row in made}
+    unit.conn.execute(LOAD.update().where(LOAD.c.supporter_ref.in_(known)).values(active=LOAD.c.active))
 
 
 def _first_each(unit: Unit, wanted: Sequence[tuple[Outcome, str]]) -> dict[str, Outcome]:
@@ -191,6 +207,10 @@ def _first_each(unit: Unit, wanted: Sequence[tuple[Outcome, str]]) -> dict[str, 
         return {}
     quiet = set(unit.conn.execute(_QUIET, {"persons": list(persons), "now": unit.now}).scalars())
     open_now = set(unit.conn.execute(_BUSY, {"persons": list(persons)}).scalars())
+    if open_now:
+        # written: a replica that ends one of these cases at this moment must see that another outcome rests on it
+        theirs = CASE.c.person_ref.in_(open_now) & CASE.c.stage.not_in(("closed", "ended"))
+        unit.conn.execute(CASE.update().where(theirs).values(stage=CASE.c.stage))
     chosen: dict[str, Outcome] = {}
     for outcome, who in wanted:
         if who not in open_now and (who not in quiet or outcome.listed):
@@ -281,9 +301,8 @@ def _note(people: People, outcome: Outcome) -> str | None:
 def _relieve(unit: Unit, office: Office, outcomes: Mapping[str, Outcome]) -> None:
     """Nobody supports a case of an outcome that they were around themselves: somebody else is asked (DESIGN §5.4)."""
     desk = Desk(unit, office)
-    found = rows.cases(unit.conn, CASE.c.incident_ref.in_(outcomes.keys()), CASE.c.supporter.is_not(None))
+    found = desk.fetch(CASE.c.incident_ref.in_(outcomes.keys()), CASE.c.supporter.is_not(None))
     mixed = [case for case in found if case.supporter in outcomes[case.incident_ref or ""].everybody]
-    desk.load(case.case_ref for case in mixed)
     for case in mixed:
         desk.take(domain.supporter_gone(case, unit.now, office.rules, desk.find))
     desk.write()

@@ -1,6 +1,6 @@
 """Timers of cases and people; each fires in the transaction that rechecks its condition."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -67,15 +67,18 @@ def departed(unit: Unit, timers: Sequence[Timer], office: Office) -> None:
     """Who has left or died gets nothing more; whoever they supported is given somebody else."""
     desk = Desk(unit, office)
     refs = [timer.key for timer in timers]
-    found = rows.cases(unit.conn, or_(CASE.c.person_ref.in_(refs), CASE.c.supporter.in_(refs)))
-    desk.load(case.case_ref for case in found)
-    for case in found:
-        if case.person_ref in refs and not _here(desk, case.person_ref):
-            desk.take(domain.gone(case, unit.now))
-        elif case.supporter in refs:
-            desk.take(domain.supporter_gone(case, unit.now, office.rules, desk.find))
+    part(desk, refs)
     desk.write()
     _end_loose(desk, [ref for ref in refs if not _here(desk, ref)])
+
+
+def part(desk: Desk, refs: Collection[str]) -> None:
+    """End the cases of those of these who are gone, and look for somebody else for whom they supported."""
+    for case in desk.fetch(or_(CASE.c.person_ref.in_(refs), CASE.c.supporter.in_(refs))):
+        if case.person_ref and case.person_ref in refs and not _here(desk, case.person_ref):
+            desk.take(domain.gone(case, desk.now))
+        elif case.supporter in refs:
+            desk.take(domain.supporter_gone(case, desk.now, desk.rules, desk.find))
 
 
 def _here(desk: Desk, person_ref: str) -> bool:

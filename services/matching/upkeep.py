@@ -9,7 +9,7 @@ from sqlalchemy import and_, delete, or_, select
 
 from leeward.refs import new_ref
 from leeward.store import Timer, Unit, Update
-from services.matching import domain, rows
+from services.matching import domain, timers
 from services.matching.case import UNANSWERED, Message
 from services.matching.choosing import EXPOSURE, LOAD, SHIFT
 from services.matching.desk import ENTRY, PERSON, Desk
@@ -34,15 +34,13 @@ def begin(unit: Unit, office: Office) -> None:
     """At the start: going live ends what was only rehearsed, and the hourly round begins."""
     if not office.rules.rehearsal:
         desk = Desk(unit, office)
-        played = rows.cases(unit.conn, CASE.c.notes.contains("rehearsal"), CASE.c.person_ref.is_not(None))
-        desk.load(case.case_ref for case in played)
-        for case in played:
+        for case in desk.fetch(CASE.c.notes.contains("rehearsal"), CASE.c.person_ref.is_not(None)):
             desk.take(domain.rehearsal_over(case, unit.now))
         desk.write()
     unit.set_timer("hourly", "all", unit.now)
 
 
-def hourly(unit: Unit, _timers: Sequence[Timer], office: Office) -> None:
+def hourly(unit: Unit, _fired: Sequence[Timer], office: Office) -> None:
     """One round; the next is set for an hour later."""
     _cases(unit, office)
     _forget(unit)
@@ -58,14 +56,22 @@ def _cases(unit: Unit, office: Office) -> None:
     unsent = and_(CASE.c.stage == "waiting", CASE.c.attention.is_(None), CASE.c.ends_at <= now + rules.coalesce)
     alone = CASE.c.attention == "no_supporter"
     old = CASE.c.occurred_at <= now - LIMIT
-    found = rows.cases(unit.conn, tied, or_(over, unsent, alone, old))
-    desk.load(case.case_ref for case in found)
-    for case in found:
+    for case in desk.fetch(tied, or_(over, unsent, alone, old)):
         after = desk.take(domain.lapse(case, now))
         after = desk.take(domain.limit(after, now))
         after = desk.take(domain.not_sent(after))
         desk.take(domain.find_again(after, now, rules, desk.find))
+    _gone(desk)
     desk.write()
+
+
+def _gone(desk: Desk) -> None:
+    """A case opened, or a supporter asked, in the moment in which another process imported that they had left."""
+    conn = desk.unit.conn
+    tied = select(CASE.c.person_ref).where(_OPEN).union(select(CASE.c.supporter).where(_OPEN))
+    gone = PERSON.c.status.in_(GONE) & PERSON.c.person_ref.in_(tied)
+    if refs := conn.execute(select(PERSON.c.person_ref).where(gone)).scalars().all():
+        timers.part(desk, refs)
 
 
 def _forget(unit: Unit) -> None:

@@ -130,9 +130,10 @@ class Hospital:
         )
         return incident_ref
 
-    async def amend(self, incident_ref: str, *names: str) -> None:
-        involved = tuple(Involved(person_ref=ref(f"person {name}")) for name in names)
-        await self.event(IncidentAmended(incident_ref=incident_ref, involved=involved))
+    async def amend(self, incident_ref: str, *names: str, reviewers: Sequence[str] = ()) -> None:
+        involved = [Involved(person_ref=ref(f"person {name}")) for name in names]
+        involved += [Involved(person_ref=ref(f"person {name}"), reviewer=True) for name in reviewers]
+        await self.event(IncidentAmended(incident_ref=incident_ref, involved=tuple(involved)))
 
     async def retract(self, incident_ref: str) -> None:
         await self.event(IncidentRetracted(incident_ref=incident_ref))
@@ -193,6 +194,11 @@ class Hospital:
 
     # --- what is to be seen ---
 
+    async def reload(self) -> None:
+        """Everything published so far, whichever replica it was."""
+        self.sent, self.cancelled, self.published, self._seen = [], [], [], 0
+        await self._listen()
+
     async def _listen(self) -> None:
         table = self.ground.store.writes.tables.outbox
         query = select(table.c.seq, table.c.type, table.c.body).where(table.c.seq > self._seen).order_by(table.c.seq)
@@ -205,6 +211,10 @@ class Hospital:
                 self.cancelled.append(data.request_ref)
             else:
                 self.published.append((kind.split(".")[-2], data.key))
+
+    def name(self, person_ref: str | None) -> str:
+        """Of somebody on the roster, empty for nobody."""
+        return next((member.display_name for member in self.members if member.person_ref == person_ref), "")
 
     def to(self, name: str) -> list[MessageRequested]:
         """The messages asked for to somebody."""
