@@ -65,6 +65,15 @@ def keyring(settings: Settings, service: ServiceName) -> Keyring:
     return Keyring(service_key(settings, service), shared, public)
 
 
+def own_key(settings: Settings, service: ServiceName) -> Keyring:
+    """A service's own key and no other's, for a command that works on its database.
+
+    Raises:
+        SettingsError: when it is missing in a distributed run.
+    """
+    return Keyring(service_key(settings, service), secrets.token_hex(), None)
+
+
 def service_key(settings: Settings, service: ServiceName) -> bytes:
     """The 32 bytes of LEEWARD_<SERVICE>_KEY, or of `keys/<service>.key` when embedded."""
     return _key(settings, f"{service.upper()}_KEY", service)

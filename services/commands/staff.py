@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import MetaData, select
 
-from leeward.keys import keyring, people_key
+from leeward.keys import own_key, people_key
 from leeward.people import Member, RosterError, read_roster
 from leeward.service import Service
 from leeward.settings import ServiceName, Settings, load_settings
@@ -103,7 +103,7 @@ def apply(settings: Settings, service: Service, unit: Unit, found: Sequence[Memb
     from services.notify import roster as notify
 
     if service.name == "incident":
-        incident.apply(unit, found, keyring(settings, "incident"))
+        incident.apply(unit, found, own_key(settings, "incident"))
     elif service.name == "matching":
         matching.apply(unit, found)
     else:

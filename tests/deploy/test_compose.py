@@ -114,7 +114,7 @@ def test_who_is_given_what_else() -> None:
     def holders(secret: str) -> set[str]:
         return {name for name in SERVICES if secret in secrets(name)}
 
-    assert holders("services_secret") == {"incident", "matching", "notify", "people"}
+    assert holders("services_secret") == {"incident", "matching", "notify"}
     assert holders("assertion_public_key") == {"issuer"}
     assert holders("people_key") == {"people"}
     assert holders("smtp_url") == {"notify", "leeward"}
