@@ -1,6 +1,7 @@
 """The demonstration's world: the real services in a temporary folder, every mailbox, and a clock to let time pass."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -179,9 +180,9 @@ async def _shown(world: World, web_port: int) -> AsyncIterator[None]:
     import uvicorn
 
     app = web(world.mailbox, world.settings, world.clock, world.door)
-    config = uvicorn.Config(app, host="127.0.0.1", port=web_port, log_config=None, access_log=False, lifespan="off")
-    server = Server(config)
-    task = asyncio.create_task(server.serve())
+    server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    # bound here: uvicorn ends the process, and leaves everything as it is, where it cannot
+    task = asyncio.create_task(server.serve([socket.create_server(("127.0.0.1", web_port))]))
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 uvicorn gives no event for it
             await asyncio.sleep(0.005)
