@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import secrets
 import sys
 import tempfile
@@ -92,6 +93,8 @@ def main() -> None:
     asked.add_argument("--mode", choices=MODES)
     asked.add_argument("--bugs", action="store_true", help="planted bugs alone")
     given = asked.parse_args()
+    # what it cannot reach while it is dead, aiokafka says in lines of its own
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     print(f"chaos: seed {given.seed}, {given.runs} runs; again with SEED={given.seed}", flush=True)
     modes = (given.mode,) if given.mode else MODES
     sys.exit(0 if asyncio.run(chaos(given.seed, given.runs, modes, bugs_only=given.bugs)) else 1)

@@ -54,9 +54,17 @@ def offsets_before_commit() -> None:
 
 def no_inbox() -> None:
     """What came before is applied again; the position is written down once a second, as logs elsewhere do by habit."""
-    wrap(f"{_CONSUMER}._admit", lambda _admit: lambda self, _unit, batch: [raw for raw in batch if self._ours(raw)])
+    wrap(f"{_CONSUMER}._admit", _admit_all)
     wrap("leeward.bus.sqlite:OutboxSubscription.settle", _seldom_settled)
     wrap("aiokafka:AIOKafkaConsumer.commit", _seldom_committed)
+
+
+def _admit_all(admit: Any) -> Any:
+    def take(self: Any, unit: Any, batch: Any) -> Any:
+        admit(self, unit, batch)
+        return [raw for raw in batch if self._ours(raw)]
+
+    return take
 
 
 def _seldom_settled(settle: Any) -> Any:

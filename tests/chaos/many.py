@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from leeward.brokers import parse_brokers
 from leeward.bus.topics import TOPICS, make_topics
 from leeward.settings import ServiceName, load_settings
-from services.demo.servers import Kafka, PostgreSQL
+from services.demo.servers import Kafka, PostgreSQL, Server
 from tests.chaos import hospital
 from tests.chaos.evidence import READ, AtRest, in_outboxes, tables
 from tests.chaos.plan import REPLICAS, SERVERS
@@ -40,7 +40,7 @@ class Many(World):
         self._by_name = {one.name: one for one in self._system.every}
 
     async def prepare(self) -> None:
-        await asyncio.to_thread(self._servers.start)
+        await asyncio.gather(*(asyncio.to_thread(server.start) for server in self._all_servers))
         await asyncio.to_thread(self._system.create_databases)
         environment = {**self.command_environment(), **self.time.variables()}
         await self.around.nursery.run(("migrate",), environment, self.folder / "commands.log")
@@ -48,6 +48,10 @@ class Many(World):
         self._servers.box.stop()
         for service in READ:
             await asyncio.to_thread(self._servers.postgresql.create, self._template(service), self._database(service))
+
+    @property
+    def _all_servers(self) -> tuple[Server, ...]:
+        return (self._servers.kafka, self._servers.postgresql, self._servers.box)
 
     def _database(self, service: ServiceName) -> str:
         url = self._system.environment_of(service)[f"LEEWARD_{service.upper()}_DATABASE_URL"]
@@ -96,8 +100,8 @@ class Many(World):
     def mllp_port(self) -> int:
         return self._system.mllp_port
 
-    def ready_urls(self, name: str) -> list[str]:
-        return [f"{self._replica(name).url}/readyz"]
+    def urls(self, name: str) -> list[str]:
+        return [self._replica(name).url]
 
     async def strike(self, name: str) -> None:
         kafka, postgresql = SERVERS
@@ -106,10 +110,10 @@ class Many(World):
         await asyncio.sleep(AWAY)
         await asyncio.to_thread(server.start)
 
-    async def at_rest(self) -> AtRest:
+    async def at_rest(self, *, glance: bool = False) -> AtRest:
         settings = load_settings({**self.command_environment(), **clock_of(self.time)}, starting=False)
         found = await asyncio.to_thread(tables, settings)
-        logged = await read_log(self._servers.kafka.url)
+        logged = [] if glance else await read_log(self._servers.kafka.url)
         return AtRest(
             found, frozenset([*in_outboxes(found), *logged]), sum(len(found[name]["outbox"]) for name in found)
         )
@@ -122,22 +126,19 @@ class Many(World):
         with suppress(OSError):
             self._system.http.close()
         self._system._balancer.close()
-        for server in (self._servers.kafka, self._servers.postgresql, self._servers.box):
+        for server in self._all_servers:
             server.stop()
 
 
 async def read_log(url: str) -> list[tuple[str, str]]:
     """(id, type) of every event that Kafka holds."""
-    consumer = AIOKafkaConsumer(**parse_brokers(url).client(), enable_auto_commit=False)
+    brokers = parse_brokers(url)
+    partitions = [TopicPartition(topic, number) for topic in TOPICS for number in range(brokers.partitions)]
+    consumer = AIOKafkaConsumer(**brokers.client(), enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     try:
-        await consumer.client.force_metadata_update()
-        partitions = [
-            TopicPartition(topic, number) for topic in TOPICS for number in consumer.partitions_for_topic(topic) or ()
-        ]
         consumer.assign(partitions)
         ends = {one: end for one, end in (await consumer.end_offsets(partitions)).items() if end}
-        await consumer.seek_to_beginning(*partitions)
         found: list[tuple[str, str]] = []
         while ends:
             for partition, records in (await consumer.getmany(timeout_ms=200)).items():

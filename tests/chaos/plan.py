@@ -12,8 +12,9 @@ from tests.chaos.points import BY_NAME, POINTS, Point
 
 Mode = Literal["embedded", "distributed"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
-SECONDS: Final = 5.0
-DEATHS, TWICE, RETRACTED, ASKS = 22, 4, 3, 2
+SECONDS: Final = 4.0
+DEATHS, TWICE, RETRACTED, ASKS = 16, 3, 3, 2
+PATIENCE: Final[Mapping[Mode, float]] = {"embedded": 2.5, "distributed": 5.0}
 SWEPT: Final[Mapping[Mode, int]] = {"embedded": 2, "distributed": 3}
 REPLICAS: Final[dict[ServiceName, int]] = {"incident": 1, "matching": 2, "notify": 2, "issuer": 1}
 SERVERS: Final = ("kafka", "postgresql")
@@ -63,7 +64,7 @@ class Ask:
 class Blow:
     """The end of one process or server: at a fail-point's n-th passage, or at the latest after `patience` seconds.
 
-    They count from when it is ready, or from its very start (`newborn`). pause: seconds until it is started again.
+    They count from when it listens, or from its very start (`newborn`). pause: seconds until it is started again.
     leap: by how much the hospital's time moves on meanwhile.
     """
 
@@ -141,35 +142,49 @@ def chains(chance: random.Random, seed: int, mode: Mode) -> dict[str, tuple[Blow
     """Consecutive seeds sweep through all points; the rest is drawn."""
     names = [point.name for point in points_of(mode)]
     swept = [names[(seed * SWEPT[mode] + n) % len(names)] for n in range(SWEPT[mode])]
-    drawn = [*swept, chance.choice(names)]
+    drawn = list(dict.fromkeys([*swept, chance.choice(names)]))
     chance.shuffle(drawn)
-    if mode == "embedded":
-        return {"up": (*(blow for name in drawn for blow in blows(chance, name)), moment(chance))}
-    return _distributed(chance, drawn)
+    return _embedded(chance, drawn) if mode == "embedded" else _distributed(chance, drawn)
+
+
+def _embedded(chance: random.Random, drawn: Sequence[str]) -> dict[str, tuple[Blow, ...]]:
+    """One after the other."""
+    found: list[Blow] = []
+    for name in drawn:
+        if needed := BY_NAME[name].needs:
+            found.append(Blow(needed, 1, PATIENCE["embedded"]))
+        found.append(_at(chance, name, "embedded"))
+    return {"up": (*found, moment(chance))}
 
 
 def _distributed(chance: random.Random, drawn: Sequence[str]) -> dict[str, tuple[Blow, ...]]:
+    """Side by side, in the first lives as far as there are processes: who comes back waits for its part of the log."""
     found: dict[str, list[Blow]] = {name: [] for name in processes()}
     for name in drawn:
-        service = chance.choice(BY_NAME[name].services)
-        found[f"{service}-{chance.randrange(REPLICAS[service])}"] += blows(chance, name)
-    found[chance.choice(processes())].append(moment(chance))
+        services = BY_NAME[name].services
+        victims = [one for one in processes() if one.partition("-")[0] in services]
+        if needed := BY_NAME[name].needs:
+            # another replica finds what this one leaves
+            dying = min(victims, key=lambda one: len(found[one]))
+            found[dying].append(Blow(needed, 1, PATIENCE["distributed"]))
+            victims.remove(dying)
+        chance.shuffle(victims)
+        found[min(victims, key=lambda one: len(found[one]))].append(_at(chance, name, "distributed"))
+    spared = [one for one, blows in found.items() if not blows]
+    found[chance.choice(spared or processes())].append(moment(chance))
     if chance.random() < 0.7:
         found[chance.choice(SERVERS)] = [moment(chance)]
     return {name: tuple(chain) for name, chain in found.items()}
 
 
+def _at(chance: random.Random, name: str, mode: Mode) -> Blow:
+    passage = 1 if BY_NAME[name].needs else chance.choice((1, 1, 2, 3, 5))
+    return Blow(name, passage, PATIENCE[mode], _pause(chance))
+
+
 def processes() -> list[str]:
     """The names of a distributed run's processes."""
     return [f"{service}-{number}" for service, count in REPLICAS.items() for number in range(count)]
-
-
-def blows(chance: random.Random, name: str) -> list[Blow]:
-    """One point, after what it needs."""
-    needed = BY_NAME[name].needs
-    first = [Blow(needed, 1, 3.0, 0.0)] if needed else []
-    passage = 1 if needed else chance.choice((1, 1, 2, 3, 5))
-    return [*first, Blow(name, passage, 2.5, _pause(chance))]
 
 
 def moment(chance: random.Random) -> Blow:

@@ -15,7 +15,6 @@ from typing import Any, Final, Literal
 
 from leeward.settings import ServiceName
 from services.notify.domain import Result
-from services.notify.models import DELIVERY
 
 Given = Sequence[Any]
 Counts = Callable[[Given, Any], bool]
@@ -67,13 +66,6 @@ def _taken(_given: Given, result: Any) -> bool:
     return result is Result.TAKEN
 
 
-def _some_recovered(given: Given, _result: Any) -> bool:
-    dispatch, unit = given[0], given[1]
-    mine = DELIVERY.c.claimed_by == dispatch._outgoing.run
-    found = unit.conn.execute(DELIVERY.select().where(mine, DELIVERY.c.changed_at == unit.now).limit(1))
-    return found.first() is not None
-
-
 def _an_answer(given: Given, _result: Any) -> bool:
     return given[4] is not None
 
@@ -102,7 +94,7 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("timer.in_transaction", "leeward.store.timing:TimerLoop._fire", ("matching",), "after", _some),
     Point("timer.after_commit", "leeward.store.timing:TimerLoop.fire_due", ("matching",), "after", _some),
     Point("enqueue.before_commit", "services.notify.outgoing:Outgoing.enqueue", ("notify",), "after", _some),
-    Point("claim.before_commit", f"{_DISPATCH}._claim", ("notify",), "after", _some_claimed),
+    Point("claim.before_commit", "services.notify.claims:Claims.take", ("notify",), "after", _some_claimed),
     Point("claim.after_commit", f"{_DISPATCH}._put", ("notify",), "before", _some_given),
     Point("handoff.before_data", "services.notify.channels.email:Email._hand_over", ("notify",), "before"),
     Point("handoff.before_final_dot", "aiosmtplib.protocol:SMTPProtocol.write", ("notify",), "before", _whole_mail),
@@ -113,10 +105,8 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("settle.after_commit", f"{_DISPATCH}.settle", ("notify",)),
     Point(
         "recover.before_commit",
-        f"{_DISPATCH}._recover",
+        "services.notify.recovery:Recovery._take_up",
         ("notify",),
-        "after",
-        _some_recovered,
         needs="handoff.after_reply",
     ),
     Point("answer.before_commit", "services.notify.questions:Answers.take", ("notify",), "after", _some),

@@ -84,6 +84,12 @@ class Books:
         gone = [death for death in plan.deaths if death.retracted_after is not None]
         return Counter(contacts[who] for death in gone for who in death.around)
 
+    @cached_property
+    def answered(self) -> set[str]:
+        """Cases in which somebody has answered something."""
+        given = (self.deliveries.get(one.key) for one in self.evidence.given if one.fate in SAID)
+        return {row["case_ref"] for row in given if row}
+
     def given(self, *answers: str) -> list[Given]:
         return [one for one in self.evidence.given if one.answer in answers and one.fate in SAID]
 
@@ -267,13 +273,17 @@ def everything_came_to_rest(books: Books) -> Iterator[str]:
 
 
 def what_arrived_is_known(books: Books) -> Iterator[str]:
-    """A message that arrived is recorded as handed off or in doubt, with matching too; one that did not, is not."""
+    """A message that arrived is recorded as handed off or in doubt, with matching too; one that did not, is not.
+
+    What was in doubt when somebody answered the same question counts as handed off.
+    """
     came = {arrival.key for arrival in books.evidence.arrivals}
     outcomes = {row["request_ref"]: row["outcome"] for row in books.rest.rows("matching", "request")}
     for key, row in books.deliveries.items():
         if key in came and row["state"] not in (DeliveryState.HANDED_OFF, DeliveryState.UNKNOWN):
             yield f"step {row['step']} arrived and is recorded as {row['state']}"
-        if key not in came and row["state"] in (DeliveryState.HANDED_OFF, DeliveryState.DELIVERED):
+        sure = not row["doubts"] or row["case_ref"] not in books.answered
+        if key not in came and row["state"] in (DeliveryState.HANDED_OFF, DeliveryState.DELIVERED) and sure:
             yield f"step {row['step']} is recorded as {row['state']} and never arrived"
         told = outcomes.get(row["request_ref"], row["state"])
         if row["state"] in OUTCOMES and told != row["state"]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -74,10 +75,13 @@ class World(ABC):
     def mailbox(self) -> Mailbox:
         return self.around.post
 
-    @property
-    def hits(self) -> Path:
-        """Where a process writes down the fail-point at which it dies."""
-        return self.folder / "hits"
+    def hits(self, name: str) -> Counter[str]:
+        """The fail-points at which a process has died."""
+        written = self._hits(name)
+        return Counter(written.read_text().split() if written.exists() else ())
+
+    def _hits(self, name: str) -> Path:
+        return self.folder / f"{name}.hits"
 
     @abstractmethod
     async def prepare(self) -> None:
@@ -106,12 +110,12 @@ class World(ABC):
     def mllp_port(self) -> int: ...
 
     @abstractmethod
-    def ready_urls(self, name: str) -> list[str]:
-        """What answers 200 when a process is ready."""
+    def urls(self, name: str) -> list[str]:
+        """Where a process answers for the services that it runs."""
 
     @abstractmethod
-    async def at_rest(self) -> AtRest:
-        """The databases as they are."""
+    async def at_rest(self, *, glance: bool = False) -> AtRest:
+        """The databases as they are, and, but for a glance, what was published."""
 
     async def close(self) -> None:
         """Let go of everything."""
@@ -123,15 +127,15 @@ class World(ABC):
 
     async def start(self, name: str, blow: Blow | None) -> Body:
         """Start a process that will die at the blow's point."""
-        planted = {"CHAOS_HITS": str(self.hits), "CHAOS_BUG": self.around.bug, **self.time.variables()}
+        planted = {"CHAOS_HITS": str(self._hits(name)), "CHAOS_BUG": self.around.bug, **self.time.variables()}
         if blow and blow.point:
             planted["CHAOS_POINT"] = f"{blow.point}:{blow.passage}"
         environment = {**self.environment(name), **planted}
         return await self.around.nursery.start(self.words(name), environment, self.folder / f"{name}.log")
 
-    async def ready(self, name: str) -> None:
-        """Wait until a process says that it is."""
-        waiting = self.ready_urls(name)
+    async def answers(self, name: str, path: str) -> None:
+        """Wait until all services of a process answer with 200."""
+        waiting = [url + path for url in self.urls(name)]
         while waiting:
             with contextlib.suppress(httpx.TransportError):
                 waiting = [url for url in waiting if (await self.http.get(url)).status_code != 200]
@@ -184,10 +188,10 @@ class Embedded(World):
     def mllp_port(self) -> int:
         return self._system.mllp_port
 
-    def ready_urls(self, name: str) -> list[str]:
-        return [self.url(service, "/readyz") for service in SERVICES]
+    def urls(self, name: str) -> list[str]:
+        return [self.url(service) for service in SERVICES]
 
-    async def at_rest(self) -> AtRest:
+    async def at_rest(self, *, glance: bool = False) -> AtRest:
         settings = load_settings({**self.command_environment(), **clock_of(self.time)}, starting=False)
         found = await asyncio.to_thread(tables, settings)
         return AtRest(found, frozenset(in_outboxes(found)))
