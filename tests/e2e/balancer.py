@@ -15,6 +15,8 @@ class Balancer:
         self._listening = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
+        # of a connection whose client has ended, the loop itself holds nothing any more
+        self._carrying: set[asyncio.Task[None] | None] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._listening.wait(10)
@@ -38,10 +40,12 @@ class Balancer:
             await self._closing.wait()
 
     async def _carry(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._carrying.add(task := asyncio.current_task())
         with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.CancelledError):
             there, back = await self._next(port)
             with contextlib.closing(back):
                 await asyncio.gather(pump(reader, back), pump(there, writer))
+        self._carrying.discard(task)
 
     async def _next(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         behind = self._behind[port]

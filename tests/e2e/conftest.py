@@ -69,7 +69,7 @@ def servers(tmp_path: Path, postgresql: PostgreSQL, box_postgresql: PostgreSQL) 
     with Kafka(tmp_path / "kafka") as kafka:
         found = Servers(kafka, postgresql, box_postgresql)
         yield found
-        found.start()
+        found.restore()
 
 
 @pytest.fixture

@@ -35,10 +35,10 @@ class Servers:
     def of(self, service: ServiceName) -> PostgreSQL:
         return self.box if service == "box" else self.postgresql
 
-    def start(self) -> None:
-        """Start those that do not run."""
-        for server in (self.kafka, self.postgresql, self.box):
-            server.start()
+    def restore(self) -> None:
+        """Have the databases run, for whoever comes next."""
+        self.postgresql.start()
+        self.box.start()
 
 
 class Replica:
@@ -248,7 +248,7 @@ class Distributed(Installation):
         super().close()
         self._balancer.close()
         if self._created:
-            self.servers.start()
+            self.servers.restore()
             for name, database in self._databases.items():
                 self.servers.of(name).drop(database)
 

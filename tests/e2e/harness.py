@@ -291,7 +291,7 @@ class System(Installation):
 
     def start(self) -> None:
         running = self._running = Running(["up"], self.environment, self.folder / "log")
-        eventually(lambda: running.ready(self.http, *map(self.url, SERVICES)), 20)
+        eventually(lambda: running.ready(self.http, *map(self.url, SERVICES)), 60)
 
     def kill(self) -> None:
         if self._running:

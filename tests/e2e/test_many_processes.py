@@ -65,7 +65,7 @@ class Stream:
 def each_got_exactly_one(mailbox: Mailbox, *others: str) -> None:
     """Nobody is missing, nobody has two, and nobody else has any."""
     wanted = {*others, *(f"s{number:02}@hospital.example" for number in range(DEATHS))}
-    eventually(lambda: wanted - mailbox.message_ids().keys(), 30, lambda missing: not missing)
+    eventually(lambda: wanted - mailbox.message_ids().keys(), 60, lambda missing: not missing)
     assert {address: len(ids) for address, ids in mailbox.message_ids().items()} == dict.fromkeys(wanted, 1)
 
 

@@ -79,7 +79,7 @@ def test_a_kafka_that_is_away(make_distributed: MakeDistributed, mailbox: Mailbo
     assert "MSA|AA|M1" in system.send(death("M1", "AMY", "BEN"))
     system.kafka.start()
     system.await_ready()
-    eventually(lambda: len(mailbox.message_ids()), 20, lambda found: found == 2)
+    eventually(lambda: len(mailbox.message_ids()), 60, lambda found: found == 2)
 
 
 async def publish(kafka: Kafka, topic: str, *events: tuple[str, bytes]) -> None:
@@ -115,9 +115,9 @@ def test_strange_events_are_dead_letters_and_the_rest_goes_on(
     unfit = ("leeward.incident.recorded.v1", b'{"incident_ref": 7}')
     asyncio.run(publish(system.kafka, "leeward.incident", *strange, unfit))
     system.send(death("M1", "AMY", "BEN"))
-    eventually(lambda: len(mailbox.message_ids()), 30, lambda found: found == 2)
+    eventually(lambda: len(mailbox.message_ids()), 60, lambda found: found == 2)
     [matching] = system.replicas["matching"]
-    parked = eventually(lambda: matching.logged("event_parked"), 30, lambda found: len(found) == 4)
+    parked = eventually(lambda: matching.logged("event_parked"), 60, lambda found: len(found) == 4)
     assert {line["fault"] for line in parked} == {"Undecodable"}
     assert sorted(line["place"] for line in parked) == ["body-does-not-fit", *["unknown-type"] * 3]
     assert system.metric(matching, "leeward_events_dead_total") == 4
@@ -138,7 +138,7 @@ def test_a_deleted_topic_is_reported_and_not_made_anew(make_distributed: MakeDis
     system.import_roster(*STAFF)
     system.start()
     system.send(death("M1", "AMY"))
-    [mail] = eventually(lambda: mailbox.to("amy@hospital.example"), 30)
+    [mail] = eventually(lambda: mailbox.to("amy@hospital.example"), 60)
     asyncio.run(topics(system.kafka, delete="leeward.notify"))
     missing = ("topic", "leeward.notify")
     [matching], [notify], [incident] = (system.replicas[name] for name in ("matching", "notify", "incident"))
@@ -153,4 +153,4 @@ def test_a_deleted_topic_is_reported_and_not_made_anew(make_distributed: MakeDis
     system.migrate()
     system.await_ready()
     token = system.token()
-    eventually(lambda: [case["state"] for case in system.cases(token)], 30, lambda states: states == ["ended"])
+    eventually(lambda: [case["state"] for case in system.cases(token)], 60, lambda states: states == ["ended"])
