@@ -151,7 +151,9 @@ def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:
     """Insert first and see what was new: that order also fences a second process."""
     messages = [(item.mark, unit.now) for item in items if item.report is None]
     reports = [(item.mark, item.body_mark, new_ref(), unit.now) for item in items if item.report]
-    new = {row[0] for row in (*_NEW_SEEN.run(unit.conn, messages), *_NEW_RECEIPT.run(unit.conn, reports))}
+    new = {
+        row[0] for row in (*_NEW_SEEN.run(unit.conn, sorted(messages)), *_NEW_RECEIPT.run(unit.conn, sorted(reports)))
+    }
     stored = _stored(unit, items, new)
     answers = []
     for item in items:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, delete, select, update
 
 from leeward.refs import new_ref
-from leeward.store import Insert
+from leeward.store import Insert, Update
 from services.incident.domain import Current, Patient, current_of
 from services.incident.lookup import KEYS, rows_of
 from services.incident.models import Incident, PatientKey, table_of
@@ -23,9 +23,10 @@ _FIND: Final = (
     .outerjoin(_INCIDENT, _INCIDENT.c.incident_ref == _PATIENT.c.incident_ref)
     .where(_KEY.c.key_hash.in_(KEYS))
 )
-_PATIENTS: Final = Insert(
-    _PATIENT, ("patient_ref", "indicator", "incident_ref", "seen_on"), conflict="replace", keys=("patient_ref",)
-)
+_COLUMNS: Final = ("indicator", "incident_ref", "seen_on")
+_NEW: Final = Insert(_PATIENT, ("patient_ref", *_COLUMNS))
+# never an insertion: a patient whom another replica has merged into somebody else must not come back
+_CHANGE: Final = Update(_PATIENT, ("patient_ref",), _COLUMNS)
 _KEYS: Final = Insert(_KEY, ("key_hash", "patient_ref"), conflict="replace", keys=("key_hash",))
 _INCIDENT_COLUMNS: Final = tuple(column.name for column in _INCIDENT.columns)
 _WEIGHT: Final = ("retracted", "dismissed", "review", "recorded")
@@ -37,6 +38,7 @@ class Book:
     def __init__(self, conn: Connection, today: date, hashes: Iterable[str]) -> None:
         self._today = today
         self._by_key: dict[str, Patient] = {}
+        self._stored: set[str] = set()
         self._changed: dict[str, Patient] = {}
         self._new_keys: dict[str, None] = {}
         self._moves: list[tuple[str, str]] = []
@@ -52,6 +54,7 @@ class Book:
                 if row["patient_seen_on"] != self._today:
                     self.touch(patients[ref])
             self._by_key[row["patient_key_key_hash"]] = patients[ref]
+        self._stored.update(patients)
 
     def known(self, hashes: Sequence[str]) -> list[Patient]:
         """The patients these identifiers lead to, each once."""
@@ -93,16 +96,17 @@ class Book:
         return True
 
     def write(self, conn: Connection) -> None:
-        """Store what changed: two statements a batch, and two more for every merge."""
+        """Store what changed: three statements a batch, and two more for every merge."""
         for gone, kept in self._moves:
             conn.execute(update(_KEY).where(_KEY.c.patient_ref == gone).values(patient_ref=kept))
             conn.execute(delete(_PATIENT).where(_PATIENT.c.patient_ref == gone))
-        rows = [
-            (one.patient_ref, one.indicator, one.current.incident_ref if one.current else None, self._today)
-            for one in self._changed.values()
-        ]
-        _PATIENTS.run(conn, rows)
-        _KEYS.run(conn, [(key, self._by_key[key].patient_ref) for key in self._new_keys])
+        rows = [self._row(one) for _, one in sorted(self._changed.items())]
+        _NEW.run(conn, [row for row in rows if row[0] not in self._stored])
+        _CHANGE.run(conn, [row for row in rows if row[0] in self._stored])
+        _KEYS.run(conn, [(key, self._by_key[key].patient_ref) for key in sorted(self._new_keys)])
+
+    def _row(self, one: Patient) -> tuple[Any, ...]:
+        return (one.patient_ref, one.indicator, one.current.incident_ref if one.current else None, self._today)
 
 
 def combined(patients: Sequence[Patient]) -> Patient:

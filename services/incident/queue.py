@@ -1,5 +1,6 @@
 """The work queue: identifiers that led to nobody. It shows an identifier alone; what it is linked to is never shown."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -47,6 +48,17 @@ _STAFF_ROWS: Final = Insert(
 )
 
 
+def touch(unit: Unit, incidents: Collection[str]) -> None:
+    """Write these incidents as they are.
+
+    Whoever adds people to one, and whoever confirms it or takes it back at that moment on another replica, must not
+    both go by what was before.
+    """
+    if incidents:
+        these = _INCIDENT.c.incident_ref.in_(sorted(incidents))
+        unit.conn.execute(update(_INCIDENT).where(these).values(state=_INCIDENT.c.state))
+
+
 class NotInQueue(Exception):
     """There is no such open row."""
 
@@ -74,6 +86,10 @@ class Queue:
             return
         rows = {row.key_hash: row for row in rows_of(unit.conn, _FIND, self._found)}
         refs = {key: row.unmatched_ref for key, row in rows.items() if row.state == "open"}
+        if refs:
+            # written: whoever settles one of these on another replica must see the incidents that name it now
+            waiting = UNMATCHED.c.unmatched_ref.in_(sorted(refs.values()))
+            unit.conn.execute(update(UNMATCHED).where(waiting).values(state=UNMATCHED.c.state))
         new = []
         for key, identifier in self._found.items():
             if key not in rows:
@@ -136,10 +152,19 @@ def alias(unit: Unit, row: Any, person_ref: str) -> None:
     resolve(unit, {row.key_hash: person_ref})
 
 
+def resolve_known(unit: Unit) -> None:
+    """Identifiers that came in the moment in which another process imported them."""
+    known = select(_STAFF.c.key_hash, _STAFF.c.person_ref).where(_STAFF.c.active)
+    rows = unit.conn.execute(known.join(UNMATCHED, UNMATCHED.c.key_hash == _STAFF.c.key_hash)).all()
+    if rows:
+        resolve(unit, {row.key_hash: row.person_ref for row in rows})
+
+
 def resolve(unit: Unit, people: dict[str, str]) -> None:
     """Identifiers (by hash) that now lead to people leave the queue; their incidents are amended."""
     rows = list(rows_of(unit.conn, _LINKED, people))
     states = {row.incident_ref: row.state for row in rows if row.state in ("recorded", "review")}
+    touch(unit, states)
     pairs: dict[tuple[str, str], bool] = {}
     for row in rows:
         if row.incident_ref in states:

@@ -21,7 +21,7 @@ from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
 from services.incident.models import Incident, StaffIdentifier, UnmatchedLink, table_of
 from services.incident.models import Involved as InvolvedRow
-from services.incident.queue import Queue
+from services.incident.queue import Queue, touch
 
 INCIDENT: Final = table_of(Incident)
 INVOLVED: Final = table_of(InvolvedRow)
@@ -123,6 +123,7 @@ class Records:
         opened = [step for step in self._steps if isinstance(step, Opened)]
         ended = [step.current for step in self._steps if isinstance(step, Ended)]
         _NEW.run(self._unit.conn, [self._row(step) for step in opened])
+        touch(self._unit, {step.current.incident_ref for step in self._steps if isinstance(step, Added)})
         people = self._people()
         self._link(people)
         close(self._unit, ended)

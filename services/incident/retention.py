@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import delete, select
 
 from leeward.store import Timer, Unit
+from services.incident import queue
 from services.incident.models import (
     DayKey,
     Incident,
@@ -34,7 +35,8 @@ _RAW: Final = table_of(RawMessage)
 
 
 def forget(unit: Unit) -> None:
-    """Drop whatever has reached its age."""
+    """Drop whatever has reached its age, and from the work queue what the roster knows."""
+    queue.resolve_known(unit)
     _forget_people(unit)
     _forget_patients(unit)
     for table in (table_of(Seen), table_of(Receipt)):
