@@ -20,7 +20,7 @@ _NOT_ARRIVED: Final[Mapping[str, domain.Undelivered]] = {
 }
 _ON_ITS_WAY: Final = frozenset({"handed_off", "delivered"})
 # heard of even after the request has ended: somebody may have the message
-_MAY_BE_THERE: Final = _ON_ITS_WAY | {"unknown"}
+MAY_BE_THERE: Final = _ON_ITS_WAY | {"unknown"}
 _SET_REACHABLE: Final = Update(PERSON, ("recipient_ref",), ("reachable",))
 
 
@@ -33,7 +33,7 @@ def told(unit: Unit, events: Sequence[Event], office: Office) -> None:
     for outcome in outcomes:
         asked = known.get(outcome.request_ref)
         case = desk.cases.get(asked.case_ref or "") if asked else None
-        if asked and case and (not asked.ended or outcome.state in _MAY_BE_THERE):
+        if asked and case and (not asked.ended or outcome.state in MAY_BE_THERE):
             choose = _BY_TEMPLATE.get(asked.template)
             if choose:
                 desk.take(choose(desk, case, asked, outcome.state))
@@ -41,7 +41,9 @@ def told(unit: Unit, events: Sequence[Event], office: Office) -> None:
 
 
 def _offer(desk: Desk, case: Case, asked: Asked, state: str) -> Step:
-    if state == "handed_off" or (state == "unknown" and asked.ended):
+    if state == "unknown" and asked.ended:
+        return domain.perhaps_sent(case)
+    if state == "handed_off":
         return domain.handed_off(case, asked.step, desk.now, desk.rules, overtaken=asked.ended)
     if state == "delivered":
         return domain.delivered(case, asked.step, desk.now, desk.rules, overtaken=asked.ended)

@@ -83,9 +83,8 @@ def handed_off(case: Case, step: str, now: datetime, rules: Rules, *, overtaken:
     if case.person_ref is None:
         return Step(case)
     quiet = Quiet(case.person_ref, now + rules.coalesce)
-    if "retracted" in case.notes and "retracted_after_sending" not in case.notes:
-        told = replace(case, notes=(*case.notes, "retracted_after_sending"))
-        return Step(told, (quiet, Tell("retracted_after_sending")))
+    if (told := perhaps_sent(case)).effects:
+        return told.then(quiet)
     if overtaken or case.stage != "waiting" or step == "reminder":
         return Step(case, (quiet,))
     cleared = None if case.attention != "no_supporter" else case.attention
@@ -348,19 +347,29 @@ def coordinator_close(case: Case, now: datetime, rules: Rules) -> Step:
     return finish(let_go(Step(case), rest_until=rest), now)
 
 
-def retract(case: Case, now: datetime) -> Step:
-    """The evidence was taken back: what is unsent is cancelled; who has accepted keeps their supporter."""
+def retract(case: Case, now: datetime, *, sent: bool = False) -> Step:
+    """The evidence was taken back: what is unsent is cancelled; who has accepted keeps their supporter.
+
+    `sent`: an offer has left, even where the case waits for another time to offer again.
+    """
     if case.over or "retracted" in case.notes:
         return Step(case)
     if case.stage not in UNANSWERED:
         noted = replace(case, notes=(*case.notes, "retracted", "retracted_after_sending"))
         return Step(noted, (Tell("retracted_after_sending"),))
-    sent = case.stage == "offered"
     step = end(case, now)
-    if not sent:
+    if not sent and case.stage != "offered":
         return replace(step, case=replace(step.case, notes=(*case.notes, "retracted")))
     told = replace(step.case, notes=(*case.notes, "retracted", "retracted_after_sending"))
     return replace(step, case=told).then(Tell("retracted_after_sending"))
+
+
+def perhaps_sent(case: Case) -> Step:
+    """Whether a message left before it was cancelled, nobody knows: it begins no quiet time, and is told like one."""
+    if "retracted" not in case.notes or "retracted_after_sending" in case.notes:
+        return Step(case)
+    told = replace(case, notes=(*case.notes, "retracted_after_sending"))
+    return Step(told, (Tell("retracted_after_sending"),))
 
 
 def moved(case: Case, incident_ref: str) -> Step:

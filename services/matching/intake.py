@@ -17,12 +17,13 @@ from leeward.store import Insert, Unit
 from services.matching import domain, rows
 from services.matching.case import Attention, Case, Message, Step
 from services.matching.choosing import EXPOSURE, LOAD, SHIFT, refused, search, shifts, state
+from services.matching.deliveries import MAY_BE_THERE
 from services.matching.desk import ENTRY, INSERT_ENTRIES, PERSON, Desk, OpenedElsewhere
 from services.matching.hours import hold_until
 from services.matching.models import Incident, table
 from services.matching.office import Office
 from services.matching.people import Colleague, People
-from services.matching.rows import CASE, Draft
+from services.matching.rows import CASE, REQUEST, Draft
 from services.matching.scoring import Proposal
 from services.matching.solver import propose
 
@@ -131,6 +132,7 @@ def retracted(unit: Unit, events: Sequence[Event], office: Office) -> None:
     desk = Desk(unit, office)
     found = desk.fetch(CASE.c.incident_ref.in_(refs))
     others = _other_outcomes(unit, [case.person_ref for case in found if case.person_ref])
+    left = _sent(unit, [case.case_ref for case in found])
     standing = set()
     for case in found:
         other = others.get(case.person_ref or "")
@@ -138,11 +140,17 @@ def retracted(unit: Unit, events: Sequence[Event], office: Office) -> None:
             standing.add(other)
             desk.take(domain.moved(case, other))
         else:
-            desk.take(domain.retract(case, unit.now))
+            desk.take(domain.retract(case, unit.now, sent=case.case_ref in left))
     desk.write()
     # written: a replica that takes one of these back at this moment has not seen the case that rests on it now
     rested_on = INCIDENT.c.incident_ref.in_(standing)
     unit.conn.execute(INCIDENT.update().where(rested_on).values(retracted=INCIDENT.c.retracted))
+
+
+def _sent(unit: Unit, case_refs: Sequence[str]) -> set[str | None]:
+    """The cases of which an offer has left, or may have."""
+    offers = REQUEST.c.case_ref.in_(case_refs) & (REQUEST.c.template == "offer")
+    return {asked.case_ref for asked in rows.requests(unit.conn, offers, REQUEST.c.outcome.in_(MAY_BE_THERE))}
 
 
 def _outcome(data: IncidentRecorded, office: Office) -> Outcome:

@@ -287,6 +287,23 @@ async def test_a_message_that_left_while_it_was_being_retracted_is_told_too(hosp
     assert await hospital.state() == ("ended", ["retracted", "retracted_after_sending"])
 
 
+async def test_an_offer_that_waits_for_another_time_had_left_when_it_is_taken_back(hospital: Hospital) -> None:
+    incident = await hospital.incident("ann")
+    await hospital.outcome(hospital.last("ann"))
+    await hospital.answer(hospital.last("ann"), "not_now", again="week")
+    await hospital.retract(incident)
+    assert await hospital.state() == ("ended", ["retracted", "retracted_after_sending"])
+
+
+async def test_a_message_that_may_never_have_left_spares_nobody_the_next_offer(hospital: Hospital) -> None:
+    first = await hospital.incident("ann")
+    offer = hospital.last("ann")
+    await hospital.retract(first)
+    await hospital.outcome(offer, "unknown")
+    await hospital.incident("ann")
+    assert len(hospital.sent) == 2
+
+
 async def test_retraction_leaves_those_around_another_outcome_their_offer(hospital: Hospital) -> None:
     first = await hospital.incident("ann")
     await hospital.incident("ann")
