@@ -348,10 +348,7 @@ def coordinator_close(case: Case, now: datetime, rules: Rules) -> Step:
 
 
 def retract(case: Case, now: datetime, *, sent: bool = False) -> Step:
-    """The evidence was taken back: what is unsent is cancelled; who has accepted keeps their supporter.
-
-    `sent`: an offer has left, even where the case waits for another time to offer again.
-    """
+    """The evidence was taken back, an offer having left (`sent`) or not; who has accepted keeps their supporter."""
     if case.over or "retracted" in case.notes:
         return Step(case)
     if case.stage not in UNANSWERED:
