@@ -106,9 +106,13 @@ class Keeper:
 
     async def _end_windows(self) -> None:
         for name, locked in await self._ground.store.read(_over(self._ground.clock.now())):
-            sealed = await self._ground.store.read(partial(ratings.sealed_in, epoch=name))
-            opened = await asyncio.to_thread(sealing.open_batch, self._secret, name, locked, sealed)
-            await self._ground.store.write(ratings.open_window(name, *opened))
+            while not await self._end_window(name, locked):
+                pass
+
+    async def _end_window(self, name: str, locked: bytes) -> bool:
+        sealed = await self._ground.store.read(partial(ratings.sealed_in, epoch=name))
+        opened = await asyncio.to_thread(sealing.open_batch, self._secret, name, locked, sealed)
+        return await self._ground.store.write(ratings.open_window(name, sealed, *opened))
 
 
 def _states(conn: Connection) -> dict[str, str]:

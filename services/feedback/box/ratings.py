@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,10 @@ from services.feedback import blind, reports
 from services.feedback.box.models import EPOCH, OPENED, RELEASE, SEALED
 from services.feedback.reports import Rating
 
-OPEN: Final = select(EPOCH).where(EPOCH.c.state == "rating").with_for_update()
+OPEN: Final = select(EPOCH).where(EPOCH.c.state == "rating")
+# every open window is written by whoever adds to one or ends one: what two replicas do at once, one does again, having
+# seen the other's. Locking alone would leave the second with the rows as they were before the first.
+_TOUCH: Final = update(EPOCH).where(EPOCH.c.state == "rating").values(state=EPOCH.c.state)
 KEEP_OPENED: Final = Insert(OPENED, ("ref", "epoch", "rating"))
 
 
@@ -69,7 +72,8 @@ def take(given: Given) -> Callable[[Unit], None]:
 
 
 def _window(unit: Unit, name: str) -> Row[Any]:
-    """The epoch, with all that are open locked: whoever adds a rating writes those of every one anew."""
+    """The epoch; whoever adds a rating to it writes those of every open one anew."""
+    unit.conn.execute(_TOUCH)
     for epoch in unit.conn.execute(OPEN):
         if epoch.epoch == name and unit.now < epoch.closes_at:
             return epoch
@@ -79,7 +83,7 @@ def _window(unit: Unit, name: str) -> Row[Any]:
 def _add(conn: Connection, row: dict[str, Any]) -> None:
     rows = [dict(other._mapping) for other in conn.execute(select(SEALED))]
     conn.execute(delete(SEALED))
-    conn.execute(SEALED.insert().values(shuffled([*rows, row])))
+    conn.execute(SEALED.insert(), shuffled([*rows, row]))
 
 
 def sealed_in(conn: Connection, epoch: str) -> list[bytes]:
@@ -87,22 +91,31 @@ def sealed_in(conn: Connection, epoch: str) -> list[bytes]:
     return list(conn.execute(select(SEALED.c.sealed).where(SEALED.c.epoch == epoch)).scalars())
 
 
-def open_window(name: str, ratings: Sequence[Rating], unreadable: int) -> Callable[[Unit], None]:
+def open_window(
+    name: str, sealed: Collection[bytes], ratings: Sequence[Rating], unreadable: int
+) -> Callable[[Unit], bool]:
     """Work, once the window is over: keep the opened batch, destroy what was sealed and its key, release what may be.
 
     Everything that waits for a release is written anew in one shuffled batch, so no row tells which came with which.
+
+    Returns:
+        False where more was sealed than has been opened (in the last moment, on another replica): nothing is done.
     """
 
-    def work(unit: Unit) -> None:
+    def work(unit: Unit) -> bool:
+        unit.conn.execute(_TOUCH)
         epoch = unit.conn.execute(OPEN.where(EPOCH.c.epoch == name)).first()
         if epoch is None or unit.now < epoch.closes_at:
-            return  # another replica was first
+            return True  # another replica was first
+        if set(sealed_in(unit.conn, name)) != set(sealed):
+            return False
         unit.conn.execute(delete(SEALED).where(SEALED.c.epoch == name))
         doubtful = unreadable + max(0, len(ratings) - (epoch.issued or 0))
         ended = update(EPOCH).where(EPOCH.c.epoch == name)
         unit.conn.execute(ended.values(state="ended", seal_private=None, seal_key=None, doubtful=doubtful))
         waiting = [(row.epoch, row.rating) for row in unit.conn.execute(select(OPENED))]
         _keep(unit.conn, [*waiting, *((name, _text(rating)) for rating in ratings)])
+        return True
 
     return work
 

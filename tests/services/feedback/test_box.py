@@ -159,7 +159,8 @@ async def test_what_waits_for_a_release_lies_in_no_order_either(box: Box) -> Non
     await box.clock.advance(days=2)
     for _ in range(TRIALS):
         await box.ground.store.write(lambda unit: unit.conn.execute(OPENED.delete()))
-        batch = ratings.open_window(NAME, *sealing.open_batch(box.secret, NAME, *await sealed_batch(box)))
+        locked, sealed = await sealed_batch(box)
+        batch = ratings.open_window(NAME, [], *sealing.open_batch(box.secret, NAME, locked, sealed))
         await box.ground.store.write(lambda unit: unit.conn.execute(EPOCH.update().values(state="rating")))
         await box.ground.store.write(batch)
         await box.ground.store.tidy()
