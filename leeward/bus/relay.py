@@ -8,11 +8,12 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from sqlalchemy import Connection, bindparam, delete, select, text
+from sqlalchemy import Connection, bindparam, delete, select
 
 from leeward import telemetry
 from leeward.brokers import Brokers
@@ -83,7 +84,7 @@ class KafkaRelay:
             StoreUnavailable, BusUnavailable: nothing is lost; some of it may come twice.
         """
         kafka = await self._producer()
-        rows = await self._store.read(self._waiting)
+        rows = await self._store.glance(self._waiting)
         if not rows:
             return False
         await self._acknowledged(kafka, rows)
@@ -120,13 +121,9 @@ class KafkaRelay:
         """Forget what is acknowledged, beside the sending; what a crash brings back is sent again and dropped."""
         while self._sent:
             gone = list(self._sent)
-
-            def work(unit: Unit, gone: list[int] = gone) -> None:
-                unit.conn.execute(text("SET LOCAL synchronous_commit = off"))
-                unit.conn.execute(self._drop, {"sent": gone})
-
+            forget = partial(Connection.execute, statement=self._drop, parameters={"sent": gone})
             try:
-                await self._store.write(work)
+                await self._store.sweep(forget)
             except StoreUnavailable:
                 return
             self._sent.difference_update(gone)

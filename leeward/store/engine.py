@@ -45,6 +45,22 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def glance(self, query: Callable[[Connection], T]) -> T:
+        """Run a query of one statement: like `read`, and cheaper where that would begin a transaction for it.
+
+        Raises:
+            StoreUnavailable: when the database cannot be read now.
+        """
+
+    @abstractmethod
+    async def sweep(self, work: Callable[[Connection], object]) -> None:
+        """Run one statement that may come undone in a crash of the database, and then simply be run again.
+
+        Raises:
+            StoreUnavailable: when the database cannot store now.
+        """
+
+    @abstractmethod
     async def tidy(self) -> None:
         """Leave nothing of deleted rows behind in the files.
 

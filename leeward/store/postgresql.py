@@ -51,10 +51,16 @@ _SESSION: Final = {
 
 
 def postgresql_engine(
-    url: str, name: str, *, pool: int = _POOL, isolation: str = "REPEATABLE READ", patience: float | None = 60.0
+    url: str,
+    name: str,
+    *,
+    pool: int = _POOL,
+    isolation: str = "REPEATABLE READ",
+    patience: float | None = 60.0,
+    **session: str,
 ) -> AsyncEngine:
-    """An engine for one service's database; a statement may take `patience` seconds."""
-    session = {"application_name": f"leeward-{name}", **_SESSION}
+    """An engine for one service's database; a statement may take `patience` seconds, `session` holds its settings."""
+    session = {"application_name": f"leeward-{name}", **_SESSION, **session}
     return create_async_engine(
         make_url(url).update_query_dict({"prepared_statement_cache_size": "512"}),
         isolation_level=isolation,
@@ -77,6 +83,8 @@ class PostgresStore(Store):
         self._url = url
         self._name = name
         self._engine = postgresql_engine(url, name)
+        self._sweeper = postgresql_engine(url, name, pool=1, isolation="AUTOCOMMIT", synchronous_commit="off")
+        self._glancer = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._presence = Presence(self._engine, name, self._woken)
 
     async def write(self, work: Callable[[Unit], T]) -> T:
@@ -111,6 +119,16 @@ class PostgresStore(Store):
     async def read(self, query: Callable[[Connection], T]) -> T:
         with _said_plainly():
             return await self._connected(query)
+
+    async def glance(self, query: Callable[[Connection], T]) -> T:
+        with _said_plainly():
+            async with self._glancer.connect() as conn:
+                return await conn.run_sync(query)
+
+    async def sweep(self, work: Callable[[Connection], object]) -> None:
+        with _said_plainly():
+            async with self._sweeper.connect() as conn:
+                await conn.run_sync(work)
 
     async def administer(self, work: Callable[[Connection], T]) -> T:
         def alone(conn: Connection) -> T:
@@ -156,6 +174,7 @@ class PostgresStore(Store):
         await self._presence.close()
         with suppress(OSError, DBAPIError, PostgresError, DriverFault):
             await self._engine.dispose()
+            await self._sweeper.dispose()
 
 
 class Presence:

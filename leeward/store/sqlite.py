@@ -144,6 +144,12 @@ class SqliteStore(Store):
     async def read(self, query: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._read, query)
 
+    async def glance(self, query: Callable[[Connection], T]) -> T:
+        return await self.read(query)
+
+    async def sweep(self, work: Callable[[Connection], object]) -> None:
+        await self.write(lambda unit: work(unit.conn))
+
     def _read(self, query: Callable[[Connection], T]) -> T:
         try:
             with self._readers.connect() as conn:

@@ -58,7 +58,7 @@ class TimerLoop:
             return await self._one_by_one()
 
     async def _anything_due(self) -> bool:
-        self._next = await self._store.read(self._earliest)
+        self._next = await self._store.glance(self._earliest)
         return self._next is not None and self._next <= self._store.clock.now()
 
     def _earliest(self, conn: Connection) -> datetime | None:

@@ -219,4 +219,4 @@ async def test_a_producer_that_has_no_log_yet_is_waited_for(world: World, monkey
         late = world.open("late", PRODUCER)
         await late.write(lambda unit: unit.emit(recorded(1, "a")))
         await world.ways.carry("late", late)
-        await eventually(consuming)
+        await eventually(consuming, within=30)
