@@ -1,7 +1,8 @@
 """Databases for tests of the services, SQLite's or PostgreSQL's, empty at the start of every test.
 
-Which of them a test runs on: SQLite's; with `@pytest.mark.database("sqlite", "postgresql")` both; with one name that
-one, for what only it can show. `--database=postgresql` moves every test that names none, or both.
+Which of them a test runs on: SQLite's; both where the SQL matters, by the mark `database("sqlite", "postgresql")`, a
+story marked `long` apart; with one name in the mark that one, for what only it can show. With `--database=postgresql`
+every test that names none, or both, runs there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -125,6 +126,8 @@ def chosen(node: pytest.Item | pytest.Function, wanted: str | None) -> Sequence[
     marks = [mark.args for mark in node.iter_markers("database")]
     kinds = marks[0] if marks else ("sqlite",)
     here = str(node.path.relative_to(node.config.rootpath)).startswith(FOLDERS)
-    if wanted and here and (not marks or len(kinds) > 1):
+    if marks and len(kinds) == 1:
+        return kinds
+    if wanted and here:
         return (wanted,)
-    return kinds
+    return ("sqlite",) if node.get_closest_marker("long") else kinds

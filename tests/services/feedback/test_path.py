@@ -5,6 +5,7 @@ import base64
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import func, select
 
 from services.feedback import blind
@@ -13,6 +14,7 @@ from services.feedback.reports import CAPPED, ITEMS
 from tests.services.feedback.conftest import ENOUGH, EPOCH, TOKENS, Feedback, node
 
 
+@pytest.mark.database("sqlite", "postgresql")
 async def test_ten_ratings_become_one_release(feedback: Feedback) -> None:
     codes = await feedback.codes(ENOUGH)
     await feedback.clock.advance(days=EPOCH.days)

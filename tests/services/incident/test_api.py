@@ -43,6 +43,7 @@ async def report(web: httpx.AsyncClient, key: str | None = None, **changes: Any)
 
 
 class TestHl7OverHttp:
+    @pytest.mark.database("sqlite", "postgresql")
     async def test_the_answer_is_the_acknowledgement(self, desk: Desk, web: httpx.AsyncClient) -> None:
         answer = await web.post("/v1/hl7v2", headers=EHR, content=death())
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/hl7-v2")
@@ -86,6 +87,7 @@ class TestHl7OverHttp:
 
 
 class TestNative:
+    @pytest.mark.database("sqlite", "postgresql")
     async def test_a_report_gets_a_receipt_and_is_recorded(self, desk: Desk, web: httpx.AsyncClient) -> None:
         answer = await report(web, urgency="urgent", reviewers=[{"system": "ehr", "value": "B2"}])
         assert (answer.status_code, list(answer.json())) == (202, ["receipt"])
@@ -119,6 +121,7 @@ class TestNative:
         headers = signed("{}", datetime(2026, 1, 1, tzinfo=UTC))
         assert (await web.post("/v1/incidents", headers=headers, content="{}")).status_code == 401
 
+    @pytest.mark.database("sqlite", "postgresql")
     async def test_the_same_key_and_body_has_the_same_receipt(self, desk: Desk, web: httpx.AsyncClient) -> None:
         first, again = await report(web, "k1"), await report(web, "k1")
         assert (first.json(), again.status_code) == (again.json(), 202)
@@ -126,6 +129,7 @@ class TestNative:
         assert (other.status_code, other.json()["title"]) == (422, "key reused")
         assert await desk.kinds() == ["recorded"]
 
+    @pytest.mark.database("sqlite", "postgresql")
     async def test_the_same_source_ref_is_the_same_incident(self, desk: Desk, web: httpx.AsyncClient) -> None:
         await report(web, "k1")
         await report(web, "k2", involved=[{"system": "ehr", "value": "B2"}, {"system": "ehr", "value": "A1"}])
@@ -154,6 +158,7 @@ class TestNative:
         assert await desk.states() == ([state] if state else [])
         assert await desk.kinds() == (["recorded"] if state == "recorded" else [])
 
+    @pytest.mark.database("sqlite", "postgresql")
     async def test_a_death_that_a_feed_knows_is_one(self, desk: Desk, web: httpx.AsyncClient) -> None:
         await desk.send(death(PID_3="4711^^^MRN^MR"))
         fatal = {"scheme": "lfpse", "code": "fatal"}
@@ -213,6 +218,7 @@ def signed(body: str, at: datetime | None = None) -> dict[str, str]:
     return {**headers, "webhook-signature": signature, "content-type": "application/json"}
 
 
+@pytest.mark.database("sqlite", "postgresql")
 class TestReview:
     @pytest_asyncio.fixture
     async def ref(self, desk: Desk) -> str:
@@ -310,6 +316,7 @@ class TestReview:
         assert (await web.request(method, path)).status_code == 401
 
 
+@pytest.mark.database("sqlite", "postgresql")
 class TestWorkQueue:
     @pytest_asyncio.fixture
     async def item(self, desk: Desk, coordinator: httpx.AsyncClient) -> AsyncIterator[dict[str, Any]]:

@@ -117,6 +117,7 @@ async def test_an_outcome_older_than_the_limit_waits_for_a_word(desk: Desk) -> N
     assert await desk.states() == ["review"]
 
 
+@pytest.mark.database("sqlite", "postgresql")
 class TestRetraction:
     @pytest.mark.parametrize("event", ["A11", "A13"])
     async def test_a_cancelled_visit_takes_its_death_back(self, desk: Desk, event: str) -> None:
@@ -188,6 +189,7 @@ class TestRetraction:
         await expect(desk)
 
 
+@pytest.mark.database("sqlite", "postgresql")
 class TestOnePatientByManyNames:
     async def test_feeds_that_share_a_key_tell_of_one_death(self, desk: Desk) -> None:
         await desk.send(death(ident="1", PID_3="4711^^^HOSP^MR"))
@@ -237,6 +239,7 @@ class TestOnePatientByManyNames:
         await expect(desk, "recorded", "recorded")
 
 
+@pytest.mark.database("sqlite", "postgresql")
 class TestRepetition:
     async def test_the_same_message_has_the_same_answer_and_no_effect(self, desk: Desk, clock: FakeClock) -> None:
         first = await desk.edge.from_mllp(death())

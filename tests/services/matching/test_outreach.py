@@ -7,6 +7,8 @@ import pytest
 from services.matching import api
 from tests.services.matching.hospital import Hospital, Open, at, member, ref, supporter
 
+pytestmark = pytest.mark.database("sqlite", "postgresql")
+
 
 async def test_everybody_listed_gets_one_neutral_offer(hospital: Hospital) -> None:
     await hospital.incident("ann", "bob")
@@ -18,6 +20,7 @@ async def test_everybody_listed_gets_one_neutral_offer(hospital: Hospital) -> No
     assert [kind for kind, _ in hospital.published] == ["case_opened", "case_opened"]
 
 
+@pytest.mark.long
 async def test_a_message_goes_out_then_one_reminder_then_silence(hospital: Hospital) -> None:
     await hospital.offered("ann")
     assert (await hospital.case()).state == "offered"
@@ -80,6 +83,7 @@ async def test_a_hold_that_would_be_too_long_goes_to_the_coordinator(hospital: H
     assert await hospital.state() == ("waiting", [])
 
 
+@pytest.mark.long
 async def test_who_was_written_to_is_left_alone_whatever_they_answer(hospital: Hospital) -> None:
     offer = await hospital.offered("ann")
     await hospital.answer(offer, "ended")
@@ -91,6 +95,7 @@ async def test_who_was_written_to_is_left_alone_whatever_they_answer(hospital: H
     assert len(hospital.to("ann")) == 2
 
 
+@pytest.mark.long
 async def test_an_answer_quicker_than_the_word_of_its_hand_off_changes_no_quiet_time(hospital: Hospital) -> None:
     await hospital.incident("ann")
     await hospital.answer(hospital.last("ann"), "ended")
@@ -138,6 +143,7 @@ async def test_no_thanks_ends_like_silence_and_can_be_taken_back(hospital: Hospi
     assert hospital.asking().options == {"when": "days"}
 
 
+@pytest.mark.long
 async def test_after_no_thanks_nothing_is_sent(hospital: Hospital) -> None:
     await hospital.answer(await hospital.offered("ann"), "ended")
     await hospital.forward(days=80)
@@ -153,6 +159,7 @@ async def test_a_yes_on_an_older_page_is_a_yes_to_the_case_that_is_open(hospital
     assert hospital.asking().case_ref == hospital.last("ann").case_ref
 
 
+@pytest.mark.long
 async def test_not_now_comes_back_when_the_person_said(hospital: Hospital) -> None:
     await hospital.answer(await hospital.offered("ann"), "not_now", again="month")
     await hospital.forward(days=29, hours=23)

@@ -5,6 +5,8 @@ import pytest
 from services.matching import api
 from tests.services.matching.hospital import FORM, Hospital, Open, at, member, ref, supporter
 
+pytestmark = pytest.mark.database("sqlite", "postgresql")
+
 
 async def test_nothing_reaches_a_supporter_before_a_yes(hospital: Hospital) -> None:
     await hospital.offered("ann")
@@ -154,6 +156,7 @@ async def test_confirmed_support_is_not_taken_away_by_the_timer(hospital: Hospit
     assert len(set(hospital.requests())) == 1
 
 
+@pytest.mark.long
 async def test_first_contact_is_reminded_of_once_when_it_is_due(hospital: Hospital) -> None:
     await hospital.supported("ann")
     await hospital.forward(hours=23, minutes=59)
@@ -165,6 +168,7 @@ async def test_first_contact_is_reminded_of_once_when_it_is_due(hospital: Hospit
     assert await hospital.state() == ("closed", []), "the new link is as good as the first"
 
 
+@pytest.mark.long
 async def test_no_contact_is_due_before_the_chosen_time_nor_after_the_end(hospital: Hospital) -> None:
     await hospital.accepted("ann", when="week")
     await hospital.answer(hospital.asking(), "confirm")
@@ -214,6 +218,7 @@ async def test_asking_while_only_check_ins_are_left_is_a_case_of_its_own(hospita
     assert hospital.asking().case_ref == hospital.last("ann").case_ref
 
 
+@pytest.mark.long
 async def test_support_without_an_end_is_shown_after_four_weeks(hospital: Hospital) -> None:
     await hospital.supported("ann")
     await hospital.forward(days=28)
@@ -223,6 +228,7 @@ async def test_support_without_an_end_is_shown_after_four_weeks(hospital: Hospit
     assert hospital.last("ann").template == "follow_up"
 
 
+@pytest.mark.long
 async def test_somebody_different_is_never_the_same_again(hospital: Hospital) -> None:
     offer = await hospital.supported("ann")
     first = hospital.requests()[0]
@@ -293,6 +299,7 @@ async def test_help_asked_for_from_a_forgotten_case_is_not_lost(hospital: Hospit
     assert [row.kind for row in await hospital.rows_of("entry")] == ["on_call_silent"]
 
 
+@pytest.mark.long
 async def test_who_leaves_is_left_alone_and_whom_they_supported_is_not(hospital: Hospital) -> None:
     await hospital.supported("ann")
     await hospital.offered("bob")

@@ -9,6 +9,8 @@ from services.notify.links import seals
 from services.notify.models import DELIVERY
 from tests.services.notify.world import ANNA, World, eventually
 
+pytestmark = pytest.mark.database("sqlite", "postgresql")
+
 
 async def _in_doubt(world: World) -> MessageRequested:
     """A message that was being sent when the process died; at the next start its channel is away."""

@@ -9,6 +9,8 @@ from tests.services.notify.conftest import LINES, POLICY, MakeWorld
 from tests.services.notify.forms import ACCEPT, answers_on
 from tests.services.notify.world import ANNA, SAM, World
 
+pytestmark = pytest.mark.database("sqlite", "postgresql")
+
 
 async def test_the_offer_says_what_it_must_and_offers_every_answer(world: World) -> None:
     await world.asks(ANNA)

@@ -12,6 +12,8 @@ from services.notify.models import DELIVERY, LINK, QUESTION, RECIPIENT
 from tests.services.notify.conftest import POLICY, MakeWorld
 from tests.services.notify.world import ANNA, SAM, WEBHOOK_SECRET, World, eventually, link, member, when
 
+pytestmark = pytest.mark.database("sqlite", "postgresql")
+
 QUIET = '[outreach]\nmode = "live"\njitter = "0s"\n'
 
 

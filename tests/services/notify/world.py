@@ -202,6 +202,9 @@ class World:
         self.parts = SERVICE.build(self.ground)
         self._stop = asyncio.Event()
         self._tasks = [asyncio.ensure_future(task(self._stop)) for task in self.parts.tasks]
+        recovery: Any = getattr(self.parts.tasks[0], "__self__", None)
+        async with asyncio.timeout(10):
+            await recovery.present.wait()
         app = create_app(self.ground, self.parts.router)
         self.client = self.browser(app)
         self.app = app
