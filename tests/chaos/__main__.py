@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import logging
+import pickle
 import secrets
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -11,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.bugs import BUGS
+from tests.chaos.bugs import BREAKS, BUGS
 from tests.chaos.many import Many
 from tests.chaos.plan import MODES, Mode, plan, points_of, revealing
 from tests.chaos.run import Outcome, carry_out
@@ -59,15 +61,24 @@ def _print(outcome: Outcome) -> None:
     print(outcome.line(), flush=True)
     for line in outcome.breaches[:LINES]:
         print(f"  {line}", flush=True)
+    if outcome.breaches:
+        kept = Path(tempfile.mkdtemp(prefix=f"chaos-{outcome.evidence.plan.seed}-"))
+        shutil.copytree(outcome.folder, kept, dirs_exist_ok=True)
+        (kept / "evidence").write_bytes(pickle.dumps(outcome.evidence))
+        print(f"  logs, databases and evidence are in {kept}", flush=True)
 
 
 async def _bugs(world: World) -> bool:
+    """Each bug breaks the promise it is about, and nothing is broken in the same run without it."""
     good = True
     for bug in bugs_of(world.mode):
-        outcome = await with_bug(world, bug)
-        good = bool(outcome.breaches) and good
-        caught = f"caught: {outcome.breaches[0]}" if outcome.breaches else "NOT CAUGHT"
-        print(f"{world.mode}: planted {bug}, {outcome.seconds:.1f} s: {caught}", flush=True)
+        planted, sound = await with_bug(world, bug), await with_bug(world, bug, planted=False)
+        seen = [line for line in planted.breaches if line.startswith(BREAKS[bug])]
+        good = bool(seen) and not sound.breaches and good
+        caught = f"caught: {seen[0]}" if seen else f"NOT CAUGHT: {planted.breaches[:1]}"
+        print(f"{world.mode}: planted {bug}, {planted.seconds:.1f} s: {caught}", flush=True)
+        if sound.breaches:
+            print(f"{world.mode}: without {bug}: BROKEN ALL THE SAME: {sound.breaches[0]}", flush=True)
     return good
 
 
@@ -76,12 +87,12 @@ def bugs_of(mode: Mode) -> list[str]:
     return [bug for bug in BUGS if mode == "embedded" or bug != "reused_ids"]
 
 
-async def with_bug(world: World, bug: str) -> Outcome:
-    """A run that shows a bug, with it planted in every process."""
+async def with_bug(world: World, bug: str, *, planted: bool = True) -> Outcome:
+    """A run that shows a bug, with it planted in every process, or without."""
     around = world.around
-    around.bug = bug
+    around.bug = bug if planted else ""
     try:
-        return await carry_out(world, revealing(bug, world.mode), around.folder / f"bug-{bug}")
+        return await carry_out(world, revealing(bug, world.mode), around.folder / f"{bug}-{planted}")
     finally:
         around.bug = ""
 

@@ -122,3 +122,10 @@ BUGS: Final[Mapping[str, Callable[[], None]]] = {
     "no_inbox": no_inbox,
     "reused_ids": reused_ids,
 }
+# which promise the checker must see broken
+BREAKS: Final[Mapping[str, str]] = {
+    "acknowledge_before_commit": "lost",
+    "offsets_before_commit": "half-applied",
+    "no_inbox": "twice",
+    "reused_ids": "lost",
+}

@@ -14,7 +14,8 @@ Mode = Literal["embedded", "distributed"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 SECONDS: Final = 4.0
 DEATHS, TWICE, RETRACTED, ASKS = 16, 3, 3, 2
-PATIENCE: Final[Mapping[Mode, float]] = {"embedded": 2.5, "distributed": 5.0}
+PATIENCE: Final[Mapping[Mode, float]] = {"embedded": 2.5, "distributed": 6.0}
+STRIDE: Final = 7
 SWEPT: Final[Mapping[Mode, int]] = {"embedded": 2, "distributed": 3}
 REPLICAS: Final[dict[ServiceName, int]] = {"incident": 1, "matching": 2, "notify": 2, "issuer": 1}
 SERVERS: Final = ("kafka", "postgresql")
@@ -141,7 +142,8 @@ def points_of(mode: Mode) -> list[Point]:
 def chains(chance: random.Random, seed: int, mode: Mode) -> dict[str, tuple[Blow, ...]]:
     """Consecutive seeds sweep through all points; the rest is drawn."""
     names = [point.name for point in points_of(mode)]
-    swept = [names[(seed * SWEPT[mode] + n) % len(names)] for n in range(SWEPT[mode])]
+    # neighbours belong to one service, whose processes are few
+    swept = [names[STRIDE * (seed * SWEPT[mode] + n) % len(names)] for n in range(SWEPT[mode])]
     drawn = list(dict.fromkeys([*swept, chance.choice(names)]))
     chance.shuffle(drawn)
     return _embedded(chance, drawn) if mode == "embedded" else _distributed(chance, drawn)
@@ -171,8 +173,9 @@ def _distributed(chance: random.Random, drawn: Sequence[str]) -> dict[str, tuple
         chance.shuffle(victims)
         found[min(victims, key=lambda one: len(found[one]))].append(_at(chance, name, "distributed"))
     spared = [one for one, blows in found.items() if not blows]
-    found[chance.choice(spared or processes())].append(moment(chance))
-    if chance.random() < 0.7:
+    if chance.random() < 0.5:
+        found[chance.choice(spared or processes())].append(moment(chance))
+    if chance.random() < 0.6:
         found[chance.choice(SERVERS)] = [moment(chance)]
     return {name: tuple(chain) for name, chain in found.items()}
 

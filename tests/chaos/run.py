@@ -25,7 +25,7 @@ from tests.e2e.harness import AckReader
 NIGHT_LASTS: Final = 2.5
 DRAIN: Final = 60.0
 # seconds in which nothing changes although something is due; a member of a consumer group that is stuck takes 30
-STANDSTILL: Final[dict[Mode, float]] = {"embedded": 12.0, "distributed": 45.0}
+STANDSTILL: Final[dict[Mode, float]] = {"embedded": 6.0, "distributed": 45.0}
 LOOK_AGAIN: Final = 0.4
 KILLED: Final = -signal.SIGKILL
 
@@ -38,6 +38,7 @@ class Outcome:
     breaches: list[str]
     seconds: float
     hits: Counter[str]
+    folder: Path
 
     def line(self) -> str:
         """One line: seed, what was killed when, counts."""
@@ -118,22 +119,29 @@ class Run:
 
     async def _live(self, name: str, body: Body, blow: Blow) -> None:
         """Until it dies, or its time is over; in its first life it is ready before that."""
+        first = not self._all_up.is_set()
         if not blow.newborn:
-            await self._answers(name, body, "/livez" if self._all_up.is_set() else "/readyz")
+            await self._answers(name, body, "/readyz" if first else "/livez")
+        if first and not blow.newborn:
+            await self._either(self._all_up.wait(), body)
         await asyncio.wait([body.gone], timeout=blow.patience)
         self._up(name)
 
     async def _answers(self, name: str, body: Body, path: str) -> None:
         """Until it says that it is alive, or ready, or has died before."""
         began = time.monotonic()
-        becoming = asyncio.create_task(self.world.answers(name, path))
-        either: list[asyncio.Future[Any]] = [becoming, body.gone]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=DRAIN)
-        if becoming.done():
+        if await self._either(self.world.answers(name, path), body):
             self.world.startup = time.monotonic() - began
-        elif not becoming.cancel() or body.alive:
+        elif body.alive:
             self.evidence.troubles.append(f"{name} did not answer {path} within {DRAIN:.0f} s")
         self._up(name)
+
+    async def _either(self, happens: Coroutine[Any, Any, object], body: Body) -> bool:
+        """Wait until something happens, False where the process dies before, or for very long."""
+        waiting = asyncio.ensure_future(happens)
+        both: list[asyncio.Future[Any]] = [waiting, body.gone]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED, timeout=DRAIN)
+        return not waiting.cancel()
 
     def _up(self, name: str) -> None:
         """The first time that all have been, the stream begins."""
@@ -251,4 +259,4 @@ async def carry_out(world: World, plan: Plan, folder: Path) -> Outcome:
     run = Run(world, plan, Evidence(plan, world.time))
     await run.go()
     hits = sum((world.hits(name) for name in plan.chains), Counter[str]())
-    return Outcome(run.evidence, broken(run.evidence), time.monotonic() - began, hits)
+    return Outcome(run.evidence, broken(run.evidence), time.monotonic() - began, hits, folder)

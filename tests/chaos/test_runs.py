@@ -1,0 +1,134 @@
+"""Short chaos: a run of each mode keeps every promise, and the checker sees what is broken when it is."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import hospital
+from tests.chaos.__main__ import with_bug
+from tests.chaos.bugs import BREAKS, BUGS
+from tests.chaos.evidence import AtRest, Evidence
+from tests.chaos.hours import RATE
+from tests.chaos.many import Many
+from tests.chaos.plan import plan
+from tests.chaos.promises import WINDOW, broken
+from tests.chaos.run import carry_out
+from tests.chaos.worlds import Embedded, surroundings
+
+SEED = 20261121
+
+
+def without_an_offer(evidence: Evidence) -> None:
+    """One person's messages never came."""
+    evidence.arrivals = [one for one in evidence.arrivals if one.to != _offered(evidence)]
+
+
+def under_another_id(evidence: Evidence) -> None:
+    """A message came a second time, under a key of its own."""
+    first = next(one for one in evidence.arrivals if one.to == _offered(evidence))
+    evidence.arrivals.append(replace(first, key="0" * 32))
+
+
+def at_night(evidence: Evidence) -> None:
+    """Everything came an hour earlier."""
+    hour = 3600 / RATE
+    evidence.arrivals = [replace(one, begun=one.begun - hour, at=one.at - hour) for one in evidence.arrivals]
+
+
+def after_an_answer(evidence: Evidence) -> None:
+    """A message came again long after it had been answered."""
+    answer = next(one for one in evidence.given if one.fate == "taken" and one.key)
+    message = next(one for one in evidence.arrivals if one.key == answer.key)
+    late = answer.at + WINDOW + 1
+    evidence.arrivals.append(replace(message, begun=late, at=late))
+
+
+def left_as_sending(evidence: Evidence) -> None:
+    evidence.at_rest.rows("notify", "delivery")[0]["state"] = "sending"
+
+
+def one_event_not_taken(evidence: Evidence) -> None:
+    evidence.at_rest.rows("matching", "inbox").pop()
+
+
+def parked(evidence: Evidence) -> None:
+    evidence.at_rest.rows("notify", "parked").append({"fault": "ValueError", "place": "here:1"})
+
+
+def overburdened(evidence: Evidence) -> None:
+    """A supporter carries one more than their cases say."""
+    loads = evidence.at_rest.rows("matching", "load")
+    loads[0]["active"] += 1
+
+
+def an_answer_forgotten(evidence: Evidence) -> None:
+    for question in evidence.at_rest.rows("notify", "question"):
+        question["said"] = ""
+
+
+TAMPERING: list[tuple[Callable[[Evidence], None], str]] = [
+    (without_an_offer, "lost"),
+    (an_answer_forgotten, "lost"),
+    (under_another_id, "twice"),
+    (at_night, "early"),
+    (after_an_answer, "after an answer"),
+    (left_as_sending, "half-applied"),
+    (one_event_not_taken, "half-applied"),
+    (parked, "half-applied"),
+    (overburdened, "half-applied"),
+]
+
+
+def _offered(evidence: Evidence) -> str:
+    """Somebody whom an outcome that stands has reached."""
+    came = {one.to for one in evidence.arrivals}
+    standing = [death for death in evidence.plan.deaths if death.retracted_after is None]
+    contacts = (hospital.contacts()[who] for death in standing for who in death.around)
+    return next(contact for contact in contacts if contact in came)
+
+
+def _copy(evidence: Evidence) -> Evidence:
+    rest = evidence.at_rest
+    tables = {
+        service: {name: [dict(row) for row in rows] for name, rows in found.items()}
+        for service, found in rest.tables.items()
+    }
+    return replace(evidence, arrivals=list(evidence.arrivals), at_rest=AtRest(tables, rest.published))
+
+
+async def test_embedded_every_promise_is_kept_and_the_checker_would_have_seen(tmp_path: Path) -> None:
+    async with surroundings(tmp_path) as around:
+        world = Embedded(around)
+        await world.prepare()
+        outcome = await carry_out(world, plan(SEED, "embedded"), tmp_path / "run")
+        await world.close()
+    assert outcome.breaches == [], outcome.line()
+    assert len(outcome.evidence.struck) >= 3, outcome.line()
+    for tamper, promise in TAMPERING:
+        evidence = _copy(outcome.evidence)
+        tamper(evidence)
+        assert [line for line in broken(evidence) if line.startswith(promise)], tamper.__name__
+
+
+async def test_distributed_every_promise_is_kept(tmp_path: Path) -> None:
+    async with surroundings(tmp_path) as around:
+        world = Many(around)
+        try:
+            await world.prepare()
+            outcome = await carry_out(world, plan(SEED, "distributed"), tmp_path / "run")
+        finally:
+            await world.close()
+    assert outcome.breaches == [], outcome.line()
+    assert len(outcome.evidence.struck) >= 3, outcome.line()
+
+
+@pytest.mark.parametrize("bug", BUGS)
+async def test_embedded_a_planted_bug_is_caught(bug: str, tmp_path: Path) -> None:
+    async with surroundings(tmp_path) as around:
+        world = Embedded(around)
+        await world.prepare()
+        outcome = await with_bug(world, bug)
+        await world.close()
+    assert [line for line in outcome.breaches if line.startswith(BREAKS[bug])], outcome.line()
