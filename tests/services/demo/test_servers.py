@@ -4,8 +4,6 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -28,15 +26,11 @@ time.sleep(600)
 """
 
 
-def offspring(of: int | None = None) -> list[psutil.Process]:
-    return list(psutil.Process(of).children(recursive=True))
-
-
-@contextmanager
-def leaving_nothing() -> Iterator[None]:
-    before = set(offspring())
-    yield
-    assert set(offspring()) <= before
+def processes_of(server: Server) -> list[psutil.Process]:
+    """The server's keeper and all below it; other servers of this test process are none of it."""
+    assert server._keeper is not None
+    keeper = psutil.Process(server._keeper.pid)
+    return [keeper, *keeper.children(recursive=True)]
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -60,14 +54,14 @@ async def heard(address: str, count: int) -> list[bytes]:
 
 
 async def test_kafka_comes_back_with_its_data_on_its_port_and_goes(tmp_path: Path) -> None:
-    with leaving_nothing(), Kafka(tmp_path / "kafka") as kafka:
+    with Kafka(tmp_path / "kafka") as kafka:
         url, address = kafka.url, kafka.url.removeprefix("kafka://")
         admin = AIOKafkaAdminClient(bootstrap_servers=address)
         await admin.start()
         await admin.create_topics([NewTopic("talk", 1, 1)])
         await admin.close()
         await say(address, b"before")
-        processes = offspring()
+        processes = processes_of(kafka)
         kafka.kill()
         assert not alive(processes)
         assert not listens(kafka)
@@ -75,7 +69,9 @@ async def test_kafka_comes_back_with_its_data_on_its_port_and_goes(tmp_path: Pat
         assert kafka.url == url
         await say(address, b"after")
         assert await heard(address, 2) == [b"before", b"after"]
+        processes = processes_of(kafka)
         kafka.stop()
+        assert not alive(processes)
         assert not listens(kafka)
         kafka.stop()
 
@@ -91,7 +87,7 @@ async def note(url: str, *statements: str) -> list[str]:
 
 
 async def test_postgresql_comes_back_with_its_data_on_its_port_and_goes(tmp_path: Path) -> None:
-    with leaving_nothing(), PostgreSQL(tmp_path / "postgresql") as server:
+    with PostgreSQL(tmp_path / "postgresql") as server:
         server.create("first")
         server.create("first")
         url = server.url("first")
@@ -102,7 +98,7 @@ async def test_postgresql_comes_back_with_its_data_on_its_port_and_goes(tmp_path
         busy = await asyncpg.connect(url.replace("+asyncpg", ""))
         statement = asyncio.create_task(busy.execute("SELECT count(*) FROM generate_series(1, 1000000000)"))
         await asyncio.sleep(0.1)
-        processes = offspring()
+        processes = processes_of(server)
         assert len(processes) > 5
         await asyncio.to_thread(server.kill)
         with pytest.raises((asyncpg.PostgresError, OSError)):
@@ -115,7 +111,9 @@ async def test_postgresql_comes_back_with_its_data_on_its_port_and_goes(tmp_path
         server.drop("second")
         with pytest.raises(asyncpg.InvalidCatalogNameError):
             await note(server.url("second"))
+        processes = processes_of(server)
         server.stop()
+        assert not alive(processes)
         assert not listens(server)
         server.stop()
 
@@ -126,7 +124,7 @@ def test_they_go_with_a_starter_that_is_killed(tmp_path: Path) -> None:
         try:
             assert starter.stdout
             fork = psutil.Process(max(int(starter.stdout.readline()), int(starter.stdout.readline())))
-            started = [process for process in offspring(starter.pid) if process != fork]
+            started = [process for process in psutil.Process(starter.pid).children(recursive=True) if process != fork]
             assert {"java", "postgres"} <= {process.name() for process in started}
         finally:
             starter.kill()
@@ -138,10 +136,11 @@ def test_they_go_with_a_starter_that_is_killed(tmp_path: Path) -> None:
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     server = PostgreSQL(tmp_path)
-    with leaving_nothing(), socket.socket() as other:
+    with socket.socket() as other:
         other.bind(("127.0.0.1", server.port))
         with pytest.raises(ServerError, match="Address already in use") as failed:
             server.start()
         assert "\n" not in str(failed.value)
+    assert server._keeper is None or server._keeper.poll() is not None
     server.start()
     server.stop()
