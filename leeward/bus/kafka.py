@@ -164,8 +164,9 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._fetched |= mine
         try:
             if self._consumer and mine:
-                await self._consumer.commit(mine)
-        except (KafkaError, OSError, AssertionError) as fault:
+                async with asyncio.timeout(CHECK):  # of a topic that was deleted the client tries without end
+                    await self._consumer.commit(mine)
+        except (KafkaError, OSError, TimeoutError, AssertionError) as fault:
             telemetry.log("offsets_not_committed", topic=self._topic, fault=type(fault).__name__)
 
     def lag(self) -> int:

@@ -247,6 +247,24 @@ async def test_a_topic_that_was_deleted_is_reported_and_not_made_anew(
         assert await waiting(world.producer) == 1
 
 
+async def test_a_topic_deleted_before_its_offsets_are_committed_holds_nobody_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "CHECK", 1.0)
+    await world.publish(recorded(1, "last"))
+    process = world.process()
+    batch = await process.subscription.fetch(1)
+    admin = AIOKafkaAdminClient(**ways(world).brokers.client())
+    await admin.start()
+    async with asyncio.timeout(20):
+        await admin.delete_topics([world.topic])
+        # at once, for in a moment the client knows that it has nothing to commit
+        await process.subscription.settled(batch)
+        with pytest.raises(BusUnavailable):
+            await process.subscription.fetch(1)
+    await admin.close()
+
+
 async def administer(world: World, what: str, *arguments: Any) -> Any:
     admin = AIOKafkaAdminClient(**ways(world).brokers.client())
     await admin.start()
