@@ -202,6 +202,8 @@ def _check_header(header: Sequence[str]) -> None:
 
 
 Record = Mapping[str, str]
+# as wide as the services' columns: what does not fit is said here, by line, and not by a database
+WIDEST: Final = {"display_name": 200, "profession": 200, "unit": 200, "languages": 200, "introduction": 2000}
 
 
 def _width_fault(line: int, row: Sequence[str]) -> Fault:
@@ -211,7 +213,9 @@ def _width_fault(line: int, row: Sequence[str]) -> Fault:
 def _row_faults(line: int, record: Record) -> list[Fault]:
     faults = [Fault(line, column, rule) for column, check in _CHECKS.items() if (rule := check(record[column]))]
     odd = [column for column in COLUMNS if not _plain(record[column], breaks=column == "introduction")]
-    return faults + [Fault(line, column, "holds a character that cannot be printed") for column in odd]
+    faults += [Fault(line, column, "holds a character that cannot be printed") for column in odd]
+    long = [column for column, most in WIDEST.items() if len(record[column]) > most]
+    return faults + [Fault(line, column, f"is longer than {WIDEST[column]} characters") for column in long]
 
 
 def _plain(cell: str, *, breaks: bool) -> bool:

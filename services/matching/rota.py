@@ -9,6 +9,7 @@ import recurring_ical_events
 from icalendar import Calendar
 from sqlalchemy import delete
 
+from leeward.people import WIDEST
 from leeward.store import Insert, Unit
 from services.matching.models import Shift, table
 
@@ -108,7 +109,10 @@ class _Event:
         return [Fault(self.number, name, rule) for name, check in checks.items() if (rule := check())]
 
     def _location(self) -> str:
-        return "" if str(self.event.get("LOCATION", "")).strip() else "is missing; it names the unit"
+        unit = str(self.event.get("LOCATION", "")).strip()
+        if len(unit) > WIDEST["unit"] or not unit.isprintable():
+            return f"must be printable, of {WIDEST['unit']} characters at most"
+        return "" if unit else "is missing; it names the unit"
 
     def _start(self) -> str:
         return _time_fault(self.event.get("DTSTART"))

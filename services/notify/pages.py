@@ -236,7 +236,7 @@ def _the_person(conn: Connection, ref: str) -> Other | None:
     if not found:
         return None
     said = select(QUESTION.c.how).where(QUESTION.c.recipient_ref == ref, QUESTION.c.how != "")
-    how = conn.execute(said.order_by(QUESTION.c.answered_at.desc())).scalar() or "email"
+    how = conn.execute(said.order_by(QUESTION.c.answered_at.desc().nulls_last())).scalar() or "email"
     chosen = how if found.get(how) else ("email" if found["email"] else "mobile")
     person = Other(first_name(found["display_name"]))
     return replace(person, email=found["email"]) if chosen == "email" else replace(person, mobile=found["mobile"])

@@ -125,6 +125,8 @@ WRONG_CELLS: list[tuple[str, str]] = [
     ("display_name", ""),
     ("display_name", f"{CANARY}\r\nBcc: x"),
     ("unit", f"{CANARY}\0"),
+    ("unit", CANARY * 50),
+    ("introduction", CANARY * 500),
     ("languages", f"{CANARY}, en"),
     ("email", CANARY),
     ("email", f"{CANARY}@x, b@y"),

@@ -88,6 +88,14 @@ def test_every_fault_is_named_by_event_and_property_and_tells_no_value() -> None
     assert "12345" not in str(found)
 
 
+@pytest.mark.parametrize("unit", ["x" * 201, "a\x00b"])
+def test_a_unit_that_no_database_takes_is_refused(unit: str) -> None:
+    long = event(
+        "DTSTART:20261121T070000Z", "DTEND:20261121T150000Z", f"LOCATION:{unit}", "ATTENDEE:urn:leeward:staff:s1"
+    )
+    assert faults(calendar(long)) == ["event 1, LOCATION: must be printable, of 200 characters at most"]
+
+
 @pytest.mark.parametrize("text", ["", "nonsense", "BEGIN:VCALENDAR\r\nEND:VCALENDAR\r\n"])
 def test_what_is_no_calendar_is_refused(text: str) -> None:
     assert faults(text)[0].startswith("file, ")

@@ -220,6 +220,24 @@ async def test_who_talks_again_after_the_end_is_reached_as_they_chose_there(worl
     assert ANNA.email not in page.text
 
 
+async def test_an_old_choice_on_a_page_that_asks_anew_does_not_count(world: World) -> None:
+    offer = await world.asks(ANNA)
+    [first] = await world.mailed()
+    await world.client.post(first, data=ACCEPT)
+    await world.client.post(first, data={"answer": "withdraw"})
+    await world.asks(ANNA, case_ref=offer.case_ref, step="asked")
+    await world.mailed(2)
+    await world.asks(ANNA, "follow_up")
+    *_, again = await world.mailed(3)
+    await world.browser().post(again, data={**ACCEPT, "how": "email"})
+    await world.asks(SAM, "supporter_request", step="request-1")
+    *_, sam = await world.mailed(4)
+    world.http.introduced = {SAM.recipient_ref: ANNA.recipient_ref}
+    page = await world.browser().post(sam, data={"answer": "confirm"})
+    assert ANNA.email in page.text
+    assert ANNA.mobile not in page.text
+
+
 @pytest.mark.parametrize("template", ["follow_up", "check_in"])
 async def test_talking_again_can_be_stopped_on_its_own_page(world: World, template: str) -> None:
     await world.asks(ANNA, template)
