@@ -2,19 +2,21 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
-from leeward.contracts import Event, MessageRequested
+from leeward.contracts import Event, MessageRequested, bucket_up
 from leeward.store import Unit
 from services.notify import dispatch, recovery
 from services.notify.claims import Claims
 from services.notify.links import seals
 from services.notify.models import DELIVERY, METADATA, QUESTION
 from services.notify.outgoing import Outgoing
+from services.notify.retention import forget
 from tests.databases import OpenStore
 from tests.replicas import behind
 from tests.services.notify.conftest import MakeWorld
@@ -174,19 +176,19 @@ async def test_a_commit_nobody_heard_of_is_taken_up_too(world: World) -> None:
 
 
 async def test_many_wait_and_each_leaves_once(world: World, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    people = [member(f"p{n}") for n in range(60)]
+    people = [member(f"p{n}") for n in range(30)]
     await world.people(ANNA, SAM, *people)
     other = await replica(world)
     await other.people(ANNA, SAM, *people)
     monkeypatch.setattr(dispatch, "DEPTH", 0)
     await world.happens(*(world.request(person) for person in people))
-    assert await states(world) == ["queued"] * 60
+    assert await states(world) == ["queued"] * 30
     monkeypatch.setattr(dispatch, "BATCH", 7)
     monkeypatch.setattr(dispatch, "DEPTH", 1024)
-    await eventually(lambda: len(world.mail.mails) >= 60, 20)
-    await become(world, ["handed_off"] * 60)
-    assert len(set(world.mail.ids())) == len(world.mail.mails) == 60
-    assert sorted(world.outcomes() + other.outcomes()) == ["handed_off"] * 60
+    await eventually(lambda: len(world.mail.mails) >= 30, 20)
+    await become(world, ["handed_off"] * 30)
+    assert len(set(world.mail.ids())) == len(world.mail.mails) == 30
+    assert sorted(world.outcomes() + other.outcomes()) == ["handed_off"] * 30
 
 
 async def test_an_answer_and_a_claim_at_once_are_one_after_the_other(world: World, replica: Replica) -> None:
@@ -247,3 +249,23 @@ async def test_an_address_gets_five_codes_however_fast_one_asks(world: World, re
     asking = [one.client.post("/ask", data={"address": ANNA.email}) for one in (world, other) * 5]
     await asyncio.gather(*asking)
     await world.mailed(5)
+
+
+async def test_rounds_of_forgetting_at_once_disturb_nobody(world: World, open_store: OpenStore) -> None:
+    await world.asks(ANNA)
+    await become(world, ["handed_off"])
+    await world.stop()
+    await world.clock.advance(days=91)
+    stores = [open_store("notify", METADATA) for _ in range(3)]
+    await asyncio.gather(*(store.write(forget) for store in stores))
+    assert await world.rows(DELIVERY) == await world.rows(QUESTION) == []
+
+
+async def test_replicas_that_start_at_once_tell_once_of_a_channel_that_is_gone(world: World, replica: Replica) -> None:
+    await world.die()
+    await world.asks(ANNA, not_before=bucket_up(world.clock.now() + timedelta(hours=1)))
+    elsewhere = DELIVERY.update().values(channel="webhook")
+    await world.ground.store.write(lambda unit: unit.conn.execute(elsewhere))
+    others = await asyncio.gather(*(replica(world) for _ in range(3)))
+    await become(world, ["failed"])
+    assert [state for other in others for state in other.outcomes()] == ["failed"]
