@@ -8,9 +8,9 @@ from sqlalchemy import Connection, delete, select, update
 
 from leeward.contracts import IncidentAmended, Involved
 from leeward.refs import new_ref
-from leeward.store import Insert, Unit
+from leeward.store import Insert, Unit, Update
 from services.incident.domain import Identifier, Mention
-from services.incident.lookup import KEYS, rows_of
+from services.incident.lookup import AT_ONCE, KEYS, rows_of
 from services.incident.models import Incident, StaffIdentifier, Unmatched, UnmatchedLink, table_of
 from services.incident.models import Involved as InvolvedRow
 from services.incident.sealing import Box, open_identifier, seal_identifier
@@ -35,6 +35,7 @@ _LINKED: Final = (
     .where(UNMATCHED.c.key_hash.in_(KEYS))
 )
 _NEW: Final = Insert(UNMATCHED, ("unmatched_ref", "key_hash", "state", "sealed", "seen_on"))
+_TOUCH: Final = Update(UNMATCHED, ("unmatched_ref",), ("state",))
 _LINKS: Final = Insert(_LINK, ("unmatched_ref", "incident_ref", "reviewer"), conflict="nothing")
 _INVOLVED: Final = Insert(
     table_of(InvolvedRow),
@@ -54,8 +55,9 @@ def touch(unit: Unit, incidents: Collection[str]) -> None:
     Whoever adds people to one, and whoever confirms it or takes it back at that moment on another replica, must not
     both go by what was before.
     """
-    if incidents:
-        these = _INCIDENT.c.incident_ref.in_(sorted(incidents))
+    refs = sorted(incidents)
+    for start in range(0, len(refs), AT_ONCE):
+        these = _INCIDENT.c.incident_ref.in_(refs[start : start + AT_ONCE])
         unit.conn.execute(update(_INCIDENT).where(these).values(state=_INCIDENT.c.state))
 
 
@@ -86,10 +88,8 @@ class Queue:
             return
         rows = {row.key_hash: row for row in rows_of(unit.conn, _FIND, self._found)}
         refs = {key: row.unmatched_ref for key, row in rows.items() if row.state == "open"}
-        if refs:
-            # written: whoever settles one of these on another replica must see the incidents that name it now
-            waiting = UNMATCHED.c.unmatched_ref.in_(sorted(refs.values()))
-            unit.conn.execute(update(UNMATCHED).where(waiting).values(state=UNMATCHED.c.state))
+        # written: whoever settles one of these on another replica must see the incidents that name it now
+        _TOUCH.run(unit.conn, [(ref, "open") for ref in sorted(refs.values())])
         new = []
         for key, identifier in self._found.items():
             if key not in rows:
