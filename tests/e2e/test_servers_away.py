@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -33,18 +34,17 @@ def status(system: Distributed, replica: Replica, path: str) -> int:
         return 0
 
 
-def waits_red(system: Distributed, replica: Replica, *events: str) -> list[dict[str, Any]]:
-    """It says once what is amiss, lives, and is not ready; gives the line."""
+def wait_red(system: Distributed, replicas: Sequence[Replica], *events: str) -> list[list[dict[str, Any]]]:
+    """They say what is amiss, live, and are not ready; gives the lines of each after several more of its tries."""
 
-    def told() -> list[dict[str, Any]]:
-        return [line for event in events for line in replica.logged(event)]
+    def told() -> list[list[dict[str, Any]]]:
+        return [[line for event in events for line in replica.logged(event)] for replica in replicas]
 
-    eventually(told, 60)
-    eventually(lambda: status(system, replica, "/livez"), 60, lambda code: code == 200)
+    eventually(told, 60, all)
+    for replica in replicas:
+        eventually(partial(status, system, replica, "/livez"), 60, lambda code: code == 200)
     time.sleep(AGAIN)
-    assert status(system, replica, "/readyz") == 503
-    assert replica.running
-    assert replica.running.alive
+    assert [status(system, replica, "/readyz") for replica in replicas] == [503] * len(replicas)
     return told()
 
 
@@ -54,13 +54,11 @@ def test_databases_that_are_away_and_then_not_migrated(make_distributed: MakeDis
     system.postgresql.kill()
     system.launch()
     address = f"127.0.0.1:{system.postgresql.port}"
-    for replica in system.every:
-        [line] = waits_red(system, replica, "database_away")
-        assert (line["service"], line["address"]) == (replica.service, address)
+    for replica, lines in zip(system.every, wait_red(system, system.every, "database_away"), strict=True):
+        assert [(line["service"], line["address"]) for line in lines] == [(replica.service, address)]
     system.postgresql.start()
-    for replica in system.every:
-        [line] = waits_red(system, replica, "waiting_for_migration")
-        assert line == {"event": "waiting_for_migration", "service": replica.service, "reason": "run leeward migrate"}
+    for lines in wait_red(system, system.every, "waiting_for_migration"):
+        assert [line["reason"] for line in lines] == ["run leeward migrate"]
     system.migrate()
     system.await_ready()
     assert system.stop() == 0
@@ -71,8 +69,7 @@ def test_a_kafka_that_is_away(make_distributed: MakeDistributed, mailbox: Mailbo
     system.import_roster(*STAFF)
     system.kafka.kill()
     system.launch()
-    for replica in system.every:
-        lines = waits_red(system, replica, "relay_waits", "consumer_waits")
+    for lines in wait_red(system, system.every, "relay_waits", "consumer_waits"):
         assert f"127.0.0.1:{system.kafka.port}" in {line.get("address") for line in lines}
         assert len(lines) == len({(line["event"], line["topic"]) for line in lines})
     # what is acknowledged is safe without Kafka
@@ -140,14 +137,13 @@ def test_a_deleted_topic_is_reported_and_not_made_anew(make_distributed: MakeDis
     system.send(death("M1", "AMY"))
     [mail] = eventually(lambda: mailbox.to("amy@hospital.example"), 60)
     asyncio.run(topics(system.kafka, delete="leeward.notify"))
-    missing = ("topic", "leeward.notify")
-    [matching], [notify], [incident] = (system.replicas[name] for name in ("matching", "notify", "incident"))
-    assert missing in waits_red(system, matching, "topic_missing")[0].items()
     # an answer is safe meanwhile, and waits
     page = system.http.get(link_in(mail)).text
     hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
     system.http.post(link_in(mail), data={**hidden, "answer": "no_thanks"}, follow_redirects=True)
-    assert missing in waits_red(system, notify, "topic_missing")[0].items()
+    [matching], [notify], [incident] = (system.replicas[name] for name in ("matching", "notify", "incident"))
+    for lines in wait_red(system, (matching, notify), "topic_missing"):
+        assert {line["topic"] for line in lines} == {"leeward.notify"}
     assert "leeward.notify" not in asyncio.run(topics(system.kafka))
     assert status(system, incident, "/readyz") == 200
     system.migrate()
