@@ -29,7 +29,8 @@ class Given:
     """Something that somebody tried to say through a page: an answer to the message `key`, or that they ask.
 
     fate: `taken`: they saw it go through, at `at` (the machine's clock); `in_doubt`: the connection broke first and the
-    page did not say; `not_offered`: the page had no such button any more; `too_late`: the run was over.
+    page did not say; `not_offered`: the page had no such button any more; `too_late`: the run was over. presses: how
+    often they pressed the button, since a page that comes back as it was may have been heard all the same.
     """
 
     contact: str
@@ -37,6 +38,7 @@ class Given:
     answer: str
     fate: Fate
     at: float
+    presses: int = 1
 
 
 @dataclass
@@ -53,16 +55,16 @@ class Crowd:
         for answer, delay in answers:
             await asyncio.sleep(delay)
             fate = await browser.answer(link, answer)
-            self._note(contact, key, answer, fate)
+            self._note(contact, key, answer, fate, browser.presses)
             if fate != "taken":
                 return
 
     async def ask(self, address: str, url: str, mails: "asyncio.Queue[str]") -> None:
         """Go through the steps of /ask; `mails` are the texts that arrive at the address."""
-        self._note(address, "", "ask", await Browser(self).ask(url, address, mails))
+        self._note(address, "", "ask", await Browser(self).ask(url, address, mails), 1)
 
-    def _note(self, contact: str, key: str, answer: str, fate: Fate) -> None:
-        self.given.append(Given(contact, key, answer, fate, time.monotonic()))
+    def _note(self, contact: str, key: str, answer: str, fate: Fate, presses: int) -> None:
+        self.given.append(Given(contact, key, answer, fate, time.monotonic(), presses))
 
     async def close(self) -> None:
         self.over.set()
@@ -74,6 +76,7 @@ class Browser:
 
     def __init__(self, crowd: Crowd) -> None:
         self._crowd = crowd
+        self.presses = 0
         self._cookies: dict[str, str] = {}
 
     async def answer(self, link: str, answer: str) -> Fate:
@@ -100,12 +103,13 @@ class Browser:
         return await self._press(same, "for", "myself")
 
     async def _press(self, look: Look, name: str, value: str) -> Fate:
-        lost = False
+        lost, self.presses = False, 0
         while not self._crowd.over.is_set():
             page = await look()
             form = _form(page, name, value)
             if form is None:
                 return "in_doubt" if lost else "not_offered"
+            self.presses += 1
             answer = await self._send(page, form, {**_chosen(form, value), name: value})
             if answer is not None and answer.status_code in (200, 303):
                 return "taken"

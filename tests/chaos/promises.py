@@ -85,6 +85,12 @@ class Books:
         return Counter(contacts[who] for death in gone for who in death.around)
 
     @cached_property
+    def ended(self) -> set[str]:
+        """Requests to supporters that were over before they were answered: the person had asked for somebody else."""
+        rows = self.rest.rows("matching", "request")
+        return {row["request_ref"] for row in rows if row["ended"] and row["template"] == "supporter_request"}
+
+    @cached_property
     def answered(self) -> set[str]:
         """Cases in which somebody has answered something."""
         given = (self.deliveries.get(one.key) for one in self.evidence.given if one.fate in SAID)
@@ -137,7 +143,7 @@ def answers_stay(books: Books) -> Iterator[str]:
         if one.fate == "taken" and question is not None:
             if question["said"] != one.answer:
                 yield f"{one.contact} saw {one.answer} taken, and {question['said'] or 'nothing'} stands"
-            elif delivery and (fault := _not_followed(one, books.cases.get(delivery["case_ref"]))):
+            elif delivery and (fault := _not_followed(books, one, delivery)):
                 yield f"{one.contact} saw {one.answer} taken, and their case is {fault}"
 
 
@@ -151,10 +157,12 @@ _FOLLOWS: Final[dict[str, frozenset[str]]] = {
 }
 
 
-def _not_followed(one: Given, case: Row | None) -> str:
-    """The stage of a case that has not heard of an answer; "" where it has, or is forgotten, or was taken back."""
-    wanted = _FOLLOWS.get(one.answer)
+def _not_followed(books: Books, one: Given, delivery: Row) -> str:
+    """The stage of a case that has not heard of an answer; "" where it has, or something else came first."""
+    wanted, case = _FOLLOWS.get(one.answer), books.cases.get(delivery["case_ref"])
     if case is None or wanted is None or "retracted" in case["notes"] or case["person_ref"] is None:
+        return ""
+    if delivery["request_ref"] in books.ended:
         return ""
     return "" if case["stage"] in wanted else str(case["stage"])
 
@@ -190,11 +198,10 @@ def one_offer_a_person(books: Books) -> Iterator[str]:
 
 def one_request_an_answer(books: Books) -> Iterator[str]:
     """Supporters are asked as often as somebody's answer makes it necessary."""
-    due = Counter(
-        books.deliveries[one.key]["case_ref"]
-        for one in books.given("accept", "another", "pass")
-        if one.key in books.deliveries
-    )
+    due: Counter[str] = Counter()
+    for one in books.given("accept", "another", "pass"):
+        if one.key in books.deliveries:
+            due[books.deliveries[one.key]["case_ref"]] += one.presses
     sent: defaultdict[str, set[str]] = defaultdict(set)
     for row in books.deliveries.values():
         if row["step"].startswith("request-"):
