@@ -72,7 +72,8 @@ class _Bulk:
 
     @cached_property
     def _postgresql(self) -> str:
-        types = [c.type.compile(_POSTGRESQL) for c in self._columns]
+        # a cast to varchar(n) would cut silently what is too long; as text the column refuses it
+        types = ["text" if c.type.python_type is str else c.type.compile(_POSTGRESQL) for c in self._columns]
         fields = ", ".join(
             f"(r->>{n})::{t} AS {_name(c)}" for n, (c, t) in enumerate(zip(self._columns, types, strict=True))
         )

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
@@ -235,6 +236,13 @@ async def test_rows_in_bulk_come_back_as_they_went_in(store: Store) -> None:
     await store.write(lambda unit: ADD.run(unit.conn, [(text, n, None) for n, text in enumerate(odd)]))
     query = select(THING.c.name).order_by(THING.c.size)
     assert await store.read(lambda conn: list(conn.execute(query).scalars())) == odd
+
+
+async def test_what_is_too_long_for_its_column_is_kept_whole_or_refused(store: Store) -> None:
+    long = "x" * 21
+    with suppress(DBAPIError):
+        await store.write(lambda unit: ADD.run(unit.conn, [(long, 1, None)]))
+    assert await names(store) in ([], [long])
 
 
 def stored_in_order(conn: Connection) -> list[str]:
