@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Header, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy.exc import DataError
 
 from leeward import telemetry
 from leeward.service import Ground
@@ -83,8 +82,6 @@ def _source_routes(router: APIRouter, ground: Ground, edge: Edge, intake: Intake
         )
         try:
             return _receipt(await intake(item), source)
-        except DataError:
-            raise
         except STORAGE_FAULTS:
             telemetry.MESSAGES_REFUSED.labels("http", "storage").inc()
             raise _try_again() from None

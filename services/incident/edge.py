@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 
 from leeward import telemetry
 from leeward.clock import Clock
@@ -19,7 +19,6 @@ from services.incident.sources.adt import check_header, read_adt, source_of
 from services.incident.sources.hl7v2 import Hl7Error, Message
 from services.incident.sources.mllp import Oversized
 
-# a DataError apart: the same message will never do
 STORAGE_FAULTS: Final = (StoreUnavailable, DBAPIError, OSError)
 
 
@@ -65,22 +64,17 @@ class Edge:
             if reading.header.is_acknowledgement:
                 return []
             accepted = await self.intake(self._item(raw, reading))
-        except DataError as fault:
-            return self._give_up(raw, fault, way)
         except STORAGE_FAULTS:
             telemetry.MESSAGES_REFUSED.labels(way, "storage").inc()
             raise
         except Exception as fault:
-            return self._give_up(raw, fault, way)
+            # one message that this program cannot handle must not hold up a feed: it is told so and sends the next
+            telemetry.MESSAGES_REFUSED.labels(way, "internal").inc()
+            telemetry.log("message_failed", fault=type(fault).__name__, place=telemetry.place(fault))
+            return internal_error(guess_header(raw), self.clock.now(), uuid4().hex[:16])
         (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(reading.source).inc()
         mark = self.marks.of_message(b"answer", reading.header.control_id, raw)
         return answers(reading.header, None, accepted.accepted_at, mark[:16])
-
-    def _give_up(self, raw: bytes, fault: Exception, way: str) -> list[bytes]:
-        """One message that this program, or its database, cannot handle must not hold up a feed."""
-        telemetry.MESSAGES_REFUSED.labels(way, "internal").inc()
-        telemetry.log("message_failed", fault=type(fault).__name__, place=telemetry.place(fault))
-        return internal_error(guess_header(raw), self.clock.now(), uuid4().hex[:16])
 
     def _refuse(self, reading: Reading, way: str) -> list[bytes]:
         assert reading.fault is not None

@@ -191,19 +191,6 @@ async def test_one_message_that_breaks_us_does_not_hold_up_the_feed(
     assert codes([await answer(reader)]) == ["AA"]
 
 
-@pytest.mark.database("postgresql")
-async def test_one_message_that_no_column_holds_does_not_either(
-    desk: Desk, port: Port, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reader, writer = await port.open()
-    with monkeypatch.context() as patched:
-        patched.setattr("services.incident.sources.adt.UNIT_LENGTH", 1000)
-        writer.write(framed(death(ident="1", PID_3="1^^^HOSP", PV1_3="x" * 500)))
-        assert codes([await answer(reader)]) == ["AE"]
-    writer.write(framed(death(ident="2", PV1_3="x" * 500)))
-    assert codes([await answer(reader)]) == ["AA"]
-
-
 async def test_a_message_with_more_names_than_a_statement_takes(desk: Desk, port: Port) -> None:
     reader, writer = await port.open()
     names = "~".join(f"{n}^^^H" for n in range(40_000))
