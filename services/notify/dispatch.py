@@ -26,6 +26,7 @@ STALE_SECONDS: Final = 5.0
 LOOK_AGAIN: Final = 60.0
 # by the machine's clock: another replica may have died with what it had queued
 OTHERS: Final = 5.0
+LAST_MOMENT: Final = 0.1
 Standing = Literal["wanted", "over", "unknown"]
 
 
@@ -42,7 +43,7 @@ class Post:
 
     @property
     def room(self) -> int:
-        return DEPTH - self._queue.qsize()
+        return 0 if self._stopping else DEPTH - self._queue.qsize()
 
     def put(self, job: Job) -> None:
         self._queue.put_nowait((job, time.monotonic()))
@@ -56,10 +57,19 @@ class Post:
             for _ in lanes:
                 self._queue.put_nowait((None, 0.0))
             await asyncio.gather(*lanes)
+            await self._put_back()
         finally:
             for lane in lanes:
                 lane.cancel()
         await self.channel.close()
+
+    async def _put_back(self) -> None:
+        """A transaction that had room when the stop came may still have put something; nobody has tried to send it."""
+        await asyncio.sleep(LAST_MOMENT)
+        while not self._queue.empty():
+            job, _ = self._queue.get_nowait()
+            if job is not None:
+                await self._dispatch.settle(job, self._not_tried(job, self._dispatch.clock.now()))
 
     async def _lane(self, number: int) -> None:
         while True:

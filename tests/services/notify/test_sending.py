@@ -3,11 +3,13 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from leeward.contracts import CaseErased, ReachabilityChanged, bucket_up
+from leeward.contracts import CaseErased, Event, MessageRequested, ReachabilityChanged, bucket_up
+from leeward.store import Unit
 from services.notify.models import DELIVERY, LINK, QUESTION, RECIPIENT
 from tests.services.notify.conftest import POLICY, MakeWorld
 from tests.services.notify.world import ANNA, SAM, WEBHOOK_SECRET, World, eventually, link, member, when
@@ -269,6 +271,20 @@ async def test_a_stop_leaves_nothing_in_doubt(world: World) -> None:
     await world.start()
     await eventually(lambda: len(world.mail.mails) >= 100)
     assert len(set(world.mail.ids())) == len(world.mail.mails) == 100
+
+
+async def test_nor_does_what_is_written_in_the_moment_of_a_stop(world: World) -> None:
+    request = world.request(ANNA)
+
+    def work(unit: Unit) -> None:
+        world.parts.handlers[MessageRequested](unit, [Event(str(uuid4()), request.key, request, unit.now)])
+        world._stop.set()
+
+    await world.ground.store.write(work)
+    await world.stop()
+    assert [row.state for row in await world.rows(DELIVERY)] == ["queued"]
+    await world.start()
+    await world.mailed(1)
 
 
 async def test_the_gateway_gets_a_signed_request_whose_id_stays(make_world: MakeWorld) -> None:
