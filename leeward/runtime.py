@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import httpx
@@ -129,7 +130,7 @@ class Runtime:
             self._sockets[service.name] = listening(self.settings.host, port, variable)
         bus = self._bus = bus_of(self.settings, self._stores, self.clock)
         for service in self._services:
-            self._build(service, self._stores[service.name], client)
+            self._build(service, self._stores[service.name], client, bus)
         for running in self.running.values():
             self._serve(running, self._sockets[running.service.name])
         await self._listening()
@@ -140,25 +141,27 @@ class Runtime:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
 
-    def _build(self, service: Service, store: Store, client: httpx.AsyncClient) -> None:
+    def _build(self, service: Service, store: Store, client: httpx.AsyncClient, bus: Bus) -> None:
         keys = keyring(self.settings, service.name)
         ground = Ground(service.name, self.settings, self.clock, store, keys, client)
         parts = service.build(ground)
         handlers = {model.type: handler for model, handler in parts.handlers.items()}
-        self.running[service.name] = Running(service, ground, parts, Parking(service.name, store, handlers))
+        parking = Parking(service.name, store, handlers)
+        # before any service begins: what somebody here has still to read, nobody forgets
+        topics = sorted({topic_of(event_type) for event_type in handlers})
+        consumers = [Consumer(topic, bus.subscribe(service.name, topic), store, parking) for topic in topics]
+        self.running[service.name] = Running(service, ground, parts, parking, consumers)
 
     async def _begin(self, running: Running, bus: Bus) -> None:
         name, store, parking, parts = running.service.name, running.ground.store, running.parking, running.parts
         self._spawn(name, store.watch)
         await self._usable(running)
-        for topic in sorted({topic_of(event_type) for event_type in parking.handlers}):
-            running.consumers.append(Consumer(topic, bus.subscribe(name, topic), store, parking))
         running.relay = bus.relay(name)
         carrying = [running.relay.run] if running.relay else []
         keeping = [
             parking.run,
             TimerLoop(name, store, parts.timers).run,
-            Retention(store, bus.forget, parking.forget).run,
+            Retention(store, partial(bus.forget, name), parking.forget).run,
         ]
         for task in (*(consumer.run for consumer in running.consumers), *carrying, *keeping, *parts.tasks):
             self._spawn(name, task)

@@ -81,8 +81,8 @@ class Bus(Protocol):
         """What sends this service's events; None where its outbox is the log."""
         ...
 
-    def forget(self, unit: Unit) -> None:
-        """Drop from a producer's outbox what the log need not hold any longer."""
+    def forget(self, producer: str, unit: Unit) -> None:
+        """Drop from a producer's outbox what the log need not hold any longer; `unit` is the producer's."""
         ...
 
     async def close(self) -> None:

@@ -52,7 +52,7 @@ class KafkaBus:
             return None
         return KafkaRelay(self._brokers, producer, self._stores[producer])
 
-    def forget(self, unit: Unit) -> None:
+    def forget(self, producer: str, unit: Unit) -> None:
         """The relay deletes what Kafka has; what it has not is kept, however old."""
 
     async def close(self) -> None:

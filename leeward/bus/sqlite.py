@@ -18,6 +18,7 @@ from leeward.store.sqlite import sqlite_connection
 # an import or a second process writes without waking us
 POLL_SECONDS: Final = 0.5
 LOG_KEPT: Final = timedelta(days=7)
+_LARGEST: Final = 2**63 - 1
 _LAST: Final = "SELECT max(seq) FROM outbox"
 _NEWER: Final = "SELECT seq, id, type, key, body, accepted_at FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
 
@@ -32,19 +33,24 @@ class SqliteBus:
         self._settings = settings
         self._stores = stores
         self._logs: dict[str, Log] = {}
+        self._readers: dict[str, list[OutboxSubscription]] = {}
         for service, store in stores.items():
             store.listeners.append(self._waker(f"leeward.{service}"))
 
     def subscribe(self, group: str, topic: str) -> "OutboxSubscription":
-        return OutboxSubscription(self._log(topic), self._stores[group], topic)
+        made = OutboxSubscription(self._log(topic), self._stores[group], topic)
+        self._readers.setdefault(topic, []).append(made)
+        return made
 
     def relay(self, producer: str) -> None:
         """None: the outbox is the log."""
 
-    def forget(self, unit: Unit) -> None:
-        """The log is kept for seven days, by the day."""
-        outbox = unit.tables.outbox
-        unit.conn.execute(delete(outbox).where(outbox.c.written_on < unit.now.date() - LOG_KEPT))
+    def forget(self, producer: str, unit: Unit) -> None:
+        """The log is kept for seven days, by the day, and until all here have read it, however long it was off."""
+        outbox, readers = unit.tables.outbox, self._readers.get(f"leeward.{producer}", ())
+        old = outbox.c.written_on < unit.now.date() - LOG_KEPT
+        read = min((reader.position for reader in readers), default=_LARGEST)
+        unit.conn.execute(delete(outbox).where(old, outbox.c.seq <= read))
 
     def _log(self, topic: str) -> "Log":
         if topic not in self._logs:
@@ -123,6 +129,11 @@ class OutboxSubscription:
         self._position: int | None = None
         self._move = _forwards(store.writes.tables.position)
 
+    @property
+    def position(self) -> int:
+        """The last event that this consumer is past, 0 as long as it has not looked."""
+        return self._position or 0
+
     async def open(self) -> None:
         if self._position is None:
             position = await self._store.read(self._stored)
@@ -132,7 +143,7 @@ class OutboxSubscription:
 
     async def fetch(self, limit: int) -> Sequence[Raw]:
         await self.open()
-        while not (batch := self._log.after(self._position or 0, limit)):
+        while not (batch := self._log.after(self.position, limit)):
             await self._wait()
         return batch
 
@@ -156,14 +167,14 @@ class OutboxSubscription:
         unit.after_commit(lambda: self._moved(position))
 
     def _moved(self, position: int) -> None:
-        self._position = max(position, self._position or 0)
+        self._position = max(position, self.position)
 
     async def settled(self, batch: Sequence[Raw]) -> None:
         """The position went with the effects; past events that concern nobody here it moves in memory alone."""
         self._moved(batch[-1].position)
 
     def lag(self) -> int:
-        return self._log.waiting(self._position or 0)
+        return self._log.waiting(self.position)
 
     async def close(self) -> None:
         """Nothing to leave: the position is in the database."""

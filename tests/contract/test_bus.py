@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -194,7 +195,7 @@ async def test_positions_of_an_emptied_log_are_not_used_again(world: World) -> N
     process = world.process()
     await process.step()
     await world.clock.advance(days=9)
-    await Retention(world.producer, world.ways.bus({}).forget).once()
+    await Retention(world.producer, partial(world.ways.bus({}).forget, world.ways.producer)).once()
     await world.publish(recorded(1, "c"))
     await process.step()
     await process.gone()

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,15 +43,31 @@ async def test_each_thing_is_forgotten_in_its_time(store: Store, settings: Setti
     await store.write(fill)
     for days, expected in ((7, (1, 1)), (1, (0, 1)), (1, (0, 1)), (1, (0, 0))):
         await clock.advance(days=days)
-        await Retention(store, SqliteBus(settings, {}).forget).once()
+        await Retention(store, partial(SqliteBus(settings, {}).forget, "matching")).once()
         assert await left(store) == expected
+
+
+async def test_what_a_consumer_has_not_read_is_kept_however_long_the_machine_was_off(
+    store: Store, settings: Settings, clock: FakeClock
+) -> None:
+    await store.write(fill)
+    await clock.advance(days=400)
+    bus = SqliteBus(settings, {"matching": store})
+    reader = bus.subscribe("matching", "leeward.matching")
+    forget = Retention(store, partial(bus.forget, "matching"))
+    await forget.once()
+    assert await left(store) == (1, 0)
+    await reader.settled(await reader.fetch(10))
+    await forget.once()
+    assert await left(store) == (0, 0)
+    await bus.close()
 
 
 async def test_an_event_that_kafka_does_not_have_is_kept_however_old(store: Store, clock: FakeClock) -> None:
     await store.write(fill)
     await clock.advance(days=400)
     bus = KafkaBus(parse_brokers("kafka://127.0.0.1:9092"), {}, clock)
-    await Retention(store, bus.forget).once()
+    await Retention(store, partial(bus.forget, "matching")).once()
     assert await left(store) == (1, 0)
 
 
@@ -96,7 +113,7 @@ async def test_nothing_of_a_forgotten_event_is_left_while_others_read(
 
     reader = asyncio.create_task(store.read(read_slowly))
     await reading.wait()
-    tidying = asyncio.create_task(Retention(store, SqliteBus(settings, {}).forget).once())
+    tidying = asyncio.create_task(Retention(store, partial(SqliteBus(settings, {}).forget, "matching")).once())
     await asyncio.wait([tidying], timeout=0.2)
     assert not tidying.done()
     reader_done.set()
