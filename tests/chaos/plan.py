@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Literal, get_args
 
@@ -16,6 +16,7 @@ SECONDS: Final = 4.0
 DEATHS, TWICE, RETRACTED, ASKS = 16, 3, 3, 2
 PATIENCE: Final[Mapping[Mode, float]] = {"embedded": 2.5, "distributed": 6.0}
 STRIDE: Final = 7
+LONG_OFF: Final = timedelta(days=9)
 SWEPT: Final[Mapping[Mode, int]] = {"embedded": 2, "distributed": 3}
 REPLICAS: Final[dict[ServiceName, int]] = {"incident": 1, "matching": 2, "notify": 2, "issuer": 1}
 SERVERS: Final = ("kafka", "postgresql")
@@ -107,7 +108,18 @@ class Plan:
 def plan(seed: int, mode: Mode) -> Plan:
     """The same for the same seed."""
     chance = random.Random(f"{seed} {mode}")
-    return Plan(seed, mode, _deaths(chance), _asks(chance), chains(chance, seed, mode))
+    drawn = Plan(seed, mode, _deaths(chance), _asks(chance), chains(chance, seed, mode))
+    return _switched_off(drawn) if mode == "embedded" and seed % 10 == 0 else drawn
+
+
+def _switched_off(drawn: Plan) -> Plan:
+    """The first blow leaves the machine off for longer than the log is kept; nobody answers, lest much else falls due.
+
+    Its consumers must still read what they had not when it went off.
+    """
+    first, *others = drawn.chains["up"]
+    chain = (replace(first, leap=LONG_OFF), *others)
+    return replace(drawn, asks=(), chains={"up": chain}, habits={(): 1})
 
 
 def _deaths(chance: random.Random) -> tuple[Death, ...]:
@@ -237,9 +249,9 @@ def _all_ask(mode: Mode) -> Plan:
 
 
 def _long_pause() -> Plan:
-    """Switched off for nine days between two halves of a stream that nobody answers: the log is emptied meanwhile."""
+    """Switched off for nine days between two halves of a stream that nobody answers; in between the log is emptied."""
     people = [member.staff_id for member in hospital.affected()]
     first = [Death(n, n * 0.1, f"W{n}", (people[n],)) for n in range(6)]
-    second = [Death(n, 4.0 + n * 0.1, f"W{n % 6}", (people[n],)) for n in range(6, 9)]
-    chain = (Blow(patience=3.0, leap=timedelta(days=9)),)
+    second = [Death(n, 9.0 + n * 0.1, f"W{n % 6}", (people[n],)) for n in range(6, 9)]
+    chain = (Blow(patience=2.0, leap=LONG_OFF),)
     return Plan(0, "embedded", (*first, *second), (), {"up": chain}, habits={(): 1})

@@ -131,4 +131,4 @@ async def test_embedded_a_planted_bug_is_caught(bug: str, tmp_path: Path) -> Non
         await world.prepare()
         outcome = await with_bug(world, bug)
         await world.close()
-    assert [line for line in outcome.breaches if line.startswith(BREAKS[bug])], outcome.line()
+    assert [line for line in outcome.breaches if line.startswith(BREAKS[bug])], (outcome.line(), outcome.breaches)
