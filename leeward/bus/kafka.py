@@ -116,10 +116,11 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 request_timeout_ms=20_000,
                 metadata_max_age_ms=30_000,
             )
-            consumer.subscribe(pattern=f"^{re.escape(self._topic)}$", listener=self)
             await consumer.start()
             self._checked = self._moved = _now()
             await self._require_topic(consumer)
+            # only now, lest it joins with metadata in which the topic is not yet, and has nothing until they are old
+            consumer.subscribe(pattern=f"^{re.escape(self._topic)}$", listener=self)
         return self._consumer
 
     async def _check(self, consumer: AIOKafkaConsumer) -> None:
