@@ -185,10 +185,14 @@ def one_message_a_step(books: Books) -> Iterator[str]:
 
 
 def one_offer_a_person(books: Books) -> Iterator[str]:
-    """One offer and one reminder, however many deaths; one more each time somebody asks."""
+    """One offer and one reminder, however many deaths; one more each time somebody asks.
+
+    Somebody whose case is over by their own word is offered somebody again at the next death.
+    """
     asks = Counter(one.contact for one in books.given("ask"))
+    over = Counter(one.contact for one in books.given("no_thanks", "withdraw"))
     for contact in books.came_to:
-        offers = 1 + books.taken_back[contact]
+        offers = 1 + books.taken_back[contact] + over[contact]
         most = {"offer": offers, "asked": asks[contact], "reminder": offers + asks[contact], "follow_up": 1}
         keys = {arrival.key: books.step(arrival) for arrival in books.came_to[contact]}
         for step, count in Counter(step.partition("-")[0] for step in keys.values()).items():
