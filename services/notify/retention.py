@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, select
 
 from leeward.clock import first_of
 from leeward.service import Ground, Task
@@ -24,7 +24,9 @@ def forget(unit: Unit) -> None:
     unit.conn.execute(delete(DELIVERY).where(DELIVERY.c.changed_at < now - LOG, ~waiting))
     unit.conn.execute(delete(CODE).where(CODE.c.expires_at < now - timedelta(hours=1)))
     unit.conn.execute(delete(CALL).where(CALL.c.expires_at < now))
-    silent = QUESTION.c.answered_at.is_(None) & (QUESTION.c.expires_at < now)
+    # what has not left yet is looked at first, lest its end is told nobody
+    undelivered = exists().where(DELIVERY.c.question_ref == QUESTION.c.question_ref, waiting)
+    silent = QUESTION.c.answered_at.is_(None) & (QUESTION.c.expires_at < now) & ~undelivered
     over = QUESTION.c.state.not_in(("open", "accepted", "confirmed")) & (QUESTION.c.answered_at < now - UNDO)
     done = over & (QUESTION.c.expires_at < now)
     unit.conn.execute(delete(QUESTION).where(silent | done | (QUESTION.c.accepted_at < now - LONGEST)))

@@ -53,7 +53,7 @@ def offsets_before_commit() -> None:
 
 
 def no_inbox() -> None:
-    """What came before is applied again; the position is written down every five seconds, as logs elsewhere do by habit."""
+    """What came before is applied again; the position is written down every five seconds, as logs do by habit."""
     wrap(f"{_CONSUMER}._admit", _admit_all)
     wrap("leeward.bus.sqlite:OutboxSubscription.settle", _seldom_settled)
     wrap("aiokafka:AIOKafkaConsumer.commit", _seldom_committed)

@@ -34,7 +34,7 @@ class SharedClock(ScaledClock):
 
 
 def hurry() -> None:
-    """What else the product waits for, as the hospital's clock is hurried: who died is missed, the log tidied sooner."""
+    """What else the product waits for goes faster too: who died is missed sooner, the log tidied sooner."""
     recovery.LOOK = LOOK  # type: ignore[misc]
     kafka.SESSION = SESSION  # type: ignore[misc]
     retention.EVERY = TIDY  # type: ignore[misc]

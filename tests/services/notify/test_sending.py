@@ -137,7 +137,7 @@ async def test_held_past_its_deadline_it_is_told_and_not_sent(make_world: MakeWo
     await world.asks(ANNA, hold_deadline=deadline)
     await eventually(lambda: bool(world.clock._sleepers))
     await world.clock.advance(hours=3)
-    await eventually(lambda: world.outcomes() == ["held_too_long"])
+    await world.in_time(lambda: world.outcomes() == ["held_too_long"])
     await world.clock.advance(hours=12)
     await world.mailed(0)
 
@@ -147,7 +147,7 @@ async def test_what_expires_before_it_may_leave_is_told(make_world: MakeWorld) -
     await world.clock.advance(hours=13)
     await world.asks(ANNA, expires_at=bucket_up(world.clock.now() + timedelta(hours=1)))
     await world.clock.advance(hours=2)
-    await eventually(lambda: world.outcomes() == ["expired"])
+    await world.in_time(lambda: world.outcomes() == ["expired"])
 
 
 async def test_a_cancelled_message_never_leaves(world: World) -> None:
@@ -186,7 +186,7 @@ async def test_cut_twice_nobody_knows_and_it_is_told(world: World) -> None:
     for _ in range(5):
         await asyncio.sleep(0.1)
         await world.clock.advance(minutes=10)
-    await eventually(lambda: world.outcomes() == ["unknown"])
+    await world.in_time(lambda: world.outcomes() == ["unknown"])
     assert len(world.mail.mails) == 2
 
 

@@ -283,6 +283,20 @@ class World:
     async def rows(self, table: Table) -> list[Any]:
         return await self.ground.store.read(lambda conn: list(conn.execute(select(table)).all()))
 
+    async def in_time(self, true: Callable[[], bool]) -> None:
+        """Wait until something is so while time goes on: who looked a moment before it was due looks again."""
+
+        async def ticking() -> None:
+            while True:
+                await asyncio.sleep(0.05)
+                await self.clock.advance(seconds=61)
+
+        ticks = asyncio.create_task(ticking())
+        try:
+            await eventually(true)
+        finally:
+            ticks.cancel()
+
     def answers(self) -> list[tuple[str, dict[str, str]]]:
         return [(e.answer, dict(e.options)) for e in self.told if hasattr(e, "answer") and hasattr(e, "options")]
 
