@@ -118,6 +118,28 @@ class Match(Section):
     msh4: str = "*"
 
 
+class Rule(Section):
+    """[[sources.NAME.rules]]: what a segment of the site's own says that no field of the standard does.
+
+    `when` holds values by place ("5.1" is the first component of the fifth field); all must be met by one segment.
+    `review`: it waits for a person's word. `name` is the reason code of what it leads to.
+    """
+
+    name: Category
+    segment: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{2}$")]
+    when: Annotated[
+        dict[
+            Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}(\.[1-9][0-9]?){0,2}$")],
+            Annotated[tuple[str, ...], Field(min_length=1)],
+        ],
+        Field(min_length=1),
+    ]
+    messages: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
+    category: Category = "death"
+    level: Level = "death"
+    review: bool = False
+
+
 class Source(Section):
     """[sources.NAME]: one feed and how to read it."""
 
@@ -130,6 +152,7 @@ class Source(Section):
     death_dispositions: tuple[str, ...] = ("20", "40", "41", "42")
     units: dict[str, str] = {}
     transit_units: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
 
 class Outreach(Section):

@@ -15,7 +15,7 @@ from services.incident import queue, review
 from services.incident.access import sender
 from services.incident.domain import State
 from services.incident.edge import STORAGE_FAULTS, Edge
-from services.incident.intake import Accepted, Intake, Item
+from services.incident.intake import Accepted, Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import identifier_box
 from services.incident.sources.native import NativeIdentifier, NativeIncident
@@ -76,9 +76,8 @@ def _source_routes(router: APIRouter, ground: Ground, edge: Edge, intake: Intake
             source=source,
             raw=body,
             mark=marks.of_message(b"native", source.encode(), *names),
-            report=report,
+            signals=(hashed(report, marks),),
             body_mark=marks.of_message(b"body", body),
-            keys=(marks.of_patient(report.patient),) if report.patient and report.severity.level == "death" else (),
         )
         try:
             return _receipt(await intake(item), source)

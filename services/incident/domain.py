@@ -12,6 +12,8 @@ DEATH: Final = "death"  # the category of an outcome that an EHR reports
 Indicator = Literal["", "Y", "N", "null"]  # PID-30; "null" is an explicit deletion
 Disposition = Literal["", "dead", "living", "null"]  # PV1-36 by the source's death_dispositions
 State = Literal["review", "recorded", "dismissed", "retracted"]
+# show evidence; show it, and take it back by what it says no more; cancel a visit; join patients
+Kind = Literal["evidence", "update", "cancel", "merge"]
 
 
 class Action(StrEnum):
@@ -66,16 +68,28 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Adt:
-    """What an ADT message claims; lives in memory only."""
+class Finding:
+    """Evidence in one message."""
 
-    event: str
+    reason: str
+    certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What an EHR's message claims of a patient; lives in memory only.
+
+    Disposition and indicator are named by their HL7 v2 fields, PV1-36 and PID-30; FHIR's are read into the same.
+    """
+
+    kind: Kind
     source: str
     patient: tuple[Identifier, ...]
     visit: Visit
     disposition: Disposition = ""
     indicator: Indicator = ""
     severity: Severity = DEAD
+    ruled: Finding | None = None  # a rule of the site's own says so, whatever the other fields do
     death_given: bool = False  # PID-29 holds something
     death_until: datetime | None = None  # the latest moment PID-29 can mean
     occurred_at: datetime | None = None
@@ -86,7 +100,10 @@ class Adt:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a native report claims; lives in memory only."""
+    """What the report of an incident claims; lives in memory only.
+
+    `withdrawn`: it was none, or an error. `doubtful`: it waits for a person's word.
+    """
 
     source: str
     source_ref: str
@@ -95,8 +112,11 @@ class Report:
     occurred_at: datetime
     unit: str
     urgency: Literal["routine", "urgent"]
-    patient: Identifier | None
+    patient: tuple[Identifier, ...]
     mentions: tuple[Mention, ...]
+    withdrawn: bool = False
+    reason: str = ""  # of a rule of the site's own, which then decides, and not the triggers
+    doubtful: bool = False
 
 
 @dataclass(slots=True)
@@ -142,14 +162,6 @@ class Decision:
     action: Action
     reasons: tuple[str, ...]
     certain: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Evidence in one message."""
-
-    reason: str
-    certain: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The edge: bytes of an HL7 v2 message in, its acknowledgement out once it is stored. Patient data ends here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
@@ -11,11 +11,11 @@ from leeward import telemetry
 from leeward.clock import Clock
 from leeward.policy import Source
 from leeward.store import StoreUnavailable
-from services.incident.domain import Adt, Identifier
-from services.incident.intake import Intake, Item
+from services.incident.domain import Claim, Report
+from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sources.ack import Header, answers, guess_header, header_of, internal_error
-from services.incident.sources.adt import check_header, read_adt, source_of
+from services.incident.sources.adt import Incoming, check_header, read_message, source_of
 from services.incident.sources.hl7v2 import Hl7Error, Message
 from services.incident.sources.mllp import Oversized
 
@@ -28,8 +28,13 @@ class Reading:
 
     header: Header
     source: str = ""
-    adt: Adt | None = None
+    said: tuple[Claim | Report, ...] = ()
     fault: Hl7Error | None = None
+
+    @property
+    def claim(self) -> Claim | None:
+        """What it claims of its patient, where it is a message about one."""
+        return next((one for one in self.said if isinstance(one, Claim)), None)
 
 
 @dataclass(frozen=True)
@@ -84,20 +89,7 @@ class Edge:
     def _item(self, raw: bytes, reading: Reading) -> Item:
         names = (reading.header.raw(3), reading.header.raw(4), reading.header.control_id)
         mark = self.marks.of_message(*names, raw)
-        if reading.adt is None:
-            return Item(reading.source, raw, mark)
-        adt = reading.adt
-        return Item(
-            source=reading.source,
-            raw=raw,
-            mark=mark,
-            adt=replace(adt, visit=self.marks.of_visit(adt.visit), patient=(), merges=()),
-            keys=self._keys(adt.patient),
-            merges=tuple((self._keys(pair.surviving), self._keys(pair.prior)) for pair in adt.merges),
-        )
-
-    def _keys(self, identifiers: tuple[Identifier, ...]) -> tuple[str, ...]:
-        return tuple(self.marks.of_patient(one) for one in identifiers)
+        return Item(reading.source, raw, mark, tuple(hashed(one, self.marks) for one in reading.said))
 
 
 def read(raw: bytes, sources: Mapping[str, Source], clock: Clock, source: str | None = None) -> Reading:
@@ -115,4 +107,4 @@ def read(raw: bytes, sources: Mapping[str, Source], clock: Clock, source: str | 
             check_header(header, sources[name])
     except Hl7Error as fault:
         return Reading(header, name, fault=fault)
-    return Reading(header, name, read_adt(message, header, name, sources[name], clock.now()))
+    return Reading(header, name, read_message(Incoming(message, header, name, sources[name], clock.now())))

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from leeward.settings import Settings
-from services.incident.domain import Adt, Patient, Visit
+from services.incident.domain import Claim, Mention, Patient, Report, Visit
 from services.incident.edge import Reading, read
-from services.incident.policy import EVENTS, decide_adt
+from services.incident.policy import decide_claim, decide_report
 from services.incident.sources.ack import answers
-from services.incident.sources.adt import message_event
+from services.incident.sources.adt import EVENTS, message_event
 from services.incident.sources.hl7v2 import CONDITIONS, Hl7Error, Message
 
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
@@ -50,49 +51,50 @@ def _answered(reading: Reading, now: datetime) -> list[str]:
 
 
 def _decided(reading: Reading, settings: Settings, now: datetime) -> Sequence[str]:
-    adt = reading.adt
-    if adt is None:
+    if not reading.said:
         kind, event = message_event(reading.header)
         known = kind == "ADT" and event in EVENTS
         return ["decision: nothing (not_live)" if known else "decision: nothing (event_not_read)"]
-    if adt.merges or adt.event == "A40":
-        return [f"decision: merge, {len(adt.merges)} patient(s) with identifiers on both sides"]
-    return [*_evidence(adt), *_people(adt), *_outcomes(adt, settings, now)]
+    lines: list[str] = []
+    for said in reading.said:
+        lines += _reported(said, settings, now) if isinstance(said, Report) else _claimed(said, settings, now)
+    return lines
 
 
-def _evidence(adt: Adt) -> list[str]:
+def _claimed(claim: Claim, settings: Settings, now: datetime) -> list[str]:
+    if claim.kind == "merge":
+        return [f"decision: merge, {len(claim.merges)} patient(s) with identifiers on both sides"]
+    return [*_evidence(claim), *_people(claim.mentions), *_outcomes(claim, settings, now)]
+
+
+def _reported(report: Report, settings: Settings, now: datetime) -> list[str]:
+    one = decide_report(report, None, settings.incident, now)
+    return [*_people(report.mentions), f"decision by a rule of the site: {one.action} ({', '.join(one.reasons)})"]
+
+
+def _evidence(claim: Claim) -> list[str]:
     disposition = {"": "empty", "dead": "one of death_dispositions", "living": "none of death_dispositions"}
     given = {True: "given", False: "empty"}
     return [
-        f"PV1-36: {disposition.get(adt.disposition, 'deleted')}",
-        f"PID-30: {adt.indicator or 'empty'}; PID-29: {given[adt.death_given]}",
-        f"patient: {len(adt.patient)} identifier(s); visit: {given[any(adt.visit)]}",
+        f"PV1-36: {disposition.get(claim.disposition, 'deleted')}",
+        *([f"rule of the site: {claim.ruled.reason}"] if claim.ruled else []),
+        f"PID-30: {claim.indicator or 'empty'}; PID-29: {given[claim.death_given]}",
+        f"patient: {len(claim.patient)} identifier(s); visit: {given[any(claim.visit)]}",
     ]
 
 
-def _people(adt: Adt) -> list[str]:
-    unlisted = sum(mention.identifier.system is None for mention in adt.mentions)
-    return [f"people: {len(adt.mentions)} listed, {unlisted} of them by an authority that is not in identifier_systems"]
+def _people(mentions: Sequence[Mention]) -> list[str]:
+    unlisted = sum(mention.identifier.system is None for mention in mentions)
+    return [f"people: {len(mentions)} listed, {unlisted} of them by an authority that is not in identifier_systems"]
 
 
-def _outcomes(adt: Adt, settings: Settings, now: datetime) -> list[str]:
+def _outcomes(claim: Claim, settings: Settings, now: datetime) -> list[str]:
     """The decision rests on what is known of the patient, which this command does not ask."""
     cases = {
         "for a patient not seen before": Patient(""),
         "for a patient last seen alive": Patient("", known=True, indicator="N"),
         "for a patient last seen with PID-30 Y": Patient("", known=True, indicator="Y"),
     }
-    plain = Adt(
-        adt.event,
-        adt.source,
-        (),
-        Visit(),
-        adt.disposition,
-        adt.indicator,
-        adt.severity,
-        adt.death_given,
-        adt.death_until,
-        adt.occurred_at,
-    )
-    decided = {case: decide_adt(plain, patient, settings.incident, now) for case, patient in cases.items()}
+    plain = replace(claim, patient=(), visit=Visit())
+    decided = {case: decide_claim(plain, patient, settings.incident, now) for case, patient in cases.items()}
     return [f"decision {case}: {one.action} ({', '.join(one.reasons)})" for case, one in decided.items()]

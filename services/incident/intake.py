@@ -5,7 +5,7 @@ and the staff is read in one query each, and everything is written in bulk.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,12 +14,12 @@ from sqlalchemy import select
 from leeward.refs import new_ref
 from leeward.service import Ground
 from leeward.store import Insert, Unit
-from services.incident.domain import Action, Adt, Decision, Patient, Report
+from services.incident.domain import Action, Claim, Decision, Patient, Report
 from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
 from services.incident.models import RawMessage, Receipt, Seen, table_of
 from services.incident.patients import Book, combined
-from services.incident.policy import EVIDENCE, decide_adt, decide_report
+from services.incident.policy import decide_claim, decide_report
 from services.incident.queue import Queue
 from services.incident.records import Records
 from services.incident.sealing import DayKeys, identifier_box
@@ -42,28 +42,36 @@ _RAW: Final = Insert(table_of(RawMessage), ("raw_ref", "key_ref", "source", "acc
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One message at the door, patients and visits already hashed.
+class Signal:
+    """One thing that a message says, visits and patients already hashed.
 
-    `mark` is what a repetition shares with it; a native report also has its body's hash. `keys` lead to its patient,
-    `merges` are (surviving keys, prior keys).
+    `keys` lead to its patient, `merges` are (surviving keys, prior keys).
+    """
+
+    said: Claim | Report
+    keys: tuple[str, ...] = ()
+    merges: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+
+    def all_keys(self) -> Iterator[str]:
+        """The keys of every patient it names."""
+        yield from self.keys
+        for surviving, prior in self.merges:
+            yield from surviving
+            yield from prior
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One message at the door. It is stored, and all it says decided, in one transaction.
+
+    `mark` is what a repetition shares with it; what is answered with a receipt also has its body's hash.
     """
 
     source: str
     raw: bytes
     mark: str
-    adt: Adt | None = None
-    report: Report | None = None
+    signals: tuple[Signal, ...] = ()
     body_mark: str = ""
-    keys: tuple[str, ...] = ()
-    merges: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
-
-    def all_keys(self) -> Iterator[str]:
-        """The keys of every patient this message names."""
-        yield from self.keys
-        for surviving, prior in self.merges:
-            yield from surviving
-            yield from prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,18 @@ class Accepted:
     repeated: bool = False
     receipt: str = ""
     other_body: bool = False
+
+
+def hashed(said: Claim | Report, marks: Marks) -> Signal:
+    """What goes on to the database: patients and visits as keyed hashes; a report is about one only where they died."""
+    if isinstance(said, Report):
+        patient = said.patient if said.severity.level == "death" else ()
+        return Signal(replace(said, patient=()), marks.of_patients(patient))
+    return Signal(
+        said=replace(said, visit=marks.of_visit(said.visit), patient=(), merges=()),
+        keys=marks.of_patients(said.patient),
+        merges=tuple((marks.of_patients(pair.surviving), marks.of_patients(pair.prior)) for pair in said.merges),
+    )
 
 
 class Intake:
@@ -113,35 +133,42 @@ class Intake:
         _RAW.run(unit.conn, rows)
 
     def _decide(self, unit: Unit, items: Sequence[Item]) -> None:
-        book = Book(unit.conn, unit.now.date(), (key for item in items for key in item.all_keys()))
-        reports = [item.report for item in items if item.report]
+        signals = [signal for item in items for signal in item.signals]
+        book = Book(unit.conn, unit.now.date(), (key for signal in signals for key in signal.all_keys()))
+        reports = [signal.said for signal in signals if isinstance(signal.said, Report)]
         records = Records(unit, self._marks, Queue(self._box), reports)
-        for item in items:
-            if item.adt:
-                self._decide_adt(item, item.adt, book, records, unit.now)
-            elif item.report:
-                self._decide_report(item, item.report, book, records, unit.now)
+        for signal in signals:
+            if isinstance(signal.said, Report):
+                self._decide_report(signal.said, signal, book, records, unit.now)
+            else:
+                self._decide_claim(signal.said, signal, book, records, unit.now)
         records.write()
         book.write(unit.conn)
 
-    def _decide_adt(self, item: Item, adt: Adt, book: Book, records: Records, now: datetime) -> None:
-        for surviving, prior in item.merges:
+    def _decide_claim(self, claim: Claim, signal: Signal, book: Book, records: Records, now: datetime) -> None:
+        for surviving, prior in signal.merges:
             book.merge(surviving, prior)
-        patients = book.found(item.keys) if adt.event in EVIDENCE else book.known(item.keys)
+        shows = claim.kind in ("evidence", "update")
+        patients = book.found(signal.keys) if shows else book.known(signal.keys)
         if not patients:
             return
         view = combined(patients)
-        decision = decide_adt(adt, view, self._rules, now)
-        _apply(records, decision, patients, book, adt)
+        decision = decide_claim(claim, view, self._rules, now)
+        _apply(records, decision, patients, book, claim)
         for patient in patients:
-            _note(patient, adt, book)
+            _note(patient, claim, book)
 
-    def _decide_report(self, item: Item, report: Report, book: Book, records: Records, now: datetime) -> None:
-        patients = book.found(item.keys) if item.keys else []
-        view = combined(patients) if patients else None
-        if known := records.reported(report):
+    def _decide_report(self, report: Report, signal: Signal, book: Book, records: Records, now: datetime) -> None:
+        known = records.reported(report)
+        if report.withdrawn:
+            if known:
+                records.retract(known)
+            return
+        if known:
             records.add(known, report.mentions)
             return
+        patients = book.found(signal.keys) if signal.keys else []
+        view = combined(patients) if patients else None
         _apply(records, decide_report(report, view, self._rules, now), patients, book, report)
         for patient in patients:
             patient.known = True
@@ -149,8 +176,8 @@ class Intake:
 
 def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:
     """Insert first and see what was new: that order also fences a second process."""
-    messages = [(item.mark, unit.now) for item in items if item.report is None]
-    reports = [(item.mark, item.body_mark, new_ref(), unit.now) for item in items if item.report]
+    messages = [(item.mark, unit.now) for item in items if not item.body_mark]
+    reports = [(item.mark, item.body_mark, new_ref(), unit.now) for item in items if item.body_mark]
     new = {
         row[0] for row in (*_NEW_SEEN.run(unit.conn, sorted(messages)), *_NEW_RECEIPT.run(unit.conn, sorted(reports)))
     }
@@ -158,8 +185,8 @@ def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:
     answers = []
     for item in items:
         row = stored.get(item.mark)
-        other = bool(row and item.report and row.body_hash != item.body_mark)
-        receipt = row.receipt if row and item.report and not other else ""
+        other = bool(row and item.body_mark and row.body_hash != item.body_mark)
+        receipt = row.receipt if row and item.body_mark and not other else ""
         answers.append(Accepted(row.accepted_at if row else unit.now, item.mark not in new, receipt, other))
         new.discard(item.mark)
     return answers
@@ -167,8 +194,8 @@ def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:
 
 def _stored(unit: Unit, items: Sequence[Item], new: set[str]) -> dict[str, Any]:
     """Rows of messages that came before, and of every report: its receipt is in its row."""
-    old = {item.mark for item in items if item.report is None} - new
-    reports = {item.mark for item in items if item.report}
+    old = {item.mark for item in items if not item.body_mark} - new
+    reports = {item.mark for item in items if item.body_mark}
     return {
         **{row.message_hash: row for row in rows_of(unit.conn, _FIND_SEEN, old)},
         **{row.key_hash: row for row in rows_of(unit.conn, _FIND_RECEIPTS, reports)},
@@ -180,7 +207,7 @@ def _apply(
     decision: Decision,
     patients: Sequence[Patient],
     book: Book,
-    signal: Adt | Report,
+    signal: Claim | Report,
 ) -> None:
     current = combined(patients).current if patients else None
     if decision.action in (Action.RECORD, Action.REVIEW):
@@ -195,10 +222,10 @@ def _apply(
         records.retract(current)
 
 
-def _note(patient: Patient, adt: Adt, book: Book) -> None:
+def _note(patient: Patient, claim: Claim, book: Book) -> None:
     """Remember the death indicator of this message; an empty field changes nothing."""
     patient.known = True
-    indicator = "" if adt.indicator == "null" else adt.indicator or patient.indicator
+    indicator = "" if claim.indicator == "null" else claim.indicator or patient.indicator
     if indicator != patient.indicator:
         patient.indicator = indicator
         book.touch(patient)

@@ -1,6 +1,7 @@
 """Keyed hashes: how patients, visits, messages and staff identifiers are known again without being kept."""
 
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -26,6 +27,10 @@ class Marks:
     def of_patient(self, identifier: Identifier) -> str:
         """The hash of a patient's identifier; systems are compared without case."""
         return keyed_hash(self.patient, (identifier.system or "").casefold(), identifier.value)
+
+    def of_patients(self, identifiers: Iterable[Identifier]) -> tuple[str, ...]:
+        """The same for several."""
+        return tuple(self.of_patient(one) for one in identifiers)
 
     def of_visit(self, visit: Visit) -> Visit:
         """A visit whose numbers are hashes."""

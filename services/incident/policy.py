@@ -4,68 +4,74 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from leeward.policy import IncidentPolicy
-from services.incident.domain import Action, Adt, Current, Decision, Finding, Patient, Report, Visit
+from services.incident.domain import Action, Claim, Current, Decision, Finding, Patient, Report, Visit
 
-EVIDENCE: Final = frozenset({"A01", "A02", "A03", "A04", "A06", "A07", "A08", "A31"})
-CANCELS: Final = frozenset({"A11", "A13"})
-MERGES: Final = frozenset({"A40"})
-EVENTS: Final = EVIDENCE | CANCELS | MERGES
 RECENT: Final = timedelta(hours=72)
 SKEW: Final = timedelta(hours=1)  # how far ahead a sender's clock may be
 STILL_ARRIVING: Final = timedelta(hours=72)  # so long do further feeds of one death add people to it
 
 
-def decide_adt(adt: Adt, patient: Patient, rules: IncidentPolicy, now: datetime) -> Decision:
-    """The decision on an ADT message, given what is known of its patient."""
-    if adt.event in CANCELS:
-        return _cancelled(adt, patient.current)
-    finding = evidence(adt, patient, now)
-    if adt.event == "A08" and patient.current and withdrawn(adt, patient.current, finding):
+def decide_claim(claim: Claim, patient: Patient, rules: IncidentPolicy, now: datetime) -> Decision:
+    """The decision on what an EHR's message claims, given what is known of its patient."""
+    if claim.kind == "cancel":
+        return _cancelled(claim, patient.current)
+    finding = evidence(claim, patient, now)
+    if claim.kind == "update" and patient.current and withdrawn(claim, patient.current, finding):
         return Decision(Action.RETRACT, ("evidence_withdrawn",))
     if finding is None:
         return Decision(Action.NOTHING, ("no_evidence",))
-    return _settled(finding, patient.current, adt.occurred_at or now, rules, now)
+    return _settled(finding, patient.current, claim.occurred_at or now, rules, now)
 
 
 def decide_report(report: Report, patient: Patient | None, rules: IncidentPolicy, now: datetime) -> Decision:
-    """The decision on a native report; only a death concerns what is known of a patient."""
+    """The decision on a report; only a death concerns what is known of a patient."""
     if report.category in rules.review_categories:
         return Decision(Action.REVIEW, ("review_category",))
-    if report.severity.level not in rules.trigger_levels and report.category not in rules.trigger_categories:
+    reason = report.reason or _trigger(report, rules)
+    if not reason:
         return Decision(Action.NOTHING, ("below_threshold",))
-    reason = "trigger_level" if report.severity.level in rules.trigger_levels else "trigger_category"
-    return _settled(Finding(reason, True), patient.current if patient else None, report.occurred_at, rules, now)
+    finding = Finding(reason, not report.doubtful)
+    return _settled(finding, patient.current if patient else None, report.occurred_at, rules, now)
 
 
-def evidence(adt: Adt, patient: Patient, now: datetime) -> Finding | None:
-    """What a message says of a death: CONTRACT §Inbound, PV1-36 before PID-30 before PID-29."""
-    if adt.disposition == "dead":
-        return Finding("disposition_denied", False) if adt.indicator == "N" else Finding("discharged_dead", True)
-    if adt.indicator == "Y":
-        return _indicated(adt, patient, now)
-    if adt.indicator == "N" and adt.death_given:
+def _trigger(report: Report, rules: IncidentPolicy) -> str:
+    """Which of the site's triggers a report meets, "" for none."""
+    if report.severity.level in rules.trigger_levels:
+        return "trigger_level"
+    return "trigger_category" if report.category in rules.trigger_categories else ""
+
+
+def evidence(claim: Claim, patient: Patient, now: datetime) -> Finding | None:
+    """What a message says of a death: the site's own rules, then PV1-36, PID-30 and PID-29 (CONTRACT §Inbound)."""
+    if claim.ruled:
+        return claim.ruled
+    if claim.disposition == "dead":
+        return Finding("disposition_denied", False) if claim.indicator == "N" else Finding("discharged_dead", True)
+    if claim.indicator == "Y":
+        return _indicated(claim, patient, now)
+    if claim.indicator == "N" and claim.death_given:
         return Finding("death_time_denied", False)
     return None
 
 
-def _indicated(adt: Adt, patient: Patient, now: datetime) -> Finding | None:
-    if adt.disposition == "living":
+def _indicated(claim: Claim, patient: Patient, now: datetime) -> Finding | None:
+    if claim.disposition == "living":
         return Finding("living_disposition", False)
     if patient.known:
         return None if patient.indicator == "Y" else Finding("indicator_changed", True)
-    if adt.death_until and now - RECENT <= adt.death_until <= now + SKEW + timedelta(days=1):
+    if claim.death_until and now - RECENT <= claim.death_until <= now + SKEW + timedelta(days=1):
         return Finding("indicator_recent", True)
     return Finding("indicator_first_seen", False)
 
 
-def withdrawn(adt: Adt, current: Current, finding: Finding | None) -> bool:
+def withdrawn(claim: Claim, current: Current, finding: Finding | None) -> bool:
     """Whether an A08 takes back what its own source had said; an empty field says nothing, so it takes nothing back."""
-    if current.state not in ("recorded", "review") or adt.source != current.source or adt.disposition == "dead":
+    if current.state not in ("recorded", "review") or claim.source != current.source or claim.disposition == "dead":
         return False
-    if adt.indicator in ("N", "null"):
+    if claim.indicator in ("N", "null"):
         return current.certain or finding is None
-    revoked = adt.disposition in ("living", "null") and same_visit(adt.visit, current.visit)
-    return revoked and current.by_disposition and adt.indicator != "Y"
+    revoked = claim.disposition in ("living", "null") and same_visit(claim.visit, current.visit)
+    return revoked and current.by_disposition and claim.indicator != "Y"
 
 
 def same_visit(one: Visit, other: Visit) -> bool:
@@ -77,10 +83,10 @@ def same_visit(one: Visit, other: Visit) -> bool:
     return not any((*one, *other))
 
 
-def _cancelled(adt: Adt, current: Current | None) -> Decision:
+def _cancelled(claim: Claim, current: Current | None) -> Decision:
     if current is None or current.state not in ("recorded", "review"):
         return Decision(Action.NOTHING, ("nothing_to_cancel",))
-    if not same_visit(adt.visit, current.visit):
+    if not same_visit(claim.visit, current.visit):
         return Decision(Action.NOTHING, ("other_visit",))
     return Decision(Action.RETRACT, ("visit_cancelled",))
 

@@ -16,7 +16,7 @@ from leeward.contracts import (
 )
 from leeward.refs import new_ref
 from leeward.store import Insert, Unit, Update
-from services.incident.domain import DEATH, Action, Adt, Current, Decision, Mention, Person, Report, Visit, current_of
+from services.incident.domain import DEATH, Action, Claim, Current, Decision, Mention, Person, Report, Visit, current_of
 from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
 from services.incident.models import Incident, StaffIdentifier, UnmatchedLink, table_of
@@ -45,7 +45,7 @@ class Opened:
     """A new incident with what its row and its event say."""
 
     current: Current
-    signal: Adt | Report
+    signal: Claim | Report
     decision: Decision
 
 
@@ -76,7 +76,7 @@ class Records:
         rows = rows_of(unit.conn, _FIND_REPORTED, (self._source_ref(report) for report in reports))
         self._reported = {row.source_ref: current_of(dict(row._mapping)) for row in rows}
 
-    def open(self, signal: Adt | Report, decision: Decision, replaced: Current | None) -> Current:
+    def open(self, signal: Claim | Report, decision: Decision, replaced: Current | None) -> Current:
         """A new incident; an open doubt about the same patient that it settles is dismissed."""
         if replaced and replaced.state == "review":
             self._end(replaced, "dismissed")
@@ -84,9 +84,9 @@ class Records:
             incident_ref=new_ref(),
             state="recorded" if decision.action == Action.RECORD else "review",
             certain=decision.certain,
-            by_disposition=isinstance(signal, Adt) and signal.disposition == "dead",
+            by_disposition=isinstance(signal, Claim) and signal.disposition == "dead",
             source=signal.source,
-            visit=signal.visit if isinstance(signal, Adt) else Visit(),
+            visit=signal.visit if isinstance(signal, Claim) else Visit(),
             accepted_at=bucket_down(self._unit.now),
         )
         if isinstance(signal, Report):

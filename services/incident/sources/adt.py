@@ -2,16 +2,31 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from leeward.policy import Source
-from services.incident.domain import DEAD, Adt, Disposition, Identifier, Indicator, Mention, Pair, Severity, Visit
-from services.incident.policy import EVENTS, MERGES
+from leeward.policy import Rule, Source
+from services.incident.domain import (
+    DEAD,
+    DEATH,
+    Claim,
+    Disposition,
+    Finding,
+    Identifier,
+    Indicator,
+    Kind,
+    Mention,
+    Pair,
+    Report,
+    Severity,
+    Visit,
+)
 from services.incident.sources.ack import Header
 from services.incident.sources.hl7v2 import NULL, Hl7Error, Message, Segment
+from services.incident.sources.rules import matched, same_observation
 
 PRACTITIONERS: Final = (7, 9, 17, 52)  # of PV1: attending, consulting, admitting, other; never 8, the referring one
 OUTSIDE_ROLES: Final = frozenset({"PP", "PCP", "RP", "REF", "FHCP", "FP"})  # table 0443, and what is used in its place
@@ -25,6 +40,15 @@ MOST: Final = 200  # identifiers, people or merges of one message; beyond that i
 _TIME: Final = re.compile(r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\.\d{1,9})?([+-]\d{4})?", re.ASCII)
 _SPANS: Final = (timedelta(days=366), timedelta(days=31), timedelta(days=1), timedelta(hours=1), timedelta(minutes=1))
 _CODE: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}")
+
+
+EVENTS: Final[Mapping[str, Kind]] = {
+    **dict.fromkeys(("A01", "A02", "A03", "A04", "A06", "A07", "A31"), "evidence"),
+    "A08": "update",
+    "A11": "cancel",
+    "A13": "cancel",
+    "A40": "merge",
+}
 
 
 class Moment(NamedTuple):
@@ -87,33 +111,78 @@ def source_of(header: Header, message: Message, sources: Mapping[str, Source]) -
     return best[1] if best else None
 
 
-def read_adt(message: Message, header: Header, name: str, source: Source, now: datetime) -> Adt | None:
-    """What an ADT message claims; None where it can claim nothing that matters here."""
-    kind, event = message_event(header)
-    if kind != "ADT" or event not in EVENTS or not is_live(header):
-        return None
-    if event in MERGES:
-        return Adt(event, name, (), Visit(), merges=_merges(message, name, source))
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message with its header, its source's name and rules, and when it came."""
+
+    message: Message
+    header: Header
+    name: str
+    source: Source
+    now: datetime
+
+
+def read_message(incoming: Incoming) -> tuple[Claim | Report, ...]:
+    """What a message says that matters here: a claim about its patient, and what rules of the site's make of it."""
+    structure, event = names = message_event(incoming.header)
+    kind = EVENTS.get(event) if structure == "ADT" else None
+    if not is_live(incoming.header):
+        return ()
+    if kind == "merge":
+        merges = _merges(incoming.message, incoming.name, incoming.source)
+        return (Claim(kind, incoming.name, (), Visit(), merges=merges),)
+    found = [] if kind == "cancel" else list(matched(incoming.message, names, incoming.source))
+    ruled = next((rule for rule, _ in found if rule.category == DEATH), None)
+    reports = [_report(incoming, rule, segment) for rule, segment in found if rule.category != DEATH]
+    if kind is None and ruled is None:
+        return tuple(reports)
+    return (_claim(incoming, kind or "evidence", ruled), *reports)
+
+
+def _report(incoming: Incoming, rule: Rule, segment: Segment) -> Report:
+    """What a rule makes of a segment, where it is not about a death."""
+    message, header, source, now = incoming.message, incoming.header, incoming.source, incoming.now
+    visit = message.segment(b"PV1")
+    stay = Visit(_plain(visit.text(19)), _plain(message.segment(b"PID").text(18)))
+    observed = moment(segment.text(14), source.timezone) if segment.name == b"OBX" else None
+    return Report(
+        source=incoming.name,
+        source_ref=f"{rule.name} {same_observation(message, header, stay)}",
+        category=rule.category,
+        severity=Severity("leeward", rule.level, rule.level),
+        occurred_at=min(observed.at, now) if observed else occurred_at(message, source.timezone, now),
+        unit=unit_of(visit, source),
+        urgency="routine",
+        patient=(),
+        mentions=tuple(people(message, source)),
+        reason=rule.name,
+        doubtful=rule.review,
+    )
+
+
+def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> Claim:
+    message, name, source = incoming.message, incoming.name, incoming.source
     pid, visit = message.segment(b"PID"), message.segment(b"PV1")
     disposition, indicator = _disposition(visit, source), _indicator(pid)
     died = moment(pid.text(29), source.timezone)
     seen = Visit(_plain(visit.text(19)), _plain(pid.text(18)))
     patient = _patient(pid, seen, name, source)
     death_given = bool(_plain(pid.text(29)))
-    if disposition != "dead" and indicator != "Y" and not death_given:
+    if disposition != "dead" and indicator != "Y" and not death_given and not ruled:
         # most messages: nothing of a death, so nobody asks when, where and who
-        return Adt(event, name, patient, seen, disposition, indicator)
-    return Adt(
-        event=event,
+        return Claim(kind, name, patient, seen, disposition, indicator)
+    return Claim(
+        kind=kind,
         source=name,
         patient=patient,
         visit=seen,
         disposition=disposition,
         indicator=indicator,
-        severity=_severity(visit.text(36) if disposition == "dead" else ""),
+        severity=_severity(visit.text(36) if disposition == "dead" else "", indicator),
+        ruled=Finding(ruled.name, not ruled.review) if ruled else None,
         death_given=death_given,
         death_until=died.until if died else None,
-        occurred_at=occurred_at(message, source.timezone, now),
+        occurred_at=occurred_at(message, source.timezone, incoming.now),
         unit=unit_of(visit, source),
         mentions=tuple(people(message, source)),
     )
@@ -139,11 +208,11 @@ def _indicator(pid: Segment) -> Indicator:
     return "Y" if value in YES else "N" if value in NO else ""
 
 
-def _severity(disposition: str) -> Severity:
-    """The code that said so: of table 0112 (discharge disposition), else of table 0136 (PID-30)."""
+def _severity(disposition: str, indicator: Indicator) -> Severity:
+    """The code that said so: of table 0112 (discharge disposition), of table 0136 (PID-30), else a rule's word."""
     if _CODE.fullmatch(disposition):
         return Severity("hl7-0112", disposition, "death")
-    return DEAD
+    return DEAD if indicator == "Y" else Severity("leeward", "death", "death")
 
 
 def unit_of(visit: Segment, source: Source) -> str:

@@ -72,6 +72,6 @@ class NativeIncident(Part):
             occurred_at=self.occurred_at,
             unit=self.unit,
             urgency=self.urgency,
-            patient=self.patient.plain() if self.patient else None,
+            patient=(self.patient.plain(),) if self.patient else (),
             mentions=tuple(dict.fromkeys([*people, *reviewers])),
         )

@@ -7,7 +7,7 @@ from leeward.clock import FakeClock
 from leeward.people import Member, read_roster
 from leeward.policy import Policy
 from services.demo import hospital
-from services.incident.domain import Adt
+from services.incident.domain import Claim
 from services.incident.edge import read
 from services.matching.rota import import_ics
 
@@ -50,8 +50,8 @@ def test_the_early_shift_works_when_somebody_dies() -> None:
 
 def test_the_message_names_whom_it_should(clock: FakeClock) -> None:
     reading = read(hospital.ICU_DEATH.message(), Policy().sources, clock)
-    assert isinstance(reading.adt, Adt)
-    assert (reading.adt.event, reading.adt.disposition, reading.adt.unit) == ("A03", "dead", "ICU")
+    assert isinstance(reading.claim, Claim)
+    assert (reading.claim.kind, reading.claim.disposition, reading.claim.unit) == ("evidence", "dead", "ICU")
     by_number = {hospital.ehr_number(person): person.staff_id for person in hospital.people()}
-    named = {by_number[mention.identifier.value] for mention in reading.adt.mentions}
+    named = {by_number[mention.identifier.value] for mention in reading.claim.mentions}
     assert named == {"I01", "I02"}, "attending and consulting, never the referring doctor"

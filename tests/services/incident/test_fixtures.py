@@ -11,7 +11,7 @@ import pytest
 from leeward.clock import FakeClock
 from services.incident.domain import Patient
 from services.incident.edge import read
-from services.incident.policy import decide_adt
+from services.incident.policy import decide_claim
 from tests.services.incident.conftest import Desk
 
 FOLDER = Path(__file__).parents[4] / "shared" / "fixtures" / "hl7v2"
@@ -57,10 +57,10 @@ def test_each_is_read_and_decided(sample: Path, desk: Desk, clock: FakeClock) ->
         assert reading.fault.code == 202
         return
     expected = DECISIONS.get(sample.stem)
-    if reading.adt is None or reading.adt.merges:
+    if reading.claim is None or reading.claim.merges:
         assert expected is None
         return
-    decision = decide_adt(reading.adt, Patient(""), desk.ground.settings.incident, clock.now())
+    decision = decide_claim(reading.claim, Patient(""), desk.ground.settings.incident, clock.now())
     assert (decision.action, decision.reasons[0]) == expected
 
 

@@ -130,9 +130,9 @@ places = st.sampled_from(PLACES.split())
 @given(st.sampled_from(["A01", "A03", "A08", "A13", "A31", "A40"]), st.dictionaries(places, values))
 def test_no_field_breaks_what_a_message_claims(event: str, fields: dict[str, str]) -> None:
     reading = read(hl7(event, **fields), SOURCES, FakeClock(NOW))
-    if reading.adt:
-        assert all(isinstance(one, Mention) for one in reading.adt.mentions)
-        assert reading.adt.occurred_at is None or reading.adt.occurred_at <= NOW
+    if reading.claim:
+        assert all(isinstance(one, Mention) for one in reading.claim.mentions)
+        assert reading.claim.occurred_at is None or reading.claim.occurred_at <= NOW
 
 
 letters = st.text(st.characters(codec="utf-8", exclude_characters="|^~\\&\r\n\0"), max_size=20)
