@@ -122,7 +122,7 @@ class Rule(Section):
     """[[sources.NAME.rules]]: what a segment of the site's own says that no field of the standard does.
 
     `when` holds values by place ("5.1" is the first component of the fifth field); all must be met by one segment.
-    `review`: it waits for a person's word. `name` is the reason code of what it leads to.
+    `review`: it waits for a person's word. `leeward hl7 explain` says the `name` of a rule that was met.
     """
 
     name: Category

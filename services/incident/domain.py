@@ -102,7 +102,7 @@ class Claim:
 class Report:
     """What the report of an incident claims; lives in memory only.
 
-    `withdrawn`: it was none, or an error. `doubtful`: it waits for a person's word.
+    `withdrawn`: it was none, or an error.
     """
 
     source: str
@@ -115,8 +115,7 @@ class Report:
     patient: tuple[Identifier, ...]
     mentions: tuple[Mention, ...]
     withdrawn: bool = False
-    reason: str = ""  # of a rule of the site's own, which then decides, and not the triggers
-    doubtful: bool = False
+    ruled: Finding | None = None  # a rule of the site's own decides, and not the triggers
 
 
 @dataclass(slots=True)

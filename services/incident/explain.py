@@ -13,6 +13,7 @@ from services.incident.policy import decide_claim, decide_report
 from services.incident.sources.ack import answers
 from services.incident.sources.adt import EVENTS, message_event
 from services.incident.sources.hl7v2 import CONDITIONS, Hl7Error, Message
+from services.incident.sources.rules import matched
 
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
 
@@ -22,22 +23,27 @@ def explain(raw: bytes, settings: Settings) -> list[str]:
     body = raw.strip(b"\x0b\x1c\r\n ")
     clock = settings.clock()
     reading = read(body, settings.sources, clock)
-    lines = [*_read(body, reading), *_answered(reading, clock.now())]
+    lines = [*_read(body, reading, settings), *_answered(reading, clock.now())]
     if reading.fault is None:
         lines += _decided(reading, settings, clock.now())
     return lines
 
 
-def _read(body: bytes, reading: Reading) -> list[str]:
+def _read(body: bytes, reading: Reading, settings: Settings) -> list[str]:
     try:
-        names = Message(body).names()
+        message = Message(body)
     except Hl7Error:
         return ["read: no message"]
-    kind, event = (part if _CODE.fullmatch(part) else "?" for part in message_event(reading.header))
-    return [
-        f"read: {kind}^{event}, segments {' '.join(names)}",
+    names = message_event(reading.header)
+    kind, event = (part if _CODE.fullmatch(part) else "?" for part in names)
+    lines = [
+        f"read: {kind}^{event}, segments {' '.join(message.names())}",
         f"source: {reading.source or 'none matches MSH-3 and MSH-4'}",
     ]
+    if reading.source:
+        met = [rule.name for rule, _ in matched(message, names, settings.sources[reading.source])]
+        lines += [f"rules of the site met: {', '.join(met)}"] if met else []
+    return lines
 
 
 def _answered(reading: Reading, now: datetime) -> list[str]:
@@ -77,7 +83,6 @@ def _evidence(claim: Claim) -> list[str]:
     given = {True: "given", False: "empty"}
     return [
         f"PV1-36: {disposition.get(claim.disposition, 'deleted')}",
-        *([f"rule of the site: {claim.ruled.reason}"] if claim.ruled else []),
         f"PID-30: {claim.indicator or 'empty'}; PID-29: {given[claim.death_given]}",
         f"patient: {len(claim.patient)} identifier(s); visit: {given[any(claim.visit)]}",
     ]

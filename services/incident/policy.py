@@ -27,18 +27,17 @@ def decide_report(report: Report, patient: Patient | None, rules: IncidentPolicy
     """The decision on a report; only a death concerns what is known of a patient."""
     if report.category in rules.review_categories:
         return Decision(Action.REVIEW, ("review_category",))
-    reason = report.reason or _trigger(report, rules)
-    if not reason:
+    finding = report.ruled or _trigger(report, rules)
+    if finding is None:
         return Decision(Action.NOTHING, ("below_threshold",))
-    finding = Finding(reason, not report.doubtful)
     return _settled(finding, patient.current if patient else None, report.occurred_at, rules, now)
 
 
-def _trigger(report: Report, rules: IncidentPolicy) -> str:
-    """Which of the site's triggers a report meets, "" for none."""
+def _trigger(report: Report, rules: IncidentPolicy) -> Finding | None:
+    """Which of the site's triggers a report meets."""
     if report.severity.level in rules.trigger_levels:
-        return "trigger_level"
-    return "trigger_category" if report.category in rules.trigger_categories else ""
+        return Finding("trigger_level", True)
+    return Finding("trigger_category", True) if report.category in rules.trigger_categories else None
 
 
 def evidence(claim: Claim, patient: Patient, now: datetime) -> Finding | None:

@@ -14,7 +14,6 @@ from services.incident.domain import (
     DEATH,
     Claim,
     Disposition,
-    Finding,
     Identifier,
     Indicator,
     Kind,
@@ -26,7 +25,7 @@ from services.incident.domain import (
 )
 from services.incident.sources.ack import Header
 from services.incident.sources.hl7v2 import NULL, Hl7Error, Message, Segment
-from services.incident.sources.rules import matched, same_observation
+from services.incident.sources.rules import finding, matched, same_observation
 
 PRACTITIONERS: Final = (7, 9, 17, 52)  # of PV1: attending, consulting, admitting, other; never 8, the referring one
 OUTSIDE_ROLES: Final = frozenset({"PP", "PCP", "RP", "REF", "FHCP", "FP"})  # table 0443, and what is used in its place
@@ -155,8 +154,7 @@ def _report(incoming: Incoming, rule: Rule, segment: Segment) -> Report:
         urgency="routine",
         patient=(),
         mentions=tuple(people(message, source)),
-        reason=rule.name,
-        doubtful=rule.review,
+        ruled=finding(rule),
     )
 
 
@@ -179,7 +177,7 @@ def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> Claim:
         disposition=disposition,
         indicator=indicator,
         severity=_severity(visit.text(36) if disposition == "dead" else "", indicator),
-        ruled=Finding(ruled.name, not ruled.review) if ruled else None,
+        ruled=finding(ruled) if ruled else None,
         death_given=death_given,
         death_until=died.until if died else None,
         occurred_at=occurred_at(message, source.timezone, incoming.now),

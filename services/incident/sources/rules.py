@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from leeward.policy import Rule, Source
-from services.incident.domain import Visit
+from services.incident.domain import Finding, Visit
 from services.incident.sources.ack import Header
 from services.incident.sources.hl7v2 import Message, Segment
 
@@ -19,6 +19,11 @@ def matched(message: Message, names: tuple[str, str], source: Source) -> Iterato
             found = next((one for one in message.segments(rule.segment.encode()) if _fulfils(one, rule)), None)
             if found:
                 yield rule, found
+
+
+def finding(rule: Rule) -> Finding:
+    """What a rule that is fulfilled makes of a message."""
+    return Finding("site_rule", not rule.review)
 
 
 def _concerns(rule: Rule, names: tuple[str, str]) -> bool:
