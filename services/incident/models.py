@@ -6,7 +6,7 @@ SQLModel defines them and serves administration; the hot path uses the Core tabl
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Index
+from sqlalchemy import BigInteger, Index
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -137,6 +137,30 @@ class RawMessage(Model, table=True):
     source: str = Field(max_length=32)
     accepted_at: datetime = Field(sa_type=UtcTime)
     sealed: str
+
+
+class Subscription(Model, table=True):
+    """What a FHIR server's subscription has sent: the last event number, numbers that never came, and when."""
+
+    __tablename__ = "subscription"
+    source: str = Field(primary_key=True, max_length=32)
+    name: str = Field(primary_key=True, max_length=200)  # the server's own, such as Subscription/12
+    last_event: int = Field(sa_type=BigInteger)
+    missing: str  # event numbers, separated by blanks
+    heard_at: datetime = Field(sa_type=UtcTime)
+
+
+class Fetch(Model, table=True):
+    """What a notification without its resources leaves to be read at its server, sealed by its day's key."""
+
+    __tablename__ = "fetch"
+    fetch_ref: str = Field(primary_key=True, max_length=36)
+    key_ref: str = Field(max_length=36, index=True)
+    source: str = Field(max_length=32)
+    sealed: str
+    attempts: int
+    made_at: datetime = Field(sa_type=UtcTime)
+    due_at: datetime = Field(sa_type=UtcTime, index=True)
 
 
 METADATA = Model.metadata
