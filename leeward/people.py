@@ -116,7 +116,7 @@ def read_roster(path: Path, key: bytes) -> list[Member]:
         OSError: when the file cannot be read.
     """
     raw = path.read_bytes()
-    return members(_xlsx_rows(raw) if path.suffix.lower() == ".xlsx" else _csv_rows(raw), key)
+    return members(_xlsx_rows(raw) if path.suffix.lower() == ".xlsx" else csv_rows(raw), key)
 
 
 Rows = Iterable[tuple[int, Sequence[str]]]
@@ -145,14 +145,19 @@ def members(rows: Rows, key: bytes) -> list[Member]:
     return [_member(record, key) for _, record in records]
 
 
-def _csv_rows(raw: bytes) -> Rows:
+def csv_rows(raw: bytes) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV file in UTF-8, each with the number of its first line; cells without blanks around them.
+
+    Raises:
+        RosterError: naming the line where it is none.
+    """
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         line = raw[: fault.start].count(b"\n") + 1
         raise RosterError([Fault(line, "file", "is not UTF-8")]) from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[int, Sequence[str]]] = []
+    rows: list[tuple[int, list[str]]] = []
     line = 1
     try:
         for row in reader:

@@ -110,8 +110,9 @@ class Settings(Policy):
             if line.checked_on is None or today - line.checked_on > CHECKED
         ]
 
-    def source_secret(self, source: str) -> str | None:
-        return self.variable(f"SOURCE_{source.upper()}_SECRET")
+    def source_secrets(self, source: str) -> tuple[str, ...]:
+        """A source's credentials, the newest first: while one is exchanged there are two."""
+        return tuple((self.variable(f"SOURCE_{source.upper()}_SECRET") or "").split())
 
     def clock(self) -> Clock:
         """The clock of this process: the system's, or LEEWARD_CLOCK from now on."""
@@ -262,11 +263,19 @@ def _check_secrets(settings: Settings) -> None:
             _check_secret(f"LEEWARD_{key}", value, least=32, most=32)
     if value := settings.variable("WEBHOOK_SECRET"):
         _check_secret("LEEWARD_WEBHOOK_SECRET", value.removeprefix("whsec_"), least=24)
-    for key, value in settings.variables.items():
-        if key.startswith("SOURCE_") and value.startswith("whsec_"):
-            _check_secret(f"LEEWARD_{key}", value.removeprefix("whsec_"), least=1)
-        elif value and (key in ("SERVICES_SECRET", "METRICS_TOKEN") or key.startswith("SOURCE_")):
+    for key in ("SERVICES_SECRET", "METRICS_TOKEN"):
+        if value := settings.variable(key):
             _check_token(f"LEEWARD_{key}", value)
+    for name in settings.sources:
+        for secret in settings.source_secrets(name):
+            _check_source_secret(f"LEEWARD_SOURCE_{name.upper()}_SECRET", secret)
+
+
+def _check_source_secret(name: str, secret: str) -> None:
+    if secret.startswith("whsec_"):
+        _check_secret(name, secret.removeprefix("whsec_"), least=1)
+    else:
+        _check_token(name, secret)
 
 
 def _check_token(name: str, value: str) -> None:

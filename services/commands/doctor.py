@@ -106,7 +106,7 @@ def sources(settings: Settings) -> Iterator[Finding]:
     if not settings.sources:
         yield _error("sources is empty", "no outcome will arrive: add a [sources.NAME] to leeward.toml")
     for name, source in settings.sources.items():
-        if settings.source_secret(name):
+        if settings.source_secrets(name):
             continue
         key = f"LEEWARD_SOURCE_{name.upper()}_SECRET"
         if source.kind == "hl7v2" and settings.on_loopback:

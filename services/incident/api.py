@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from leeward import telemetry
@@ -11,20 +11,20 @@ from leeward.service import Ground
 from leeward.web.access import SOURCE, role
 from leeward.web.paging import Cursor, Limit, after, page
 from leeward.web.problem import Problem
-from services.incident import queue, review
+from services.incident import queue, review, submissions
 from services.incident.access import sender
 from services.incident.domain import State
 from services.incident.edge import STORAGE_FAULTS, Edge
-from services.incident.intake import Accepted, Intake, Item, hashed
+from services.incident.intake import Intake
 from services.incident.marks import Marks
 from services.incident.sealing import identifier_box
-from services.incident.sources.native import NativeIdentifier, NativeIncident
+from services.incident.sources.native import NativeIdentifier
+from services.incident.submissions import CSV, JSON
 
 COORDINATOR: Final = role("coordinator")
 HL7: Final = "application/hl7-v2"
-JSON: Final = "application/json"
 Ref = Annotated[str, Path(max_length=36)]
-IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
+IdempotencyKey = Annotated[str | None, Header()]  # for openapi.json; what counts is `submissions.idempotency_key`
 
 
 class Resolution(BaseModel):
@@ -64,69 +64,34 @@ def _source_routes(router: APIRouter, ground: Ground, edge: Edge, intake: Intake
         return Response(answers[-1] if answers else b"", media_type=HL7)
 
     @router.post("/v1/incidents", dependencies=[SOURCE], status_code=202)
-    async def incidents(request: Request, idempotency_key: IdempotencyKey = None) -> dict[str, str]:
-        """A native report; the receipt says that it is safely stored, and nothing about what it leads to."""
-        _expect(request, JSON)
+    async def incidents(request: Request, idempotency_key: IdempotencyKey = None) -> dict[str, str | int]:
+        """A native report, or a table of them; the receipt says that all is safely stored, and nothing about what
+        it leads to."""
+        media_type = _expect(request, JSON, CSV)
         body = await request.body()
         source = sender(ground.settings, "native", request, body)
-        report = parsed(body).report(source)
-        given = idempotency_key or request.headers.get("webhook-id")
-        names = (b"key", given.encode()) if given else (b"ref", report.source_ref.encode())
-        item = Item(
-            source=source,
-            raw=body,
-            mark=marks.of_message(b"native", source.encode(), *names),
-            signals=(hashed(report, marks),),
-            body_mark=marks.of_message(b"body", body),
-        )
+        key = submissions.idempotency_key(request) or request.headers.get("webhook-id")
+        item = submissions.item(body, media_type, source, key, marks)
         try:
-            return _receipt(await intake(item), source)
+            receipt = submissions.receipt(await intake(item), source)
         except STORAGE_FAULTS:
             telemetry.MESSAGES_REFUSED.labels("http", "storage").inc()
             raise _try_again() from None
+        return {"receipt": receipt, "count": len(item.signals)} if media_type == CSV else {"receipt": receipt}
 
 
-def _expect(request: Request, media_type: str) -> None:
+def _expect(request: Request, *allowed: str) -> str:
+    """The media type of a request's body, one of those allowed."""
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != media_type:
-        raise Problem(415, "wrong-media-type", f"Content-Type: must be {media_type}.")
+    if given not in allowed:
+        raise Problem(415, "wrong-media-type", f"Content-Type: must be {' or '.join(allowed)}.")
+    return given
 
 
 def _try_again() -> Problem:
     return Problem(
         503, "try-again", "Nothing was stored; the same request may work later.", headers={"Retry-After": "5"}
     )
-
-
-def parsed(body: bytes) -> NativeIncident:
-    """A native report, checked.
-
-    Raises:
-        Problem: 422 naming every place and rule; a key that is not known is not echoed either.
-    """
-    try:
-        return NativeIncident.model_validate_json(body)
-    except ValidationError as fault:
-        telemetry.MESSAGES_REFUSED.labels("http", "not_valid").inc()
-        errors = [_fault(error) for error in fault.errors(include_input=False, include_url=False)]
-        raise Problem(422, "not-valid", "Some of the body does not fit; see errors.", errors=errors) from None
-
-
-def _fault(error: Any) -> dict[str, str]:
-    known = error["loc"][:-1] if error["type"] == "extra_forbidden" else error["loc"]
-    rule = "holds a key that is not known" if error["type"] == "extra_forbidden" else error["msg"]
-    rule = "is not JSON" if error["type"] == "json_invalid" else rule
-    return {"place": ".".join(str(part) for part in known) or "body", "rule": rule}
-
-
-def _receipt(accepted: Accepted, source: str) -> dict[str, str]:
-    if accepted.other_body:
-        telemetry.MESSAGES_REFUSED.labels("http", "key_reused").inc()
-        raise Problem(
-            422, "key-reused", "Idempotency-Key: came before with another body; a new report needs a new one."
-        )
-    (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(source).inc()
-    return {"receipt": accepted.receipt}
 
 
 def _review_routes(router: APIRouter, ground: Ground) -> None:

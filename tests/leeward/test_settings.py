@@ -167,7 +167,8 @@ WRONG_VARIABLES: list[tuple[str, str]] = [
     ("PEOPLE_KEY", f"whsec_{KEY}"),
     ("WEBHOOK_SECRET", CANARY),
     ("SOURCE_EHR_SECRET", f"whsec_{CANARY}!"),
-    ("SOURCE_EHR_SECRET", f"{CANARY} {CANARY}"),
+    ("SOURCE_EHR_SECRET", f"{CANARY} {CANARY}é"),
+    ("SOURCE_EHR_SECRET", f"whsec_{KEY} whsec_{CANARY}!"),
     ("SOURCE_FAX_SECRET", CANARY),
     ("METRICS_TOKEN", f"{CANARY}\n{CANARY}"),
     ("MAIL_FROM", CANARY),
@@ -190,7 +191,7 @@ def test_any_variable_may_come_from_a_file(tmp_path: Path) -> None:
         folder=tmp_path, INCIDENT_KEY_FILE=str(tmp_path / "key"), SOURCE_EHR_SECRET_FILE=str(tmp_path / "key")
     )
     assert settings.variable("INCIDENT_KEY") == KEY
-    assert settings.source_secret("ehr") == KEY
+    assert settings.source_secrets("ehr") == (KEY,)
 
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:

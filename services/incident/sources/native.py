@@ -43,7 +43,7 @@ class NativeSeverity(Part):
         except KeyError as fault:
             allowed = severity.SCHEMES if fault.args[0] == "scheme" else severity.SCHEMES[self.scheme]
             rule = f"{fault.args[0]} must be one of {', '.join(allowed)}"
-            raise PydanticCustomError("not_listed", "{rule}", {"rule": rule}) from None
+            raise PydanticCustomError("not_listed", "{rule}", {"rule": rule, "part": fault.args[0]}) from None
         return self
 
 
