@@ -145,6 +145,7 @@ class Source(Section):
 
     kind: SourceKind
     match: Match = Match()
+    certificate: tuple[str, ...] = ()
     processing_ids: tuple[str, ...] = ("P",)
     identifier_system: str = "ehr"
     identifier_systems: dict[str, str] = {"EHR": "ehr", "NPI": "npi", "2.16.840.1.113883.4.6": "npi"}

@@ -23,8 +23,9 @@ PORTS: Final = MappingProxyType({"incident": 8101, "matching": 8102, "notify": 8
 CHECKED: Final = timedelta(days=365)
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 SECRETS: Final = ("SERVICES_SECRET", "METRICS_TOKEN", "WEBHOOK_SECRET", "PEOPLE_KEY", "ASSERTION_PUBLIC_KEY")
+MLLP_TLS: Final = ("MLLP_CERTIFICATE", "MLLP_KEY", "MLLP_CLIENT_CA")
 PLACES: Final = ("CONFIG", "DATA", "HOST", "MLLP_PORT", "BUS_URL", "SMTP_URL", "MAIL_FROM", "PUBLIC_URL", "BOX_URL")
-PLAIN: Final = frozenset((*SECRETS, *PLACES, "ENV", "CLOCK"))
+PLAIN: Final = frozenset((*SECRETS, *PLACES, *MLLP_TLS, "ENV", "CLOCK"))
 PER_SERVICE: Final = ("PORT", "DATABASE_URL", "KEY", "URL")
 
 
@@ -133,6 +134,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, *, starting: bool = T
     policy = _policy(Path(variables.get("CONFIG") or "leeward.toml"), required=bool(variables.get("CONFIG")))
     settings = _settings(policy, variables)
     _check_source_names(settings)
+    _check_certificates(settings)
     _check_environment(settings)
     if starting:
         _check_crisis_lines(settings)
@@ -219,6 +221,20 @@ def _check_source_names(settings: Settings) -> None:
             name = key.removeprefix("SOURCE_").removesuffix("_SECRET").lower()
             if name not in settings.sources:
                 raise SettingsError(f"LEEWARD_{key}: no source of that name; allowed are {', '.join(settings.sources)}")
+
+
+def _check_certificates(settings: Settings) -> None:
+    """Whose certificate is whose, and that none is given by halves; the certificates are read by what serves them."""
+    given = [key for key in MLLP_TLS if settings.variable(key)]
+    if missing := [key for key in MLLP_TLS[:2] if given and key not in given]:
+        raise SettingsError(f"LEEWARD_{missing[0]}: is missing; allowed is LEEWARD_{given[0]} with it, or neither")
+    taken: dict[str, str] = {}
+    for name, source in settings.sources.items():
+        if source.certificate and source.kind != "hl7v2":
+            raise SettingsError(f"leeward.toml: sources.{name}.certificate: is for hl7v2 sources alone")
+        for one in source.certificate:
+            if (other := taken.setdefault(one.casefold(), name)) != name:
+                raise SettingsError(f"leeward.toml: sources.{name}.certificate: names one of sources.{other} too")
 
 
 def _check_environment(settings: Settings) -> None:

@@ -88,6 +88,11 @@ MESSAGES_REFUSED: Final = Counter(
     registry=REGISTRY,
 )
 MLLP_CONNECTIONS: Final = Gauge("leeward_mllp_connections", "Open MLLP connections.", registry=REGISTRY)
+MLLP_CERTIFICATE_EXPIRES: Final = Gauge(
+    "leeward_mllp_certificate_expires_seconds",
+    "When the first of the MLLP port's certificates ends, in Unix time; 0 without TLS.",
+    registry=REGISTRY,
+)
 MLLP_CLOSED: Final = Counter(
     "leeward_mllp_closed_total", "MLLP connections closed by us after a fault.", ["fault"], registry=REGISTRY
 )

@@ -167,13 +167,19 @@ def rota_import(file: File, *, as_json: Json = False) -> None:
 @hl7.command("send")
 def hl7_send(
     file: File,
+    *,
     host: Annotated[str, typer.Option(help="Where the listener is; this machine's settings by default.")] = "",
     port: Annotated[int, typer.Option(help="Its port; LEEWARD_MLLP_PORT by default.", min=0, max=65535)] = 0,
+    ca: Annotated[Path | None, typer.Option(help="Send over TLS: PEM of who signed its certificate.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="PEM of our own certificate, where it asks for one.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM of that certificate's key, if it is not beside it.")] = None,
 ) -> None:
     """Send the messages of a file over MLLP and show how each was acknowledged."""
     from services.commands import hl7 as command
 
-    command.send(file, host, port)
+    if ca is None and (cert or key):
+        raise typer.BadParameter("--cert and --key need --ca")
+    command.send(file, host, port, command.Tls(ca, cert, key) if ca else None)
 
 
 @hl7.command("explain")

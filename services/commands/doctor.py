@@ -22,6 +22,7 @@ from services.commands.console import Failed, say, show_json
 from services.commands.databases import reading, with_databases
 
 SMTP_PATIENCE: Final = 10.0  # seconds
+ENDING: Final = timedelta(days=30)
 AHEAD: Final = timedelta(minutes=5)
 MIGRATE: Final = "run `leeward migrate`"
 
@@ -106,13 +107,34 @@ def sources(settings: Settings) -> Iterator[Finding]:
     if not settings.sources:
         yield _error("sources is empty", "no outcome will arrive: add a [sources.NAME] to leeward.toml")
     for name, source in settings.sources.items():
-        if settings.source_secrets(name):
+        if settings.source_secrets(name) or source.certificate:
             continue
         key = f"LEEWARD_SOURCE_{name.upper()}_SECRET"
         if source.kind == "hl7v2" and settings.on_loopback:
             yield _warning(f"sources.{name} has no secret", f"it takes loopback MLLP only; set {key} for HTTP")
         else:
             yield _warning(f"sources.{name} has no secret", f"it takes nothing until {key} is set")
+
+
+def certificates(settings: Settings) -> Iterator[Finding]:
+    """Whether the MLLP port's certificates belong together, and how long they are still valid."""
+    from services.incident.sources.tls import expiries, gate_of
+
+    try:
+        gate = gate_of(settings)
+        ends = expiries(settings)
+    except SettingsError as fault:
+        yield _error(str(fault), "nothing starts before that")
+        return
+    now = settings.clock().now()
+    for name, end in ends.items():
+        if end < now:
+            yield _error(f"LEEWARD_{name} has expired", "no sender can connect: renew it, then restart")
+        elif end < now + ENDING:
+            yield _warning(f"LEEWARD_{name} expires in {(end - now).days} days", "renew it, then restart")
+    for source in settings.sources if gate.mutual else ():
+        if settings.sources[source].kind == "hl7v2" and not settings.sources[source].certificate:
+            yield _warning(f"sources.{source} lists no certificate", "it takes nothing over MLLP: name its sender's")
 
 
 def mail(settings: Settings) -> Iterator[Finding]:
@@ -262,6 +284,7 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     help_lines,
     professionals,
     sources,
+    certificates,
     mail,
     addresses,
     key_files,

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,30 @@ ACCEPTED: Final = frozenset({"AA", "CA"})
 NEVER: Final = ("NE", "NE")
 
 
-def send(file: Path, host: str, port: int) -> None:
+@dataclass(frozen=True)
+class Tls:
+    """PEM files: who signed the listener's certificate, our own certificate and its key."""
+
+    ca: Path
+    cert: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """What a connection is made with.
+
+        Raises:
+            Failed: a file cannot be used.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.cert:
+                context.load_cert_chain(self.cert, self.key)
+        except OSError as fault:
+            raise Failed(f"--ca, --cert, --key: one cannot be used ({fault.strerror or 'not PEM'})") from None
+        return context
+
+
+def send(file: Path, host: str, port: int, tls: Tls | None = None) -> None:
     """Send every message of a file and print its acknowledgement.
 
     Raises:
@@ -28,7 +52,7 @@ def send(file: Path, host: str, port: int) -> None:
     if not messages:
         raise Failed(f"{file.name}: holds no HL7 message (nothing begins with MSH)")
     refused = 0
-    with Line(host or settings.host, port or settings.mllp_port) as line:
+    with Line(host or settings.host, port or settings.mllp_port, tls.context() if tls else None) as line:
         for number, message in enumerate(messages, 1):
             answer = line.exchange(message)
             say(f"message {number}: {answer}")
@@ -64,9 +88,13 @@ class Acknowledgement:
 class Line:
     """One MLLP connection (HL7 v2.9, transport specification: MLLP release 1)."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
         try:
             self._socket = socket.create_connection((host, port), timeout=PATIENCE)
+            if context:
+                self._socket = context.wrap_socket(self._socket, server_hostname=host)
+        except ssl.SSLError as fault:
+            raise Failed(f"no TLS with {host}:{port} ({fault.reason or 'refused'})") from None
         except OSError as fault:
             raise Failed(f"nothing answers at {host}:{port} ({fault.strerror or 'no answer in time'})") from None
         self._rest = b""

@@ -22,7 +22,8 @@ from services.incident.marks import Marks
 from services.incident.models import METADATA, Incident, StaffIdentifier, Unmatched, table_of
 from services.incident.retention import destroy_keys, forget
 from services.incident.sealing import KEY_TIMER
-from services.incident.sources.mllp import Listener
+from services.incident.sources.listener import Listener
+from services.incident.sources.tls import expiries, gate_of
 
 
 def build(ground: Ground) -> Parts:
@@ -39,13 +40,16 @@ def build(ground: Ground) -> Parts:
 
 
 async def listen(settings: Settings, edge: Edge, stop: asyncio.Event) -> None:
-    """The MLLP port, on loopback alone: elsewhere plain MLLP could not say who sends (DESIGN §9)."""
-    if not settings.on_loopback:
-        telemetry.log("mllp_not_started", reason="needs_loopback", port=settings.mllp_port)
+    """The MLLP port: elsewhere than on loopback only with an authority that signs every sender (DESIGN §9)."""
+    gate = gate_of(settings)
+    if not settings.on_loopback and not gate.mutual:
+        telemetry.log("mllp_not_started", reason="needs_client_ca", port=settings.mllp_port)
         await stop.wait()
         return
+    if gate.context:
+        telemetry.MLLP_CERTIFICATE_EXPIRES.set(min(expiries(settings).values()).timestamp())
     with listening(settings.host, settings.mllp_port, "MLLP_PORT") as bound:
-        await Listener(edge.from_mllp).run(bound, stop)
+        await Listener(edge.from_mllp, gate).run(bound, stop)
 
 
 def status(conn: Connection, settings: Settings) -> dict[str, Any]:

@@ -46,8 +46,8 @@ class Edge:
     marks: Marks
     intake: Intake
 
-    async def from_mllp(self, frame: bytes | Oversized) -> list[bytes]:
-        """The answers to one frame.
+    async def from_mllp(self, frame: bytes | Oversized, source: str | None = None) -> list[bytes]:
+        """The answers to one frame; a given source has shown who it is, else the frame says whose it is.
 
         Raises:
             leeward.store.StoreUnavailable: nothing was stored, nothing may be answered.
@@ -55,7 +55,7 @@ class Edge:
         if isinstance(frame, Oversized):
             fault = Hl7Error(104, "MSH^1", "too_large")
             return self._refuse(Reading(guess_header(frame.head), fault=fault), "mllp")
-        return await self._take(frame, None, "mllp")
+        return await self._take(frame, source, "mllp")
 
     async def from_http(self, body: bytes, source: str) -> list[bytes]:
         """The same for a message of a source that has shown who it is."""

@@ -7,10 +7,8 @@ memory, and a frame that begins anew inside another counts from its new beginnin
 import asyncio
 import contextlib
 import re
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Final
 
 from leeward import telemetry
@@ -154,45 +152,3 @@ class Connection:
             if task:
                 task.cancel()
         await asyncio.gather(*(task for task in rest if task), return_exceptions=True)
-
-
-class Listener:
-    """The MLLP port. Without TLS it serves this machine alone: MLLP has no other way to say who sends."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._connections: dict[asyncio.Task[None], Connection] = {}
-
-    async def run(self, bound: socket.socket, stop: asyncio.Event) -> None:
-        """Serve on a bound socket until `stop`, then finish what was taken."""
-        server = await asyncio.start_server(self._accept, sock=bound, backlog=1024)
-        try:
-            await stop.wait()
-        finally:
-            server.close()
-            for connection in self._connections.values():
-                connection.finish()
-            if self._connections:
-                await asyncio.wait(list(self._connections), timeout=FINISH_SECONDS)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not on_loopback(writer):
-            telemetry.MESSAGES_REFUSED.labels("mllp", "not_loopback").inc()
-            writer.close()
-            return
-        connection = Connection(self._answer, reader, writer)
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections[task] = connection
-        telemetry.MLLP_CONNECTIONS.inc()
-        try:
-            await connection.run()
-        finally:
-            telemetry.MLLP_CONNECTIONS.dec()
-            del self._connections[task]
-
-
-def on_loopback(writer: asyncio.StreamWriter) -> bool:
-    """Whether the peer is on this machine."""
-    peer = writer.get_extra_info("peername")
-    return bool(peer) and ip_address(peer[0]).is_loopback

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from aiosmtpd.controller import Controller
 
+from tests.certificates import Authority
 from tests.services.commands.conftest import Leeward, free_port
 
 POLICY = """
@@ -101,3 +102,23 @@ def test_links_that_leave_the_machine_need_https(leeward: Leeward) -> None:
     )
     found = findings(leeward, LEEWARD_PUBLIC_URL="https://pages.example.org")[1]
     assert not [what for what in found if "https" in what]
+
+
+def test_certificates_that_end_are_seen(leeward: Leeward, tmp_path: Path) -> None:
+    (tmp_path / "leeward.toml").write_text(
+        "[sources.ehr]\nkind = 'hl7v2'\ncertificate = ['engine.example']\n[sources.lab]\nkind = 'hl7v2'\n"
+    )
+    authority = Authority()
+
+    def seen(days: float) -> dict[str, str]:
+        pair = authority.pair("leeward.example", days=days, client=False)
+        variables = {"CERTIFICATE": pair.certificate, "KEY": pair.key, "CLIENT_CA": authority.pem}
+        given = {f"LEEWARD_MLLP_{name}": value for name, value in variables.items()}
+        return findings(leeward, **given, LEEWARD_CLOCK="")[1]
+
+    assert seen(20.5)["LEEWARD_MLLP_CERTIFICATE expires in 20 days"] == "warning"
+    assert seen(-1)["LEEWARD_MLLP_CERTIFICATE has expired"] == "error"
+    late = seen(90)
+    assert [what for what in late if "MLLP_CERT" in what] == []
+    assert late["sources.lab lists no certificate"] == "warning"
+    assert "sources.ehr has no secret" not in late

@@ -18,7 +18,8 @@ from leeward.listening import listening
 from leeward.settings import SettingsError
 from services.incident import listen
 from services.incident.sources import mllp
-from services.incident.sources.mllp import Framer, Listener, Oversized, framed
+from services.incident.sources.listener import Listener
+from services.incident.sources.mllp import Framer, Oversized, framed
 from tests.services.incident.conftest import Desk, codes, death, full, hl7
 
 contents = st.binary(max_size=60).filter(lambda raw: b"\x1c" not in raw and b"\x0bMSH" not in raw)
