@@ -27,23 +27,20 @@ CONDITIONS: Final = {
     207: "Application internal error",
 }
 
-# HL7 table 0211; None marks sets whose bytes may look like delimiters, so that the whole body is recoded first
+# HL7 table 0211 without the marks that some leave out; ASCII is part of every other set and so asks for none
 CHARSETS: Final = {
-    "": "utf-8",
-    "ASCII": "utf-8",
-    "UNICODE UTF-8": "utf-8",
-    "UTF-8": "utf-8",
-    "UNICODE": "utf-8",
-    **{f"8859/{part}": f"iso8859-{part}" for part in (*range(1, 12), 13, 14, 15, 16)},
-    **{f"ISO-8859-{part}": f"iso8859-{part}" for part in (*range(1, 12), 13, 14, 15, 16)},
+    **dict.fromkeys(("UNICODEUTF8", "UTF8", "UNICODE"), "utf-8"),
+    **{f"8859{part}": f"iso8859-{part}" for part in (*range(1, 12), 13, 14, 15, 16)},
+    **dict.fromkeys(("LATIN1", "WINDOWS1252", "CP1252"), "cp1252"),
 }
+# sets whose bytes may look like delimiters, so that the whole body is recoded first
 RECODED: Final = {
-    "ISO IR14": "iso2022_jp_2",
-    "ISO IR87": "iso2022_jp_2",
-    "ISO IR159": "iso2022_jp_2",
-    "GB 18030-2000": "gb18030",
-    "KS X 1001": "euc_kr",
-    "BIG-5": "big5",
+    "ISOIR14": "iso2022_jp_2",
+    "ISOIR87": "iso2022_jp_2",
+    "ISOIR159": "iso2022_jp_2",
+    "GB180302000": "gb18030",
+    "KSX1001": "euc_kr",
+    "BIG5": "big5",
 }
 
 
@@ -243,11 +240,17 @@ def _recoded(body: bytes, delimiters: Delimiters) -> tuple[bytes, str]:
     """The body with delimiters that can be trusted, and the set its values are in (MSH-18)."""
     header = first_line(body).split(delimiters.field)
     given = header[17] if len(header) > 17 else b""
-    names = [name.strip().decode("ascii", "replace").upper() for name in given.split(delimiters.repetition or b"~")]
+    names = [_set_name(name) for name in given.split(delimiters.repetition or b"~")]
     for name in names:
         if name in RECODED:
             try:
                 return body.decode(RECODED[name]).encode(), "utf-8"
             except UnicodeDecodeError:
                 break
-    return body, CHARSETS.get(names[0], "utf-8")
+    return body, next((CHARSETS[name] for name in names if name in CHARSETS), "utf-8")
+
+
+def _set_name(given: bytes) -> str:
+    """A character set's name as `CHARSETS` has it: ISO-IR 87, ISO IR87 and iso_ir_87 are one."""
+    name = re.sub(r"[\s_/-]", "", given.decode("ascii", "replace")).upper()
+    return name.removeprefix("ISO") if name.startswith("ISO8859") else name
