@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from tests.chaos.people import Given
 Row = dict[str, Any]
 # a hand-off that had begun before the answer was committed may still go on: what waits longer is looked at again
 WINDOW: Final = STALE_SECONDS + 0.5
+DAWN: Final = timedelta(minutes=1)  # those who slept are not woken all at once
 SAID: Final = frozenset({"taken", "in_doubt"})
 _OUTREACH: Final = ("offer", "reminder")
 
@@ -377,6 +378,8 @@ PROMISES: Final[tuple[tuple[str, Check], ...]] = (
 
 def due(books: Books, now: datetime) -> Iterator[str]:
     """What would still happen if everything ran on: not yet at rest."""
+    if now < hospital.MORNING + DAWN:
+        yield "some are still asleep"
     if missing := books.rest.not_applied():
         yield f"{len(missing)} events not taken"
     if books.rest.unsent:
