@@ -154,6 +154,18 @@ class Source(Section):
     units: dict[str, str] = {}
     transit_units: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
+    # of kind fhir alone
+    base_url: Annotated[str, Field(pattern=r"^(https?://[^?#\s]+)?$")] = ""
+    fhir_version: Literal["R4", "R4B", "R5"] = "R4"
+    topic: str = ""
+    criteria: str = "Encounter?status=finished"
+    token_url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    client_id: str = ""
+    scopes: str = "system/*.rs"
+    heartbeat: OptionalDuration = None
+    search: tuple[Literal["Encounter", "Patient", "AdverseEvent"], ...] = ("Encounter", "Patient", "AdverseEvent")
+    categories: dict[str, Category] = {}
+    harm: dict[str, dict[str, Literal["fatal", "severe", "moderate", "low", "none"]]] = {}
 
 
 class Outreach(Section):

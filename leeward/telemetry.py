@@ -93,8 +93,35 @@ MLLP_CERTIFICATE_EXPIRES: Final = Gauge(
     "When the first of the MLLP port's certificates ends, in Unix time; 0 without TLS.",
     registry=REGISTRY,
 )
+FHIR_MISSED: Final = Counter(
+    "leeward_fhir_events_missed_total",
+    "Event numbers of a subscription that did not come in their turn.",
+    ["source"],
+    registry=REGISTRY,
+)
+FHIR_SILENT: Final = Gauge(
+    "leeward_fhir_silent_seconds", "Since a source with a heartbeat was last heard.", ["source"], registry=REGISTRY
+)
+FHIR_LATE: Final = Gauge(
+    "leeward_fhir_late", "1 while a source is silent for longer than it promised.", ["source"], registry=REGISTRY
+)
+FHIR_FETCHES: Final = Counter(
+    "leeward_fhir_fetches_total", "Reads from a FHIR server, by result.", ["source", "result"], registry=REGISTRY
+)
 MLLP_CLOSED: Final = Counter(
     "leeward_mllp_closed_total", "MLLP connections closed by us after a fault.", ["fault"], registry=REGISTRY
+)
+RECONCILIATION_OUTCOMES: Final = Gauge(
+    "leeward_reconciliation_outcomes", "Outcomes of the hospital's own list, last compared.", registry=REGISTRY
+)
+RECONCILIATION_MISSING: Final = Gauge(
+    "leeward_reconciliation_missing",
+    "Outcomes of that list for which nobody was offered anything, by reason code.",
+    ["reason"],
+    registry=REGISTRY,
+)
+RECONCILIATION_TIME: Final = Gauge(
+    "leeward_reconciliation_time_seconds", "When that was, in Unix time; 0 for never.", registry=REGISTRY
 )
 
 # matching

@@ -14,28 +14,38 @@ from leeward.listening import listening
 from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings
 from leeward.store.retention import Retention
-from services.incident import review_page
+from services.incident import fhir_api, review_page
 from services.incident.api import routes
 from services.incident.edge import Edge
+from services.incident.fetching import Fetcher
 from services.incident.intake import Intake
 from services.incident.marks import Marks
-from services.incident.models import METADATA, Incident, StaffIdentifier, Unmatched, table_of
+from services.incident.models import METADATA, Fetch, Incident, StaffIdentifier, Unmatched, table_of
+from services.incident.reconciliation import Figures, summary
 from services.incident.retention import destroy_keys, forget
 from services.incident.sealing import KEY_TIMER
 from services.incident.sources.listener import Listener
 from services.incident.sources.tls import expiries, gate_of
+from services.incident.subscriptions import Silence
 
 
 def build(ground: Ground) -> Parts:
-    """Routes, the MLLP listener, the destruction of day keys, and retention."""
+    """Routes, the MLLP listener, the reading from FHIR servers, the destruction of day keys, and retention."""
     marks, intake = Marks.of(ground.keys), Intake(ground)
     edge = Edge(ground.settings.sources, ground.clock, marks, intake)
     router = routes(ground, edge, intake, marks)
+    fhir_api.add_routes(router, ground, intake, marks)
     review_page.add_routes(router, ground, marks)
     return Parts(
         router=router,
         timers={KEY_TIMER: destroy_keys},
-        tasks=(partial(listen, ground.settings, edge), Retention(ground.store, forget).run),
+        tasks=(
+            partial(listen, ground.settings, edge),
+            Fetcher(ground, intake).run,
+            Silence(ground).run,
+            Retention(ground.store, forget).run,
+            Figures(ground.store).run,
+        ),
     )
 
 
@@ -62,6 +72,8 @@ def status(conn: Connection, settings: Settings) -> dict[str, Any]:
         "unmatched": conn.execute(waiting).scalar(),
         "identifiers": conn.execute(select(func.count()).select_from(staff).where(staff.c.active)).scalar(),
         "sources": len(settings.sources),
+        "reconciliation": summary(conn),
+        "to_fetch": conn.execute(select(func.count()).select_from(table_of(Fetch))).scalar(),
     }
 
 

@@ -19,8 +19,11 @@ WINDOW: Final = timedelta(minutes=5)
 _BEARER: Final = {"WWW-Authenticate": "Bearer"}
 
 
-def sender(settings: Settings, kind: SourceKind, request: Request, body: bytes) -> str:
+def sender(settings: Settings, kind: SourceKind, request: Request, body: bytes, *, only: str = "") -> str:
     """The name of the source a request comes from. One without a secret cannot come this way.
+
+    Args:
+        only: the one source that it may be, where its address names it.
 
     Raises:
         Problem: 401 for everybody else, and for what a source signed too long ago.
@@ -30,7 +33,9 @@ def sender(settings: Settings, kind: SourceKind, request: Request, body: bytes) 
     headers = {name: request.headers.get(name, "") for name in SIGNED}
     stale = False
     for name, source in settings.sources.items():
-        for secret in settings.source_secrets(name) if source.kind == kind else ():
+        if source.kind != kind or only not in ("", name):
+            continue
+        for secret in settings.source_secrets(name):
             signature = _signature(secret, headers, body)
             if _same(bearer, secret) or signature == "good":
                 return name

@@ -15,6 +15,7 @@ from leeward.refs import new_ref
 from leeward.service import Ground
 from leeward.store import Insert, Unit
 from services.incident.domain import Action, Claim, Decision, Patient, Report
+from services.incident.fetches import Wanted, enqueue, settle
 from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
 from services.incident.models import RawMessage, Receipt, Seen, table_of
@@ -23,6 +24,7 @@ from services.incident.policy import decide_claim, decide_report
 from services.incident.queue import Queue
 from services.incident.records import Records
 from services.incident.sealing import DayKeys, identifier_box
+from services.incident.subscriptions import Heard, note
 
 _SEEN: Final = table_of(Seen)
 _RECEIPT: Final = table_of(Receipt)
@@ -72,6 +74,9 @@ class Item:
     mark: str
     signals: tuple[Signal, ...] = ()
     body_mark: str = ""
+    heard: Heard | None = None  # the FHIR subscription that it came through
+    wanted: tuple[Wanted, ...] = ()  # what it leaves to be read
+    fetched: tuple[str, ...] = ()  # what was left to be read, and is it
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ class Intake:
 
     def __init__(self, ground: Ground) -> None:
         self._rules = ground.settings.incident
+        self._sources = ground.settings.sources
         self._marks = Marks.of(ground.keys)
         self._day_keys = DayKeys(ground.keys)
         self._box = identifier_box(ground.keys)
@@ -122,6 +128,7 @@ class Intake:
         if fresh:
             self._keep_raw(unit, fresh)
             self._decide(unit, fresh)
+            self._leave(unit, fresh)
         return answers
 
     def _keep_raw(self, unit: Unit, items: Sequence[Item]) -> None:
@@ -131,6 +138,16 @@ class Intake:
             ref = new_ref()
             rows.append((ref, key.key_ref, item.source, unit.now, key.box.seal(item.raw, ref)))
         _RAW.run(unit.conn, rows)
+
+    def _leave(self, unit: Unit, items: Sequence[Item]) -> None:
+        """Of what came through FHIR subscriptions: that it came, and what is to be read."""
+        noted = note(unit, [item.heard for item in items if item.heard])
+        wanted = [one for item in items for one in item.wanted]
+        wanted += [Wanted(source) for source in sorted(noted.gaps) if self._sources[source].base_url]
+        if wanted:
+            searches = [one if one.path else replace(one, since=noted.since[one.source]) for one in wanted]
+            enqueue(unit, self._day_keys, searches)
+        settle(unit, [ref for item in items for ref in item.fetched])
 
     def _decide(self, unit: Unit, items: Sequence[Item]) -> None:
         signals = [signal for item in items for signal in item.signals]

@@ -163,6 +163,15 @@ class Fetch(Model, table=True):
     due_at: datetime = Field(sa_type=UtcTime, index=True)
 
 
+class Reconciliation(Model, table=True):
+    """What came of the hospital's own list when it was last compared: outcomes by reason, "" for all of them."""
+
+    __tablename__ = "reconciliation"
+    reason: str = Field(primary_key=True, max_length=20)
+    outcomes: int
+    made_at: datetime = Field(sa_type=UtcTime)
+
+
 METADATA = Model.metadata
 
 

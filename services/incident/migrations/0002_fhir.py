@@ -34,3 +34,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_fetch_key_ref", "fetch", ["key_ref"])
     op.create_index("ix_fetch_due_at", "fetch", ["due_at"])
+
+
+def downgrade() -> None:
+    op.drop_table("fetch")
+    op.drop_table("subscription")

@@ -1,0 +1,236 @@
+"""Reads from FHIR servers what notifications have left to be read, after their 204 was sent."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import select, update
+
+from leeward import telemetry
+from leeward.clock import first_of
+from leeward.service import Ground
+from leeward.store import StoreUnavailable, Unit
+from services.incident.domain import Claim, Finding, Report, Severity
+from services.incident.fetches import FETCH, Wanted, settle
+from services.incident.intake import Intake, Item, hashed
+from services.incident.marks import Marks
+from services.incident.sealing import DayKeys
+from services.incident.smart import NotRead, Server, private_key
+from services.incident.sources.fhir import Resources, local_reference, read
+from services.incident.sources.json_tree import JsonError, Node, load
+from services.incident.sources.notification import referenced
+
+LOCK: Final = "fetch"
+AT_ONCE: Final = 50
+LANES: Final = 8
+LOOK: Final = 1.0
+RELATED: Final = 40
+PAGES: Final = 50
+BACK_OFF: Final = (5, 15, 60, 300, 600)  # seconds
+_AROUND: Final = frozenset({"Patient", "Practitioner", "PractitionerRole", "Location", "CareTeam"})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Rows that one reading settles; `wanted` is None where their day's key is gone."""
+
+    refs: tuple[str, ...]
+    source: str
+    wanted: Wanted | None
+    made_at: datetime
+
+
+class Fetcher:
+    """Reads what is queued, on one replica at a time, from each source's own base URL alone."""
+
+    def __init__(self, ground: Ground, intake: Intake) -> None:
+        self._ground = ground
+        self._store = ground.store
+        self._intake = intake
+        self._marks = Marks.of(ground.keys)
+        self._keys = DayKeys(ground.keys)
+        self._lanes = asyncio.Semaphore(LANES)
+        self._servers = {
+            name: Server(name, source, private_key(ground.settings, name), ground.http, ground.clock)
+            for name, source in ground.settings.sources.items()
+            if source.kind == "fhir" and source.base_url
+        }
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read until `stop` is set."""
+        while self._servers and not stop.is_set():
+            busy = False
+            try:
+                if await self._store.hold(LOCK):
+                    busy = await self.once()
+            except StoreUnavailable as fault:
+                telemetry.log("store_away", service="incident", fault=type(fault).__name__)
+            if not busy:
+                await first_of(stop.wait(), asyncio.sleep(LOOK))
+        if self._servers:
+            await self._store.release(LOCK)
+
+    async def once(self) -> bool:
+        """Read what is due; False where nothing is."""
+        jobs = await self._store.write(self._claim)
+        await asyncio.gather(*(self._do(job) for job in jobs))
+        return bool(jobs)
+
+    def _claim(self, unit: Unit) -> list[Job]:
+        """What is due, put off first, so that what kills this process is not read again at once."""
+        due = select(FETCH).where(FETCH.c.due_at <= unit.now).order_by(FETCH.c.due_at).limit(AT_ONCE)
+        jobs: dict[tuple[str, ...], Job] = {}
+        for row in unit.conn.execute(due).all():
+            again = unit.now + timedelta(seconds=BACK_OFF[min(row.attempts, len(BACK_OFF) - 1)])
+            put_off = {"attempts": row.attempts + 1, "due_at": again}
+            unit.conn.execute(update(FETCH).where(FETCH.c.fetch_ref == row.fetch_ref).values(put_off))
+            wanted = self._open(unit, row)
+            what = ("?", "") if wanted is None else (wanted.path and "one", wanted.path)
+            before = jobs.get((row.source, *what))
+            # one search answers for all, from the earliest time on
+            first = before.wanted if before and before.wanted else wanted
+            since = min(one.since for one in (first, wanted) if one) if wanted else ""
+            joined = Wanted(row.source, wanted.path, since) if wanted else None
+            refs = (*(before.refs if before else ()), row.fetch_ref)
+            jobs[row.source, *what] = Job(refs, row.source, joined, row.made_at)
+        return list(jobs.values())
+
+    def _open(self, unit: Unit, row: Any) -> Wanted | None:
+        box = self._keys.open(unit.conn, row.key_ref)
+        return Wanted(row.source, *json.loads(box.open(row.sealed, row.fetch_ref))) if box else None
+
+    async def _do(self, job: Job) -> None:
+        async with self._lanes:
+            result = "read"
+            try:
+                found = await self._found(job) if job.wanted else []
+                await self._intake(self._given_up(job) if job.wanted is None else self._item(job, found))
+            except NotRead as fault:
+                result = fault.reason
+                if fault.gone:
+                    await self._store.write(lambda unit: settle(unit, job.refs))
+                telemetry.log("fhir_not_read", source=job.source, reason=fault.reason, again=not fault.gone)
+            except JsonError as fault:
+                result = fault.reason
+                await self._intake(self._given_up(job))
+            telemetry.FHIR_FETCHES.labels(job.source, result if job.wanted else "too_late").inc()
+
+    def _item(self, job: Job, found: Sequence[Node]) -> Item:
+        raw = json.dumps(
+            {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one.value} for one in found]}
+        ).encode()
+        said = read(self._resources(job.source, found))
+        signals = tuple(hashed(one, self._marks) for one in said)
+        return Item(
+            job.source, raw, self._marks.of_message(b"fetched", job.refs[0].encode()), signals, fetched=job.refs
+        )
+
+    def _given_up(self, job: Job) -> Item:
+        """What can never be read is the coordinator's to look after, once a day and source."""
+        report = Report(
+            source=job.source,
+            source_ref=f"not fetched {job.made_at.date().isoformat()}",
+            category="not_fetched",
+            severity=Severity("leeward", "unknown", "unknown"),
+            occurred_at=job.made_at,
+            unit="",
+            urgency="routine",
+            patient=(),
+            mentions=(),
+            ruled=Finding("not_fetched", False),
+        )
+        mark = self._marks.of_message(b"not fetched", job.refs[0].encode())
+        return Item(job.source, b"", mark, (hashed(report, self._marks),), fetched=job.refs)
+
+    def _resources(self, source: str, found: Sequence[Node]) -> Resources:
+        return Resources(source, self._ground.settings.sources[source], self._ground.clock.now(), found)
+
+    # ---- reading
+
+    async def _found(self, job: Job) -> list[Node]:
+        server = self._servers.get(job.source)
+        if server is None or job.wanted is None:
+            raise NotRead("not_set_up")
+        if job.wanted.path:
+            found = [_node(await server.get(job.wanted.path))]
+        else:
+            found = [
+                one for kind in server.source.search for one in await self._changed(server, kind, job.wanted.since)
+            ]
+        if any(map(_matters, read(self._resources(job.source, found)))):
+            found += await self._around(server, found)
+        return found
+
+    async def _changed(self, server: Server, kind: str, since: str) -> list[Node]:
+        """Every page of a search for what has changed."""
+        found: list[Node] = []
+        path, params = kind, {"_lastUpdated": f"ge{since}", "_count": "200"}
+        base = f"{server.source.base_url.rstrip('/')}/"
+        for _ in range(PAGES):
+            page = _node(await server.get(path, params))
+            found += [one for one in referenced(page) if one.kind == kind]
+            following = [one.text("url") for one in page.many("link") if one.text("relation") == "next"]
+            if not following or not following[0].startswith((base, "?")):
+                break
+            path, params = following[0].removeprefix(base), {}
+        return found
+
+    async def _around(self, server: Server, found: Sequence[Node]) -> list[Node]:
+        """Patient, people, places and care teams of what matters: two steps of references, as far as they are given."""
+        here = {f"{one.kind}/{one.text('id')}" for one in found}
+        more: list[Node] = []
+        for encounter in (one for one in found if one.kind == "Encounter"):
+            with_team = await _or_nothing(server.get("CareTeam", {"encounter": f"Encounter/{encounter.text('id')}"}))
+            more += [one for one in referenced(_node(with_team)) if one.kind == "CareTeam"]
+        here |= {f"CareTeam/{one.text('id')}" for one in more}
+        step: Sequence[Node] = [*found, *more]
+        for _ in range(2):
+            wanted = [one for one in dict.fromkeys(_references(step, server.source.base_url)) if one not in here]
+            wanted = wanted[: max(0, RELATED - len(more))]
+            here |= set(wanted)
+            got = await asyncio.gather(*(_or_nothing(server.get(path)) for path in wanted))
+            step = [_node(one) for one in got if one]
+            more += step
+        return more
+
+
+def _node(value: Mapping[str, Any]) -> Node:
+    return load(json.dumps(value).encode())
+
+
+async def _or_nothing(reading: Any) -> dict[str, Any]:
+    """What may be read, and is done without where it may not."""
+    try:
+        found: dict[str, Any] = await reading
+    except NotRead:
+        return {}
+    return found
+
+
+def _matters(said: Claim | Report) -> bool:
+    return isinstance(said, Report) or said.disposition == "dead" or said.indicator == "Y"
+
+
+def _references(resources: Iterable[Node], base_url: str) -> Iterator[str]:
+    """What resources refer to on their own server, as far as it tells who was there, where, and about whom."""
+    for value in _values([one.value for one in resources]):
+        text = value.get("reference")
+        if isinstance(text, str) and ("://" not in text or text.startswith(f"{base_url.rstrip('/')}/")):
+            local = local_reference(text)
+            if local.partition("/")[0] in _AROUND:
+                yield local
+
+
+def _values(values: Sequence[object]) -> Iterator[dict[str, Any]]:
+    """Every object in a tree, the outer before the inner."""
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, dict):
+            yield value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value

@@ -1,0 +1,169 @@
+"""FHIR's doors: topic subscriptions, classic rest-hooks, bare resources. 204 once all is stored (CONTRACT §Inbound).
+
+Faults are OperationOutcomes: HAPI and others read the body of an answer, and repeat what they cannot read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Final
+from uuid import uuid4
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import JSONResponse
+
+from leeward import telemetry
+from leeward.policy import Source
+from leeward.service import Ground
+from leeward.store import Unit
+from leeward.web.access import SOURCE
+from leeward.web.problem import Problem
+from services.incident.access import sender
+from services.incident.domain import Claim, Report
+from services.incident.edge import STORAGE_FAULTS
+from services.incident.fetches import Wanted, enqueue
+from services.incident.intake import Intake, Item, hashed
+from services.incident.marks import Marks
+from services.incident.sealing import DayKeys
+from services.incident.sources.fhir import Resources, read
+from services.incident.sources.json_tree import JsonError, Node, load
+from services.incident.sources.notification import Notification, parse, referenced
+from services.incident.subscriptions import Heard, note
+
+MEDIA_TYPE: Final = "application/fhir+json"
+ACCEPTED: Final = frozenset({MEDIA_TYPE, "application/json", "application/json+fhir"})
+HOOK: Final = "rest-hook"  # the name of subscriptions that do not tell theirs
+_MALFORMED: Final = "structure"
+SourceName = Annotated[str, Path(max_length=32)]
+Name = Annotated[str, Path(max_length=64)]
+
+
+def add_routes(router: APIRouter, ground: Ground, intake: Intake, marks: Marks) -> None:
+    """`POST /v1/fhir/{source}` and `PUT /v1/fhir/{source}/{type}/{id}`."""
+    door = FhirDoor(ground, intake, marks)
+
+    @router.post("/v1/fhir/{source}", dependencies=[SOURCE], status_code=204)
+    async def notified(request: Request, source: SourceName) -> Response:
+        """A notification of a topic subscription, a resource by itself, or the empty post of a classic rest-hook."""
+        return await door.answer(request, source)
+
+    @router.put("/v1/fhir/{source}/{kind}/{ident}", dependencies=[SOURCE], status_code=204)
+    async def changed(request: Request, source: SourceName, kind: Name, ident: Name) -> Response:
+        """A classic R4 rest-hook with its resource."""
+        return await door.answer(request, source, (kind, ident))
+
+
+def outcome(status: int, code: str, text: str, place: str = "", headers: dict[str, str] | None = None) -> Response:
+    """A refusal as an OperationOutcome: FHIR's issue type, the place as FHIRPath, the rule."""
+    issue = {"severity": "error", "code": code, "diagnostics": text, **({"expression": [place]} if place else {})}
+    body = {"resourceType": "OperationOutcome", "issue": [issue]}
+    return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def said_by(raw: bytes, name: str, source: Source, now: datetime) -> tuple[Claim | Report, ...]:
+    """What a stored FHIR message of a source says, by the rules that hold now.
+
+    Raises:
+        JsonError: where it is none.
+    """
+    found = _resources(load(raw)) if raw else []
+    return read(Resources(name, source, now, found))
+
+
+def _resources(body: Node) -> list[Node]:
+    return list(referenced(body)) if body.kind == "Bundle" else [body]
+
+
+@dataclass(frozen=True)
+class FhirDoor:
+    """Reads, stores, answers."""
+
+    ground: Ground
+    intake: Intake
+    marks: Marks
+
+    async def answer(self, request: Request, name: str, expected: tuple[str, str] | None = None) -> Response:
+        """204, or an OperationOutcome."""
+        try:
+            body = await request.body()
+            sender(self.ground.settings, "fhir", request, body, only=name)
+            await self._take(request, body, name, expected)
+        except JsonError as fault:
+            telemetry.MESSAGES_REFUSED.labels("fhir", fault.reason).inc()
+            return outcome(
+                400 if fault.code == _MALFORMED else 422, fault.code, f"{fault.place}: {fault.rule}", fault.place
+            )
+        except Problem as fault:
+            return outcome(
+                fault.status, "security" if fault.status == 401 else "invalid", fault.detail, headers=fault.headers
+            )
+        except STORAGE_FAULTS:
+            telemetry.MESSAGES_REFUSED.labels("fhir", "storage").inc()
+            detail = "Nothing was stored; the same request may work later."
+            return outcome(503, "transient", detail, headers={"Retry-After": "5"})
+        return Response(status_code=204)
+
+    async def _take(self, request: Request, body: bytes, name: str, expected: tuple[str, str] | None) -> None:
+        if not body.strip() and expected is None:
+            _require_base(self.ground.settings.sources[name])
+            await self._store(name, body, (), Heard(name, HOOK), (Wanted(name),))
+            return
+        given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if given not in ACCEPTED:
+            telemetry.MESSAGES_REFUSED.labels("fhir", "media_type").inc()
+            raise Problem(415, "wrong-media-type", f"Content-Type: must be {MEDIA_TYPE}.")
+        found = load(body)
+        if found.kind == "Bundle" and expected is None:
+            await self._notified(body, parse(found, self.ground.settings.sources[name].base_url), name)
+            return
+        _expect(found, expected)
+        await self._store(name, body, [found], Heard(name, HOOK), ())
+
+    async def _notified(self, body: bytes, told: Notification, name: str) -> None:
+        numbers = tuple(event.number for event in told.events if event.number is not None)
+        heard = Heard(name, told.name or HOOK, numbers, told.counted, began=told.kind == "handshake")
+        if told.kind in ("handshake", "heartbeat"):
+            await self.ground.store.write(lambda unit: self._only_heard(unit, heard))
+            return
+        wanted = [Wanted(name, path) for path in told.wanted()] + ([Wanted(name)] if told.empty else [])
+        if wanted:
+            _require_base(self.ground.settings.sources[name])
+        await self._store(name, body, told.resources, heard, wanted)
+
+    def _only_heard(self, unit: Unit, heard: Heard) -> None:
+        """Nothing has happened; where a heartbeat counts an event that never came, what changed is looked for."""
+        noted = note(unit, [heard])
+        if noted.gaps and self.ground.settings.sources[heard.source].base_url:
+            enqueue(unit, DayKeys(self.ground.keys), [Wanted(heard.source, since=noted.since[heard.source])])
+
+    async def _store(
+        self, name: str, body: bytes, resources: Sequence[Node], heard: Heard, wanted: Sequence[Wanted]
+    ) -> None:
+        settings = self.ground.settings
+        # two posts without a body are two events
+        told = body or uuid4().bytes
+        said = read(Resources(name, settings.sources[name], self.ground.clock.now(), list(resources)))
+        item = Item(
+            source=name,
+            raw=body,
+            mark=self.marks.of_message(b"fhir", name.encode(), told),
+            signals=tuple(hashed(one, self.marks) for one in said),
+            heard=heard,
+            wanted=tuple(wanted),
+        )
+        accepted = await self.intake(item)
+        (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(name).inc()
+
+
+def _require_base(source: Source) -> None:
+    if not source.base_url:
+        rule = "holds no resource, and this source has no base_url to read it from"
+        raise JsonError("not-supported", "body", rule, "no_base_url")
+
+
+def _expect(found: Node, expected: tuple[str, str] | None) -> None:
+    """A resource by itself, and under PUT the one that the address names."""
+    if not found.kind:
+        raise JsonError("structure", "resourceType", "is missing", "no_type")
+    if expected and (found.kind, found.text("id")) != expected:
+        raise JsonError("value", f"{found.kind}.id", "must be that of the address", "other_id")

@@ -1,0 +1,187 @@
+"""Reading from a FHIR server: SMART Backend Services (`private_key_jwt`, SMART App Launch 2.2 §Backend Services).
+
+Only paths below a source's `base_url` are asked for, redirects are not followed, answers are bounded.
+"""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+import httpx
+from joserfc import jwt
+from joserfc.jwk import ECKey, Key, RSAKey
+
+from leeward.clock import Clock
+from leeward.policy import Source
+from leeward.settings import Settings, SettingsError
+
+ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+JSON: Final = "application/fhir+json"
+LARGEST: Final = 8 * 1024 * 1024
+PATIENCE: Final = 20.0
+LIFE: Final = timedelta(minutes=4)  # the standard allows five
+EARLY: Final = timedelta(seconds=30)
+
+
+class NotRead(Exception):
+    """A server did not give what was asked for. `gone`: it never will; `reason` is a code."""
+
+    def __init__(self, reason: str, *, gone: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.gone = gone
+
+
+def private_key(settings: Settings, name: str) -> Key | None:
+    """A source's key from LEEWARD_SOURCE_<NAME>_PRIVATE_KEY (PEM): an EC key on P-384, or RSA of 2048 bits or more.
+
+    Raises:
+        SettingsError: for any other.
+    """
+    variable = f"SOURCE_{name.upper()}_PRIVATE_KEY"
+    text = settings.variable(variable)
+    if text is None:
+        return None
+    for kind in (ECKey, RSAKey):
+        try:
+            key = kind.import_key(text)
+        except (ValueError, TypeError, KeyError):
+            continue
+        if key.is_private and algorithm(key):
+            return key
+    raise SettingsError(f"LEEWARD_{variable}: is no private key; allowed is PEM of an EC key on P-384 or an RSA key")
+
+
+def algorithm(key: Key) -> str:
+    """ES384 or RS384, the two that SMART asks servers for; "" for a key of neither."""
+    if isinstance(key, ECKey):
+        return "ES384" if key.curve_name == "P-384" else ""
+    return "RS384" if isinstance(key, RSAKey) else ""
+
+
+def public_keys(key: Key) -> dict[str, Any]:
+    """What is registered with the server: a JWK set."""
+    shown = key.as_dict(private=False)
+    return {"keys": [{**shown, "kid": key.thumbprint(), "alg": algorithm(key), "use": "sig"}]}
+
+
+@dataclass
+class Server:
+    """One source's FHIR server. A token is asked for once and used until it expires."""
+
+    name: str
+    source: Source
+    key: Key | None
+    http: httpx.AsyncClient
+    clock: Clock
+    _token: str = ""
+    _until: Any = None
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """A resource or a search's Bundle, by its path below the base.
+
+        Raises:
+            NotRead: it could not be read.
+        """
+        return await self._call("GET", path, params=params)
+
+    async def create(self, kind: str, resource: Mapping[str, Any]) -> dict[str, Any]:
+        """POST a resource; gives it as the server stores it.
+
+        Raises:
+            NotRead: it was refused.
+        """
+        return await self._call("POST", kind, content=json.dumps(resource))
+
+    async def _call(self, method: str, path: str, **given: Any) -> dict[str, Any]:
+        for last in (False, True):
+            headers = {"Accept": JSON, **({"Content-Type": JSON} if "content" in given else {}), **await self._who()}
+            status, body = await self._exchange(method, f"{self.source.base_url.rstrip('/')}/{path}", headers, given)
+            if status == 401 and self.key and not last:
+                self._token = ""
+                continue
+            return _resource(status, body)
+        raise NotRead("401")
+
+    async def _exchange(self, method: str, url: str, headers: Any, given: Any) -> tuple[int, bytes]:
+        try:
+            async with (
+                asyncio.timeout(PATIENCE),
+                self.http.stream(method, url, headers=headers, follow_redirects=False, **given) as answer,
+            ):
+                body = bytearray()
+                async for chunk in answer.aiter_bytes():
+                    body += chunk
+                    if len(body) > LARGEST:
+                        raise NotRead("too_large", gone=True)
+                return answer.status_code, bytes(body)
+        except (httpx.HTTPError, TimeoutError, OSError) as fault:
+            raise NotRead(type(fault).__name__) from None
+
+    async def _who(self) -> dict[str, str]:
+        """The header that says who asks; none for a server that is set up without a client."""
+        if self.key is None or not self.source.client_id:
+            return {}
+        async with self._asking:
+            if not self._token or self.clock.now() >= self._until:
+                await self._ask_token()
+        return {"Authorization": f"Bearer {self._token}"}
+
+    async def _ask_token(self) -> None:
+        url = self.source.token_url or await self._token_endpoint()
+        form = {
+            "grant_type": "client_credentials",
+            "scope": self.source.scopes,
+            "client_assertion_type": ASSERTION,
+            "client_assertion": self._assertion(url),
+        }
+        headers = {"Accept": "application/json"}
+        status, body = await self._exchange("POST", url, headers, {"data": form})
+        answer = _object(body) if status == 200 else None
+        token, lasts = (answer.get("access_token"), answer.get("expires_in")) if answer else (None, None)
+        if not isinstance(token, str) or not token:
+            raise NotRead("no_token")
+        span = timedelta(seconds=lasts) if isinstance(lasts, int) and 0 < lasts < 10**6 else timedelta(minutes=5)
+        self._token, self._until = token, self.clock.now() + span - EARLY
+
+    async def _token_endpoint(self) -> str:
+        """`.well-known/smart-configuration` of the base."""
+        url = f"{self.source.base_url.rstrip('/')}/.well-known/smart-configuration"
+        status, body = await self._exchange("GET", url, {"Accept": "application/json"}, {})
+        found = (_object(body) or {}).get("token_endpoint") if status == 200 else None
+        if not isinstance(found, str) or not found.startswith(("https://", "http://")):
+            raise NotRead("no_token_endpoint")
+        return found
+
+    def _assertion(self, audience: str) -> str:
+        """Signed with the machine's time, by which the server looks at it."""
+        assert self.key is not None
+        now = self.clock.now()
+        who = self.source.client_id
+        claims = {"iss": who, "sub": who, "aud": audience, "jti": secrets.token_urlsafe(24), "exp": now + LIFE}
+        header = {"alg": algorithm(self.key), "kid": self.key.thumbprint(), "typ": "JWT"}
+        return jwt.encode(header, claims, self.key, algorithms=[algorithm(self.key)])
+
+
+def _resource(status: int, body: bytes) -> dict[str, Any]:
+    if status in (404, 410):
+        raise NotRead(str(status), gone=True)
+    if status not in (200, 201):
+        raise NotRead(str(status))
+    found = _object(body)
+    if found is None:
+        raise NotRead("not_json")
+    return found
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

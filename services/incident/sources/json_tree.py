@@ -1,0 +1,131 @@
+"""JSON of others, read leniently: what is absent is empty, what has the wrong type is named by its place."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final, NoReturn
+
+DEEPEST: Final = 100
+
+
+class JsonError(Exception):
+    """What is wrong with a body: FHIR's issue type, the place as a FHIRPath, the rule; never the value."""
+
+    def __init__(self, code: str, place: str, rule: str, reason: str) -> None:
+        super().__init__(f"{place}: {rule}")
+        self.code = code
+        self.place = place
+        self.rule = rule
+        self.reason = reason
+
+
+def load(body: bytes) -> "Node":
+    """The object that a body is.
+
+    Raises:
+        JsonError: where it is no JSON object, or nested too deeply.
+    """
+    try:
+        value = json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise JsonError("structure", "body", "is no JSON, or nested too deeply", "not_json") from None
+    if not isinstance(value, dict):
+        raise JsonError("structure", "body", "must be a JSON object", "not_json")
+    if _depth(value) > DEEPEST:
+        raise JsonError("structure", "body", "is nested too deeply", "not_json")
+    return Node(value, str(value.get("resourceType") or "body")[:64] if _named(value) else "body")
+
+
+def _named(value: dict[str, Any]) -> bool:
+    name = value.get("resourceType")
+    return isinstance(name, str) and name.isascii() and name.isalpha()
+
+
+def _no_number(_: str) -> NoReturn:
+    raise ValueError
+
+
+def _depth(value: object) -> int:
+    """How deep lists and objects go, counted without recursion."""
+    level, depth = [value], 0
+    while level and depth <= DEEPEST:
+        depth += 1
+        level = [inner for one in level for inner in _inside(one)]
+    return depth
+
+
+def _inside(value: object) -> list[object]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [one for one in inner if isinstance(one, dict | list)]
+
+
+class Node:
+    """An object in the tree, with the place it stands at."""
+
+    __slots__ = ("place", "value")
+
+    def __init__(self, value: dict[str, Any], place: str) -> None:
+        self.value = value
+        self.place = place
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    @property
+    def kind(self) -> str:
+        """The resource type, "" where it is no resource."""
+        return self.text("resourceType")
+
+    def text(self, key: str) -> str:
+        """A string, trimmed; "" where there is none.
+
+        Raises:
+            JsonError: for another type. The same holds for the methods below.
+        """
+        value = self.value.get(key)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            self._wrong(key, "must be a string")
+        return value.replace("\0", "").strip()
+
+    def number(self, key: str) -> int | None:
+        """A whole number, sent as such or as a string of digits."""
+        value = self.value.get(key)
+        if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 18:
+            return int(value)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18):
+            return value
+        return self._wrong(key, "must be a whole number")
+
+    def flag(self, key: str) -> bool | None:
+        """A boolean, None where there is none."""
+        value = self.value.get(key)
+        if value is None or isinstance(value, bool):
+            return value
+        return self._wrong(key, "must be true or false")
+
+    def one(self, key: str) -> "Node":
+        """An object; an empty one where there is none."""
+        value = self.value.get(key)
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            self._wrong(key, "must be an object")
+        return Node(value, f"{self.place}.{key}")
+
+    def many(self, *keys: str) -> Iterator["Node"]:
+        """The objects of a list, or the one that stands in its place: releases differ in what repeats."""
+        for key in keys:
+            value = self.value.get(key)
+            if isinstance(value, dict):
+                yield Node(value, f"{self.place}.{key}")
+            elif isinstance(value, list):
+                for number, each in enumerate(value):
+                    if not isinstance(each, dict):
+                        self._wrong(f"{key}[{number}]", "must be an object")
+                    yield Node(each, f"{self.place}.{key}[{number}]")
+            elif value is not None:
+                self._wrong(key, "must be an object or a list of objects")
+
+    def _wrong(self, key: str, rule: str) -> NoReturn:
+        raise JsonError("structure", f"{self.place}.{key}", rule, "wrong_type")
