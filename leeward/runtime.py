@@ -23,7 +23,7 @@ from leeward.bus.parking import Parking
 from leeward.clock import Clock, first_of
 from leeward.contracts.envelope import topic_of
 from leeward.keys import keyring
-from leeward.listening import listening
+from leeward.listening import allow_files, listening
 from leeward.service import Ground, Parts, Service, Task
 from leeward.settings import Settings, SettingsError
 from leeward.store import Store, StoreUnavailable
@@ -268,6 +268,7 @@ def run(settings: Settings, services: Sequence[Service]) -> None:
     import uvloop
 
     telemetry.configure_logs()
+    allow_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_signalled(settings, services))
 

@@ -68,7 +68,8 @@ class Edge:
                 return self._refuse(reading, way)
             if reading.header.is_acknowledgement:
                 return []
-            accepted = await self.intake(self._item(raw, reading))
+            item = self._item(raw, reading)
+            accepted = await self.intake(item)
         except STORAGE_FAULTS:
             telemetry.MESSAGES_REFUSED.labels(way, "storage").inc()
             raise
@@ -78,8 +79,8 @@ class Edge:
             telemetry.log("message_failed", fault=type(fault).__name__, place=telemetry.place(fault))
             return internal_error(guess_header(raw), self.clock.now(), uuid4().hex[:16])
         (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(reading.source).inc()
-        mark = self.marks.of_message(b"answer", reading.header.control_id, raw)
-        return answers(reading.header, None, accepted.accepted_at, mark[:16])
+        ident = self.marks.of_message(b"answer", item.mark.encode())[:16]
+        return answers(reading.header, None, accepted.accepted_at, ident)
 
     def _refuse(self, reading: Reading, way: str) -> list[bytes]:
         assert reading.fault is not None

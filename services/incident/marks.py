@@ -3,7 +3,6 @@
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 
 from leeward.keys import Keyring
 from leeward.people import keyed_hash
@@ -44,7 +43,5 @@ class Marks:
 
     def of_message(self, *parts: bytes) -> str:
         """The hash of a message's names and body."""
-        digest = hmac.new(self.message, digestmod=sha256)
-        for part in parts:
-            digest.update(len(part).to_bytes(8, "big") + part)
-        return digest.hexdigest()
+        message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+        return hmac.digest(self.message, message, "sha256").hex()

@@ -12,7 +12,7 @@ from typing import Final
 
 from leeward import telemetry
 from leeward.clock import first_of
-from services.incident.sources.mllp import FINISH_SECONDS, Connection, Oversized
+from services.incident.sources.mllp import FINISH_SECONDS, Connection, Oversized, Room
 from services.incident.sources.tls import Gate
 
 HANDSHAKE_SECONDS: Final = 10.0
@@ -32,6 +32,7 @@ class Listener:
     def __init__(self, answer: Answer, gate: Gate | None = None) -> None:
         self._answer = answer
         self._gate = gate or Gate()
+        self._room = Room()
         self._connections: dict[asyncio.Task[None], Connection | None] = {}
         self._places = asyncio.Semaphore(max(SPARE, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE))
 
@@ -81,7 +82,8 @@ class Listener:
             return
         task = asyncio.current_task()
         assert task is not None
-        connection = self._connections[task] = Connection(partial(self._answered, source), reader, writer)
+        answer = partial(self._answered, source)
+        connection = self._connections[task] = Connection(answer, reader, writer, self._room)
         telemetry.MLLP_CONNECTIONS.inc()
         try:
             await connection.run()

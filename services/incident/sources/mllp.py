@@ -7,6 +7,7 @@ memory, and a frame that begins anew inside another counts from its new beginnin
 import asyncio
 import contextlib
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +19,7 @@ END: Final = b"\x1c\r"
 LIMIT: Final = 1024 * 1024
 KEPT: Final = 4096  # of a frame that is too large: enough for its header
 PIPELINE: Final = 256  # frames of one connection that may wait for their answers
+HELD: Final = 64 * 1024 * 1024  # bytes of messages, of all connections, that may wait for the database
 IDLE_SECONDS: Final = 3600.0
 FRAME_SECONDS: Final = 60.0  # from a frame's first byte to its last, and for a peer to take its answers
 FINISH_SECONDS: Final = 10.0
@@ -88,6 +90,41 @@ def framed(content: bytes) -> bytes:
 Answer = Callable[[bytes | Oversized], Awaitable[list[bytes]]]
 
 
+class Room:
+    """Room for messages that wait for the database, shared by all connections: while it is full, none is read from."""
+
+    def __init__(self, limit: int = HELD) -> None:
+        self._limit = limit
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.held = 0
+
+    async def take(self, size: int) -> None:
+        """Wait for room; what is larger than all of it goes in alone."""
+        while self.held and self.held + size > self._limit:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                self._wake()
+                raise
+        self.held += size
+        if self.held < self._limit:
+            self._wake()
+
+    def give(self, size: int) -> None:
+        """Let the next one look whether there is room now."""
+        self.held -= size
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+
 @dataclass(eq=False)
 class Connection:
     """One peer: frames are handed on as they come, at most `PIPELINE` at a time, and answered in their order."""
@@ -95,6 +132,7 @@ class Connection:
     answer: Answer
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    room: Room = field(default_factory=Room)
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PIPELINE))
     _waiting: asyncio.Queue[asyncio.Task[list[bytes]] | None] = field(default_factory=asyncio.Queue)
     _reading: asyncio.Task[None] | None = None
@@ -128,27 +166,55 @@ class Connection:
                 was_inside = framer.inside
                 frames = framer.feed(data)
                 for frame in frames:
-                    await self._slots.acquire()
-                    self._waiting.put_nowait(asyncio.ensure_future(self.answer(frame)))
+                    await self._hand_on(frame)
                 if not framer.inside:
                     deadline = loop.time() + IDLE_SECONDS
                 elif frames or not was_inside:
                     deadline = loop.time() + FRAME_SECONDS
 
+    async def _hand_on(self, frame: bytes | Oversized) -> None:
+        size = len(frame) if isinstance(frame, bytes) else 0
+        await self._slots.acquire()
+        await self.room.take(size)
+        task = asyncio.ensure_future(self.answer(frame))
+        task.add_done_callback(lambda _: self.room.give(size))
+        self._waiting.put_nowait(task)
+
     async def _write(self) -> None:
         """Answer in order. A message that was not stored gets no answer: the connection closes instead."""
-        while (taken := await self._waiting.get()) is not None:
-            try:
-                self.writer.writelines(framed(one) for one in await taken)
-                async with asyncio.timeout(FRAME_SECONDS):
-                    await self.writer.drain()
-            except Exception as fault:
-                telemetry.MLLP_CLOSED.labels(type(fault).__name__).inc()
-                self.finish()
-                break
-            self._slots.release()
+        try:
+            await self._write_all()
+        except Exception as fault:
+            telemetry.MLLP_CLOSED.labels(type(fault).__name__).inc()
+            self.finish()
         rest = [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
         for task in rest:
             if task:
                 task.cancel()
         await asyncio.gather(*(task for task in rest if task), return_exceptions=True)
+
+    async def _write_all(self) -> None:
+        """One write for all the answers that are there: a commit gives many at once."""
+        ready = bytearray()
+        while (taken := await self._next(ready)) is not None:
+            if not (taken.done() and taken.exception() is None):
+                await self._flush(ready)
+            for one in await taken:
+                ready += framed(one)
+            self._slots.release()
+
+    async def _next(self, ready: bytearray) -> asyncio.Task[list[bytes]] | None:
+        if self._waiting.empty():
+            await self._flush(ready)
+        taken = await self._waiting.get()
+        if taken is None:
+            await self._flush(ready)
+        return taken
+
+    async def _flush(self, ready: bytearray) -> None:
+        if not ready:
+            return
+        self.writer.write(bytes(ready))
+        ready.clear()
+        async with asyncio.timeout(FRAME_SECONDS):
+            await self.writer.drain()

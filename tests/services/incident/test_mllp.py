@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leeward import telemetry
-from leeward.listening import listening
+from leeward.listening import allow_files, listening
 from leeward.settings import SettingsError
 from services.incident import listen
 from services.incident.sources import mllp
@@ -245,6 +245,74 @@ async def test_a_hundred_connections_at_once(desk: Desk, port: Port) -> None:
 
     assert await asyncio.gather(*(one(n) for n in range(100))) == ["AA"] * 100
     assert len(await desk.kinds()) == 100
+
+
+async def test_two_thousand_connections_at_once(port: Port) -> None:
+    count = min(2000, (allow_files() - 500) // 2)
+    begun = asyncio.get_running_loop().time()
+    streams = [await port.open() for _ in range(count)]
+    for n, (_, writer) in enumerate(streams):
+        writer.write(framed(hl7(ident=str(n), PID_3=f"{n}^^^H")))
+    replies = [await answer(reader) for reader, _ in streams]
+    assert codes(replies) == ["AA"] * count
+    assert [control_id(reply) for reply in replies] == [str(n).encode() for n in range(count)]
+    assert count < 2000 or asyncio.get_running_loop().time() - begun < 30
+
+
+@dataclass
+class SlowDatabase:
+    """Takes messages and answers them when it is let."""
+
+    free: asyncio.Event = field(default_factory=asyncio.Event)
+    taken: int = 0
+
+    async def __call__(self, frame: bytes | Oversized, _source: str | None) -> list[bytes]:
+        self.taken += 1
+        await self.free.wait()
+        return [bytes(frame) if isinstance(frame, bytes) else b""]
+
+
+async def test_a_slow_database_slows_the_sender() -> None:
+    frames = [f"MSH|{n}".encode() for n in range(3 * mllp.PIPELINE)]
+    database, stop = SlowDatabase(), asyncio.Event()
+    with listening("127.0.0.1", 0, "MLLP_PORT") as bound:
+        running = asyncio.create_task(Listener(database).run(bound, stop))
+        reader, writer = await asyncio.open_connection(*bound.getsockname())
+        writer.writelines(map(framed, frames))
+        await asyncio.sleep(0.2)
+        assert database.taken == mllp.PIPELINE
+        database.free.set()
+        assert [await answer(reader) for _ in frames] == frames
+        writer.close()
+        stop.set()
+        await running
+
+
+async def test_what_waits_for_a_slow_database_is_bounded_over_all_connections() -> None:
+    room, most = mllp.Room(100), 0
+
+    async def one(size: int) -> None:
+        nonlocal most
+        await room.take(size)
+        most = max(most, room.held if size < 500 else 0)
+        try:
+            await asyncio.sleep(0)
+        finally:
+            room.give(size)
+
+    given_up = [asyncio.create_task(one(60)) for _ in range(20)]
+    tasks = [asyncio.create_task(one(size)) for size in [*range(1, 100), 500]]
+    await asyncio.sleep(0)
+    for task in given_up[::2]:
+        task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*tasks, *given_up, return_exceptions=True)
+    assert room.held == 0
+    assert 60 <= most <= 100
+
+
+async def test_the_files_of_a_process_are_raised_once() -> None:
+    assert allow_files() == allow_files() >= 256
 
 
 async def test_a_port_that_is_taken_stops_the_start(desk: Desk) -> None:
