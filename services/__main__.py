@@ -30,6 +30,7 @@ def group(name: str, about: str) -> typer.Typer:
 token = group("token", "API tokens: create, list, revoke.")
 staff = group("staff", "The roster: check, import.")
 rota = group("rota", "The rota: import.")
+fhir = group("fhir", "FHIR servers: subscribe, keys.")
 hl7 = group("hl7", "HL7 v2 messages: send, explain.")
 
 
@@ -188,6 +189,43 @@ def hl7_explain(file: File, *, as_json: Json = False) -> None:
     from services.commands import hl7 as command
 
     command.explain(file, as_json=as_json)
+
+
+@app.command()
+def reconcile(file: File, *, as_json: Json = False) -> None:
+    """Compare the hospital's own list of severe outcomes with incidents and offers; 1 where any is missing."""
+    from services.commands import reconcile as command
+
+    raise typer.Exit(command.reconcile(file, as_json=as_json))
+
+
+class Content(StrEnum):
+    """What a notification carries."""
+
+    EMPTY = "empty"
+    ID_ONLY = "id-only"
+    FULL_RESOURCE = "full-resource"
+
+
+@fhir.command("subscribe")
+def fhir_subscribe(
+    source: str,
+    content: Annotated[Content, typer.Option(help="What the server sends along.")] = Content.ID_ONLY,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Create the subscription of a source at its FHIR server."""
+    from services.commands import fhir as command
+
+    command.subscribe(source, content.value, as_json=as_json)
+
+
+@fhir.command("keys")
+def fhir_keys(source: str) -> None:
+    """Print the JWK set to register with a source's server (SMART Backend Services)."""
+    from services.commands import fhir as command
+
+    command.keys(source)
 
 
 def main() -> None:
