@@ -228,6 +228,14 @@ def fhir_keys(source: str) -> None:
     command.keys(source)
 
 
+@app.command()
+def reconcile(file: File, *, as_json: Json = False) -> None:
+    """Compare the hospital's own list of severe outcomes with incidents and offers; 1 where any is missing."""
+    from services.commands import reconcile as command
+
+    raise typer.Exit(command.reconcile(file, as_json=as_json))
+
+
 def main() -> None:
     """Run the command; a fault that has an explanation is one line and exit code 1."""
     from leeward.settings import SettingsError

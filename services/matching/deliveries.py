@@ -10,7 +10,7 @@ from services.matching.case import Case, Step
 from services.matching.desk import PERSON, Desk
 from services.matching.office import Office
 from services.matching.people import changed
-from services.matching.rows import SET_OUTCOMES, Asked
+from services.matching.rows import MAY_BE_THERE, ON_ITS_WAY, SET_OUTCOMES, Asked
 
 _NOT_ARRIVED: Final[Mapping[str, domain.Undelivered]] = {
     "failed": "unreachable",
@@ -18,9 +18,6 @@ _NOT_ARRIVED: Final[Mapping[str, domain.Undelivered]] = {
     "held_too_long": "held_too_long",
     "expired": "expired",
 }
-_ON_ITS_WAY: Final = frozenset({"handed_off", "delivered"})
-# heard of even after the request has ended: somebody may have the message
-MAY_BE_THERE: Final = _ON_ITS_WAY | {"unknown"}
 _SET_REACHABLE: Final = Update(PERSON, ("recipient_ref",), ("reachable",))
 
 
@@ -52,7 +49,7 @@ def _offer(desk: Desk, case: Case, asked: Asked, state: str) -> Step:
 
 def _supporter(desk: Desk, case: Case, asked: Asked, state: str) -> Step:
     """A request that did not arrive counts as a pass: somebody else is asked at once."""
-    if state in _ON_ITS_WAY:
+    if state in ON_ITS_WAY:
         return Step(case)
     return domain.passed(case, asked.step, desk.now, desk.rules, desk.find)
 

@@ -27,13 +27,14 @@ from services.matching.case import (
     Tell,
 )
 from services.matching.choosing import EXPOSURE, REFUSAL, Chooser
-from services.matching.models import Entry, Person, table
+from services.matching.models import Entry, Incident, Person, table
 from services.matching.moves import LIMIT
 from services.matching.office import Office
-from services.matching.rows import CASE, REQUEST, Asked, Draft
+from services.matching.rows import CASE, MAY_BE_THERE, REQUEST, Asked, Draft
 
 ENTRY: Final = table(Entry)
 PERSON: Final = table(Person)
+_INCIDENT: Final = table(Incident)
 INSERT_ENTRIES: Final = Insert(
     ENTRY, ("entry_ref", "kind", "about", "created_at"), conflict="nothing", keys=("kind", "about")
 )
@@ -188,14 +189,25 @@ class Desk:
         self._quiet[quiet.person] = max(quiet.until, self._quiet.get(quiet.person, quiet.until))
 
     def _forget(self, forget: Forget, at: _At) -> None:
-        """Requests go with their case; a supporter's presence at an outcome stays as a digest for others' cases."""
+        """Requests go with their case; a supporter's presence at an outcome stays as a digest for others' cases.
+
+        Of an outcome itself it stays known that an offer had left.
+        """
         conn = self.unit.conn
+        left = (
+            REQUEST.c.case_ref == at.after.case_ref,
+            REQUEST.c.template == "offer",
+            REQUEST.c.outcome.in_(MAY_BE_THERE),
+        )
+        offered = bool(rows.requests(conn, *left))
         conn.execute(delete(REQUEST).where(REQUEST.c.case_ref == at.after.case_ref))
         gone = delete(EXPOSURE).where(EXPOSURE.c.who == forget.person).returning(EXPOSURE.c.incident_ref)
         incidents = conn.execute(gone).scalars().all()
         if forget.person in self.people.pool.supporters:
             marks = [(incident, self.office.mark(incident, forget.person), False) for incident in incidents]
             _MARK_EXPOSURES.run(conn, marks)
+        if offered:
+            conn.execute(_INCIDENT.update().where(_INCIDENT.c.incident_ref.in_(incidents)).values(offered=True))
 
     # --- writing ---
 

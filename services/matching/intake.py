@@ -17,13 +17,12 @@ from leeward.store import Insert, Unit
 from services.matching import domain, rows
 from services.matching.case import Attention, Case, Message, Step
 from services.matching.choosing import EXPOSURE, LOAD, SHIFT, refused, search, shifts, state
-from services.matching.deliveries import MAY_BE_THERE
 from services.matching.desk import ENTRY, INSERT_ENTRIES, PERSON, Desk, OpenedElsewhere
 from services.matching.hours import hold_until
 from services.matching.models import Incident, table
 from services.matching.office import Office
 from services.matching.people import Colleague, People
-from services.matching.rows import CASE, REQUEST, Draft
+from services.matching.rows import CASE, MAY_BE_THERE, REQUEST, Draft
 from services.matching.scoring import Proposal
 from services.matching.solver import propose
 

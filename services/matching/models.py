@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import Index, MetaData, String, Table, UniqueConstraint, text
+from sqlalchemy import Index, MetaData, String, Table, UniqueConstraint, false, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -81,7 +81,10 @@ class RosterVersion(Model, table=True):
 
 
 class Incident(Model, table=True):
-    """What is needed of an outcome while cases rest on it; forgotten after 90 days."""
+    """What is needed of an outcome while cases rest on it; forgotten after 90 days.
+
+    `offered`: an offer had left to somebody around it of whom nothing is known any more.
+    """
 
     __tablename__ = "incident"
     incident_ref: str = ref(primary_key=True)
@@ -89,6 +92,7 @@ class Incident(Model, table=True):
     listed: bool = False
     expected: bool = False
     retracted: bool = False
+    offered: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     occurred_at: datetime = moment(index=True)
 
 

@@ -16,6 +16,10 @@ from services.matching.models import Request, SupportCase, table
 
 CASE: Final = table(SupportCase)
 REQUEST: Final = table(Request)
+# what notify tells of a request that has left
+ON_ITS_WAY: Final = frozenset({"handed_off", "delivered"})
+# heard of even after the request has ended: somebody may have the message
+MAY_BE_THERE: Final = ON_ITS_WAY | {"unknown"}
 FIELDS: Final = tuple(field.name for field in fields(Case))
 _VALUES: Final = attrgetter(*FIELDS)
 _NOTES: Final = FIELDS.index("notes")
