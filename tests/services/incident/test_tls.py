@@ -20,6 +20,7 @@ from services.incident import listen
 from services.incident.sources.mllp import framed
 from services.incident.sources.tls import gate_of
 from tests.certificates import Authority, Pair
+from tests.senders import send
 from tests.services.commands.conftest import free_port
 from tests.services.incident.conftest import Desk, codes, death, hl7
 from tests.services.incident.test_mllp import answer, closed
@@ -94,6 +95,15 @@ async def test_a_right_certificate_speaks_for_its_source_alone(desk: Desk, tmp_p
         writer.write(framed(death(ident="1")) + framed(b"rubbish") + framed(hl7(ident="2")))
         assert codes([await answer(reader) for _ in range(3)]) == ["AA", "AR", "AA"]
     assert [row.source for row in await desk.rows("raw_message")] == ["ehr", "ehr"]
+    assert await desk.kinds() == ["recorded"]
+
+
+async def test_a_third_partys_client_speaks_mutual_tls(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(HOSPITAL.pem)
+    files = tmp_path / "ca.pem", *CLIENT.write(tmp_path, "client")
+    async with serving(secured(desk)) as port:
+        sending = asyncio.to_thread(send, "node-hl7-client", port, death(ident="77").decode(), tmp_path, *files)
+        assert await sending == "AA 77"
     assert await desk.kinds() == ["recorded"]
 
 
