@@ -110,7 +110,7 @@ def _source(settings: Settings, name: str) -> None:
 
 async def _create(settings: Settings, name: str, resource: dict[str, Any]) -> dict[str, Any]:
     async with http_client() as http:
-        server = Server(name, settings.sources[name], private_key(settings, name), http, settings.clock())
+        server = Server(name, settings.sources[name], private_key(settings, name), http)
         try:
             return await server.create("Subscription", resource)
         except NotRead as fault:

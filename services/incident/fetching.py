@@ -54,7 +54,7 @@ class Fetcher:
         self._keys = DayKeys(ground.keys)
         self._lanes = asyncio.Semaphore(LANES)
         self._servers = {
-            name: Server(name, source, private_key(ground.settings, name), ground.http, ground.clock)
+            name: Server(name, source, private_key(ground.settings, name), ground.http)
             for name, source in ground.settings.sources.items()
             if source.kind == "fhir" and source.base_url
         }
@@ -112,7 +112,7 @@ class Fetcher:
                 result = fault.reason
                 if fault.gone:
                     await self._store.write(lambda unit: settle(unit, job.refs))
-                telemetry.log("fhir_not_read", source=job.source, reason=fault.reason, again=not fault.gone)
+                telemetry.log("fhir_not_read", source=job.source, reason=fault.reason)
             except JsonError as fault:
                 result = fault.reason
                 await self._intake(self._given_up(job))
@@ -167,7 +167,8 @@ class Fetcher:
     async def _changed(self, server: Server, kind: str, since: str) -> list[Node]:
         """Every page of a search for what has changed."""
         found: list[Node] = []
-        path, params = kind, {"_lastUpdated": f"ge{since}", "_count": "200"}
+        path = kind
+        params: dict[str, str] | None = {"_lastUpdated": f"ge{since}", "_count": "200"}
         base = f"{server.source.base_url.rstrip('/')}/"
         for _ in range(PAGES):
             page = _node(await server.get(path, params))
@@ -175,7 +176,7 @@ class Fetcher:
             following = [one.text("url") for one in page.many("link") if one.text("relation") == "next"]
             if not following or not following[0].startswith((base, "?")):
                 break
-            path, params = following[0].removeprefix(base), {}
+            path, params = following[0].removeprefix(base), None
         return found
 
     async def _around(self, server: Server, found: Sequence[Node]) -> list[Node]:

@@ -6,16 +6,16 @@ Only paths below a source's `base_url` are asked for, redirects are not followed
 import asyncio
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Final
 
 import httpx
 from joserfc import jwt
+from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, RSAKey
 
-from leeward.clock import Clock
 from leeward.policy import Source
 from leeward.settings import Settings, SettingsError
 
@@ -23,8 +23,8 @@ ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 JSON: Final = "application/fhir+json"
 LARGEST: Final = 8 * 1024 * 1024
 PATIENCE: Final = 20.0
-LIFE: Final = timedelta(minutes=4)  # the standard allows five
-EARLY: Final = timedelta(seconds=30)
+LIFE: Final = 240  # seconds; the standard allows 300
+EARLY: Final = 30
 
 
 class NotRead(Exception):
@@ -49,7 +49,7 @@ def private_key(settings: Settings, name: str) -> Key | None:
     for kind in (ECKey, RSAKey):
         try:
             key = kind.import_key(text)
-        except (ValueError, TypeError, KeyError):
+        except (JoseError, ValueError, TypeError, KeyError):
             continue
         if key.is_private and algorithm(key):
             return key
@@ -71,15 +71,17 @@ def public_keys(key: Key) -> dict[str, Any]:
 
 @dataclass
 class Server:
-    """One source's FHIR server. A token is asked for once and used until it expires."""
+    """One source's FHIR server. A token is asked for once and used until it expires.
+
+    Tokens live by the machine's clock: that of the server knows no other.
+    """
 
     name: str
     source: Source
     key: Key | None
     http: httpx.AsyncClient
-    clock: Clock
     _token: str = ""
-    _until: Any = None
+    _until: float = 0.0
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -128,7 +130,7 @@ class Server:
         if self.key is None or not self.source.client_id:
             return {}
         async with self._asking:
-            if not self._token or self.clock.now() >= self._until:
+            if not self._token or time.time() >= self._until:
                 await self._ask_token()
         return {"Authorization": f"Bearer {self._token}"}
 
@@ -146,8 +148,8 @@ class Server:
         token, lasts = (answer.get("access_token"), answer.get("expires_in")) if answer else (None, None)
         if not isinstance(token, str) or not token:
             raise NotRead("no_token")
-        span = timedelta(seconds=lasts) if isinstance(lasts, int) and 0 < lasts < 10**6 else timedelta(minutes=5)
-        self._token, self._until = token, self.clock.now() + span - EARLY
+        span = lasts if isinstance(lasts, int) and 0 < lasts < 10**6 else 300
+        self._token, self._until = token, time.time() + span - EARLY
 
     async def _token_endpoint(self) -> str:
         """`.well-known/smart-configuration` of the base."""
@@ -159,11 +161,15 @@ class Server:
         return found
 
     def _assertion(self, audience: str) -> str:
-        """Signed with the machine's time, by which the server looks at it."""
         assert self.key is not None
-        now = self.clock.now()
         who = self.source.client_id
-        claims = {"iss": who, "sub": who, "aud": audience, "jti": secrets.token_urlsafe(24), "exp": now + LIFE}
+        claims = {
+            "iss": who,
+            "sub": who,
+            "aud": audience,
+            "jti": secrets.token_urlsafe(24),
+            "exp": int(time.time()) + LIFE,
+        }
         header = {"alg": algorithm(self.key), "kid": self.key.thumbprint(), "typ": "JWT"}
         return jwt.encode(header, claims, self.key, algorithms=[algorithm(self.key)])
 

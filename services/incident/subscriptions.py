@@ -93,7 +93,7 @@ class Silence:
         self._clock = ground.clock
         self._sources = {name: one.heartbeat for name, one in ground.settings.sources.items() if one.heartbeat}
         self._began = ground.clock.now()
-        self._late: set[str] = set()
+        self.late: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look once a minute until `stop` is set; of replicas each sees what any of them has heard."""
@@ -112,6 +112,6 @@ class Silence:
             late = silent > heartbeat * PATIENCE
             telemetry.FHIR_SILENT.labels(source).set(silent.total_seconds())
             telemetry.FHIR_LATE.labels(source).set(late)
-            if late and source not in self._late:
+            if late and source not in self.late:
                 telemetry.log("fhir_heartbeat_missed", source=source, seconds=int(silent.total_seconds()))
-            self._late = self._late | {source} if late else self._late - {source}
+            self.late = self.late | {source} if late else self.late - {source}

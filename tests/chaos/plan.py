@@ -229,7 +229,7 @@ def revealing(bug: str, mode: Mode) -> Plan:
         return _long_pause()
     name, point = shown[bug]
     deaths = _deaths(chance)
-    return Plan(0, mode, deaths, (), _all_at(mode, name, [Blow(point, passage) for passage in (2, 3, 2)]))
+    return Plan(0, mode, deaths, (), _all_at(mode, name, [Blow(point, passage, PATIENCE[mode]) for passage in (2, 3, 2)]))
 
 
 def _all_at(mode: Mode, name: str, blows: Sequence[Blow]) -> dict[str, tuple[Blow, ...]]:

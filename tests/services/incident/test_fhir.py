@@ -240,7 +240,7 @@ class TestAdverseEvents:
         assert await chart.states() == []
 
     async def test_once_and_taken_back(self, chart: Desk, door: Any) -> None:
-        severe = {"severity": coded("severe")}
+        severe: Resource = {"severity": coded("severe")}
         await put(door, adverse_event(**severe))
         await put(door, adverse_event(**severe, recordedDate="2026-11-21"))
         assert await chart.kinds() == ["recorded"]
@@ -306,7 +306,7 @@ class TestNotifications:
             (encounter(status=["finished"]), 400, "structure", "Encounter.status"),
             (encounter(participant="SECRET"), 400, "structure", "Encounter.participant"),
             (backport(kind="SECRET"), 422, "value", "Bundle.entry[0].resource.type"),
-            (backport(focus="SECRET"), 422, "value", "focus"),
+            (backport(focus="SECRET"), 422, "value", "valueReference.reference"),
         ],
     )
     async def test_what_does_not_fit(
@@ -442,7 +442,7 @@ async def test_no_text_of_a_message_is_in_the_log(chart: Desk, door: Any, caplog
 
 
 async def test_an_hl7_cancellation_of_the_same_visit_takes_a_fhir_death_back(chart: Desk, door: Any) -> None:
-    shared = {"identifier": [{"value": "V1"}]}
+    shared: Resource = {"identifier": [{"value": "V1"}]}
     await post(door, backport(encounter(**shared), patient()))
     await chart.send(hl7("A13", PID_3="MRN-p1^^^HOSP&1.9&ISO"))
     assert await chart.kinds() == ["recorded", "retracted"]

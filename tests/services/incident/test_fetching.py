@@ -1,0 +1,285 @@
+"""What came without its resources is read from its server: by whom, from where, again, and not for ever."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from leeward.clock import FakeClock
+from leeward.settings import SettingsError
+from services.incident.fetching import Fetcher
+from services.incident.retention import forget
+from services.incident.smart import private_key, public_keys
+from services.incident.subscriptions import Silence
+from tests.services.incident.conftest import ANNA, Desk
+from tests.services.incident.fhir import (
+    HOME,
+    Resource,
+    adverse_event,
+    backport,
+    coded,
+    encounter,
+    patient,
+    post,
+    practitioner,
+    with_fhir,
+)
+from tests.services.incident.test_fhir import client
+
+URL = "http://chart.example/fhir"
+
+
+@dataclass
+class Chart:
+    """A FHIR server: what it holds, what it was asked, and how it misbehaves (`answers`, by path)."""
+
+    held: dict[str, Resource] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    answers: dict[str, list[Response]] = field(default_factory=dict)
+    keys: dict[str, Any] | None = None
+    tokens: list[str] = field(default_factory=list)
+
+    def hold(self, *resources: Resource) -> None:
+        self.held |= {f"{one['resourceType']}/{one['id']}": one for one in resources}
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.get("/fhir/.well-known/smart-configuration")
+        async def discovery() -> dict[str, str]:
+            return {"token_endpoint": "http://chart.example/token"}
+
+        @app.post("/token")
+        async def token(request: Request) -> JSONResponse:
+            form = dict((await request.form()).items())
+            assert self.keys is not None
+            keys = KeySet.import_key_set(self.keys)  # type: ignore[arg-type]
+            found = jwt.decode(str(form["client_assertion"]), keys, algorithms=["ES384", "RS384"])
+            claims = found.claims
+            assert claims["iss"] == claims["sub"] == "leeward"
+            assert claims["aud"] == "http://chart.example/token"
+            self.tokens.append(f"t{len(self.tokens)}")
+            return JSONResponse({"access_token": self.tokens[-1], "token_type": "bearer", "expires_in": 300})
+
+        @app.get("/fhir/{path:path}")
+        async def get(request: Request, path: str) -> Response:
+            if self.keys and request.headers.get("authorization") != f"Bearer {(self.tokens or [''])[-1]}":
+                return Response(status_code=401)
+            query = f"?{request.url.query}" if request.url.query else ""
+            self.asked.append(path + query)
+            if self.answers.get(path):
+                return self.answers[path].pop(0)
+            if path in self.held:
+                return JSONResponse(self.held[path])
+            if query:
+                found = [one for one in self.held.values() if one["resourceType"] == path]
+                bundle = {"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": one} for one in found]}
+                return JSONResponse(bundle)
+            return Response(status_code=404)
+
+        return app
+
+
+@pytest.fixture
+def chart() -> Chart:
+    made = Chart()
+    made.hold(encounter(), patient(deceasedBoolean=True), practitioner(), {"resourceType": "Location", "id": "l1"})
+    return made
+
+
+Making = Callable[..., Desk]
+
+
+@pytest_asyncio.fixture
+async def made(desk: Desk, chart: Chart) -> AsyncIterator[Making]:
+    """`made(client_id="…")`: the service with that server as a source."""
+    transport = httpx.ASGITransport(app=chart.app())
+    async with httpx.AsyncClient(transport=transport) as http:
+
+        def make(variables: dict[str, str] | None = None, **source: Any) -> Desk:
+            found = with_fhir(desk, base_url=URL, **source)
+            settings = found.ground.settings
+            settings = settings.model_copy(update={"variables": {**settings.variables, **(variables or {})}})
+            return Desk(replace(found.ground, settings=settings, http=http))
+
+        yield make
+
+
+async def told(desk: Desk, *bodies: Resource | bytes) -> Fetcher:
+    """The service is told this, and then has a fetcher."""
+    async with await client(desk) as door:
+        for body in bodies:
+            assert (await post(door, body)).status_code == 204
+    return Fetcher(desk.ground, desk.intake)
+
+
+@pytest.mark.database("sqlite", "postgresql")
+async def test_an_id_alone_is_read_with_who_was_there(made: Making, chart: Chart) -> None:
+    desk = made()
+    fetcher = await told(desk, backport(focus="Encounter/e1"))
+    assert (await fetcher.once(), await fetcher.once()) == (True, False)
+    [(kind, body)] = await desk.events()
+    assert (kind, body["unit"], body["occurred_at"]) == ("recorded", "ICU", "2026-11-21T08:30:00Z")
+    assert [one["person_ref"] for one in body["involved"]] == [ANNA]
+    assert {"Encounter/e1", "Patient/p1", "Practitioner/d1", "Location/l1"} <= set(chart.asked)
+
+
+async def test_of_the_living_nothing_more_is_read(made: Making, chart: Chart) -> None:
+    chart.hold(encounter(disposition=HOME))
+    fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
+    await fetcher.once()
+    assert chart.asked == ["Encounter/e1"]
+    assert await desk.states() == []
+
+
+@pytest.mark.parametrize("body", [backport(), b""])
+async def test_that_something_happened_is_looked_for(made: Making, chart: Chart, body: Any) -> None:
+    chart.hold(adverse_event(severity=coded("severe"), subject={"reference": "Patient/p9"}))
+    fetcher = await told(desk := made(), body, b"")
+    await fetcher.once()
+    assert sorted(await desk.kinds()) == ["recorded", "recorded"]
+    searches = [one for one in chart.asked if "_lastUpdated" in one]
+    assert [one.partition("?")[0] for one in searches] == ["Encounter", "Patient", "AdverseEvent"]
+    assert await desk.rows("fetch") == []
+
+
+async def test_an_event_that_never_came_is_looked_for(made: Making, chart: Chart) -> None:
+    living = backport(encounter("e0", disposition=None), number=1)
+    fetcher = await told(desk := made(), living, backport(kind="heartbeat", number=None, counted=2))
+    await fetcher.once()
+    assert await desk.kinds() == ["recorded"]
+
+
+async def test_every_page_of_the_same_server_and_none_of_another(made: Making, chart: Chart) -> None:
+    def page(*resources: Resource, following: str = "") -> Response:
+        links = [{"relation": "next", "url": following}] if following else []
+        entries = [{"resource": one} for one in resources]
+        return JSONResponse({"resourceType": "Bundle", "type": "searchset", "link": links, "entry": entries})
+
+    chart.answers = {
+        "Encounter": [
+            page(encounter(), following=f"{URL}/Encounter?page=2"),
+            page(encounter("e2", who="p2"), following="http://evil.example/fhir/Encounter?page=3"),
+        ],
+        "Patient": [page()],
+    }
+    fetcher = await told(desk := made(), b"")
+    await fetcher.once()
+    assert await desk.kinds() == ["recorded", "recorded"]
+    assert "Encounter?page=2" in chart.asked
+    assert not [one for one in chart.asked if "page=3" in one]
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 403, 302])
+async def test_a_server_that_does_not_give_it_is_asked_again_later(
+    made: Making, chart: Chart, clock: FakeClock, status: int
+) -> None:
+    chart.answers = {"Encounter/e1": [Response(status_code=status, headers={"Location": "http://evil.example/"})]}
+    fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
+    assert await fetcher.once()
+    assert (await fetcher.once(), await desk.states()) == (False, [])
+    await clock.advance(seconds=6)
+    assert await fetcher.once()
+    assert await desk.kinds() == ["recorded"]
+
+
+async def test_what_is_gone_is_not_asked_for_again(made: Making, chart: Chart) -> None:
+    del chart.held["Encounter/e1"]
+    fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
+    await fetcher.once()
+    assert (await desk.rows("fetch"), await desk.states()) == ([], [])
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"resourceType": "Encounter", "status": 1}'])
+async def test_what_cannot_be_read_is_the_coordinators(made: Making, chart: Chart, body: bytes) -> None:
+    chart.answers = {"Encounter/e1": [Response(body)] * 9}
+    fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
+    await fetcher.once()
+    rows = await desk.rows("incident")
+    if body.startswith(b'{"r'):
+        assert [(row.state, row.reasons, row.category) for row in rows] == [("review", "not_fetched", "not_fetched")]
+    else:
+        assert (rows, len(await desk.rows("fetch"))) == ([], 1)
+
+
+async def test_what_was_never_read_ends_with_its_days_key_on_the_list(
+    made: Making, chart: Chart, clock: FakeClock
+) -> None:
+    chart.answers = {"Encounter/e1": [Response(status_code=503)] * 9, "Encounter/e2": [Response(status_code=503)] * 9}
+    desk = made()
+    fetcher = await told(desk, backport(focus="Encounter/e1"), backport(focus="Encounter/e2", number=2))
+    await fetcher.once()
+    await clock.advance(hours=73)
+    await desk.ground.store.write(forget)
+    await fetcher.once()
+    assert [row.reasons for row in await desk.rows("incident")] == ["not_fetched"]
+    assert (await desk.rows("fetch"), await desk.kinds()) == ([], [])
+
+
+def pem(key: Any) -> str:
+    return str(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+
+
+@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048)])
+async def test_smart_backend_services(made: Making, chart: Chart, key: Any) -> None:
+    desk = made({"SOURCE_CHART_PRIVATE_KEY": pem(key)}, client_id="leeward")
+    found = private_key(desk.ground.settings, "chart")
+    assert found is not None
+    chart.keys = json.loads(json.dumps(public_keys(found)))
+    assert not {"d", "p", "q"} & set(chart.keys["keys"][0])
+    fetcher = await told(desk, backport(focus="Encounter/e1"))
+    await fetcher.once()
+    assert (await desk.kinds(), chart.tokens) == (["recorded"], ["t0"])
+    # a token that the server no longer takes is exchanged once
+    chart.tokens.append("t1")
+    chart.hold(encounter("e2", who="p2"))
+    await told(desk, backport(focus="Encounter/e2", number=2))
+    await fetcher.once()
+    assert await desk.kinds() == ["recorded", "recorded"]
+    assert chart.tokens == ["t0", "t1", "t2"]
+
+
+@pytest.mark.parametrize("text", ["", "no key", pem(ec.generate_private_key(ec.SECP256R1()))])
+def test_another_key_stops_the_start(made: Making, text: str) -> None:
+    settings = made({"SOURCE_CHART_PRIVATE_KEY": text}).ground.settings
+    if not text:
+        assert private_key(settings, "chart") is None
+        return
+    with pytest.raises(SettingsError, match="LEEWARD_SOURCE_CHART_PRIVATE_KEY: is no private key") as fault:
+        private_key(settings, "chart")
+    assert text not in str(fault.value)
+
+
+async def test_it_reads_as_long_as_it_runs_and_stops_at_once(made: Making) -> None:
+    fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
+    stop = asyncio.Event()
+    running = asyncio.create_task(fetcher.run(stop))
+    async with asyncio.timeout(10):
+        while not await desk.states():
+            await asyncio.sleep(0.01)
+        stop.set()
+        await running
+
+
+async def test_a_silent_server_is_noticed(made: Making, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    desk = made(heartbeat="1h")
+    silence = Silence(desk.ground)
+    heartbeat = backport(kind="heartbeat", number=None, counted=0)
+    for hours, late in ((1, False), (1, True), (1, True)):
+        await clock.advance(hours=hours)
+        await silence.once()
+        assert silence.late == ({"chart"} if late else set())
+    await told(desk, heartbeat)
+    await silence.once()
+    assert silence.late == set()
