@@ -26,6 +26,7 @@ from services.incident.edge import Edge
 from services.incident.intake import Intake
 from services.incident.marks import Marks
 from services.incident.models import METADATA
+from tests.services.incident.ports import Port, opened
 
 ANNA, BEN, CARO = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
 HL7_SECRET = "ehr-secret-of-many-characters"
@@ -152,6 +153,13 @@ def with_second_source(desk: Desk) -> Desk:
     lab = settings.sources["ehr"].model_copy(update={"match": Match(msh3="LAB")})
     sources = {**settings.sources, "lab": lab}
     return Desk(replace(desk.ground, settings=settings.model_copy(update={"sources": sources})))
+
+
+@pytest_asyncio.fixture
+async def port(desk: Desk) -> AsyncIterator[Port]:
+    """The service's MLLP port."""
+    async with opened(desk.edge.from_mllp) as found:
+        yield found
 
 
 @pytest_asyncio.fixture

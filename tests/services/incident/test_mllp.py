@@ -3,24 +3,22 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
-import pytest_asyncio
 from hl7.client import MLLPClient
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leeward import telemetry
-from leeward.listening import allow_files, listening
+from leeward.listening import allow_files
 from leeward.settings import SettingsError
 from services.incident import listen
 from services.incident.sources import mllp
-from services.incident.sources.listener import Listener
 from services.incident.sources.mllp import Framer, Oversized, framed
 from tests.services.incident.conftest import Desk, codes, death, full, hl7
+from tests.services.incident.ports import Port, answer, closed, control_id, opened
 
 contents = st.binary(max_size=60).filter(lambda raw: b"\x1c" not in raw and b"\x0bMSH" not in raw)
 between = st.binary(max_size=10).map(lambda raw: raw.replace(b"\x0b", b""))
@@ -65,56 +63,6 @@ def test_a_frame_above_the_limit_is_not_kept_and_the_next_one_is_read() -> None:
         assert framer.feed(b"x" * 1000) == []
         assert len(framer._buffer) < 2500
     assert framer.feed(b"\x1c\r\x0bnext\x1c\r") == [Oversized(b"MSH|head" + b"x" * 1000), b"next"]
-
-
-@dataclass
-class Port:
-    """A listening service: `open()` gives a connection, `stop()` ends the listener."""
-
-    number: int
-    stop: Callable[[], None]
-    ended: "asyncio.Task[None]"
-    writers: list[asyncio.StreamWriter] = field(default_factory=list)
-
-    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.number)
-        self.writers.append(writer)
-        return reader, writer
-
-    async def close(self) -> None:
-        self.stop()
-        for writer in self.writers:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        await self.ended
-
-
-@pytest_asyncio.fixture
-async def port(desk: Desk) -> AsyncIterator[Port]:
-    bound, stop = listening("127.0.0.1", desk.ground.settings.mllp_port, "MLLP_PORT"), asyncio.Event()
-    running = asyncio.create_task(Listener(desk.edge.from_mllp).run(bound, stop))
-    await asyncio.sleep(0)
-    opened = Port(bound.getsockname()[1], stop.set, running)
-    yield opened
-    await opened.close()
-    bound.close()
-
-
-async def answer(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(30):
-        return (await reader.readuntil(b"\x1c\r"))[1:-2]
-
-
-async def closed(reader: asyncio.StreamReader) -> bool:
-    async with asyncio.timeout(30):
-        with contextlib.suppress(ConnectionResetError):
-            assert await reader.read() == b""
-    return True
-
-
-def control_id(reply: bytes) -> bytes:
-    return reply.split(b"\r")[1].split(b"|")[2]
 
 
 async def test_a_third_partys_client_gets_its_answer(desk: Desk, port: Port) -> None:
@@ -274,18 +222,14 @@ class SlowDatabase:
 
 async def test_a_slow_database_slows_the_sender() -> None:
     frames = [f"MSH|{n}".encode() for n in range(3 * mllp.PIPELINE)]
-    database, stop = SlowDatabase(), asyncio.Event()
-    with listening("127.0.0.1", 0, "MLLP_PORT") as bound:
-        running = asyncio.create_task(Listener(database).run(bound, stop))
-        reader, writer = await asyncio.open_connection(*bound.getsockname())
+    database = SlowDatabase()
+    async with opened(database) as port:
+        reader, writer = await port.open()
         writer.writelines(map(framed, frames))
         await asyncio.sleep(0.2)
         assert database.taken == mllp.PIPELINE
         database.free.set()
         assert [await answer(reader) for _ in frames] == frames
-        writer.close()
-        stop.set()
-        await running
 
 
 async def test_what_waits_for_a_slow_database_is_bounded_over_all_connections() -> None:

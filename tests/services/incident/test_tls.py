@@ -23,7 +23,7 @@ from tests.certificates import Authority, Pair
 from tests.senders import send
 from tests.services.commands.conftest import free_port
 from tests.services.incident.conftest import Desk, codes, death, hl7
-from tests.services.incident.test_mllp import answer, closed
+from tests.services.incident.ports import answer, closed
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 ENGINE = "engine.hospital.example"
