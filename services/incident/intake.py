@@ -4,6 +4,7 @@ A batch costs the same few statements whether it holds one message or 256: what 
 and the staff is read in one query each, and everything is written in bulk.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -40,7 +41,7 @@ _NEW_RECEIPT: Final = Insert(
 )
 _FIND_SEEN: Final = select(_SEEN).where(_SEEN.c.message_hash.in_(KEYS))
 _FIND_RECEIPTS: Final = select(_RECEIPT).where(_RECEIPT.c.key_hash.in_(KEYS))
-_RAW: Final = Insert(table_of(RawMessage), ("raw_ref", "key_ref", "source", "accepted_at", "sealed"))
+_RAW: Final = Insert(table_of(RawMessage), ("raw_ref", "key_ref", "source", "accepted_at", "sealed", "place"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class Intake:
         self._day_keys = DayKeys(ground.keys)
         self._box = identifier_box(ground.keys)
         self._group = ground.store.group(self._work)
+        self._place = 0
 
     async def __call__(self, item: Item) -> Accepted:
         return await self._group(item)
@@ -136,8 +138,13 @@ class Intake:
         rows = []
         for item in items:
             ref = new_ref()
-            rows.append((ref, key.key_ref, item.source, unit.now, key.box.seal(item.raw, ref)))
+            rows.append((ref, key.key_ref, item.source, unit.now, key.box.seal(item.raw, ref), self._next_place()))
         _RAW.run(unit.conn, rows)
+
+    def _next_place(self) -> int:
+        # messages of one batch share their time, and our clock may be set back; a replay goes by this
+        self._place = max(self._place + 1, time.time_ns())
+        return self._place
 
     def _leave(self, unit: Unit, items: Sequence[Item]) -> None:
         """Of what came through FHIR subscriptions: that it came, and what is to be read."""
@@ -171,7 +178,7 @@ class Intake:
             return
         view = combined(patients)
         decision = decide_claim(claim, view, self._rules, now)
-        _apply(records, decision, patients, book, claim)
+        apply(records, decision, patients, book, claim)
         for patient in patients:
             _note(patient, claim, book)
 
@@ -186,7 +193,7 @@ class Intake:
             return
         patients = book.found(signal.keys) if signal.keys else []
         view = combined(patients) if patients else None
-        _apply(records, decide_report(report, view, self._rules, now), patients, book, report)
+        apply(records, decide_report(report, view, self._rules, now), patients, book, report)
         for patient in patients:
             patient.known = True
 
@@ -219,13 +226,14 @@ def _stored(unit: Unit, items: Sequence[Item], new: set[str]) -> dict[str, Any]:
     }
 
 
-def _apply(
+def apply(
     records: Records,
     decision: Decision,
     patients: Sequence[Patient],
     book: Book,
     signal: Claim | Report,
 ) -> None:
+    """Carry a decision about these patients out."""
     current = combined(patients).current if patients else None
     if decision.action in (Action.RECORD, Action.REVIEW):
         made = records.open(signal, decision, replaced=current)

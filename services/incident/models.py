@@ -129,7 +129,7 @@ class DayKey(Model, table=True):
 
 
 class RawMessage(Model, table=True):
-    """An accepted message as it came, sealed by its day's key."""
+    """An accepted message as it came, sealed by its day's key; `place` keeps the order in which they came."""
 
     __tablename__ = "raw_message"
     raw_ref: str = Field(primary_key=True, max_length=36)
@@ -137,6 +137,7 @@ class RawMessage(Model, table=True):
     source: str = Field(max_length=32)
     accepted_at: datetime = Field(sa_type=UtcTime)
     sealed: str
+    place: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
 
 
 class Subscription(Model, table=True):
