@@ -261,6 +261,23 @@ class Concern(Section):
     url: str = ""
 
 
+FHIR_ALONE: Final = frozenset(
+    {
+        "base_url",
+        "fhir_version",
+        "topic",
+        "criteria",
+        "token_url",
+        "client_id",
+        "scopes",
+        "heartbeat",
+        "search",
+        "categories",
+        "harm",
+    }
+)
+
+
 def _default_sources() -> dict[str, Source]:
     return {"ehr": Source(kind="hl7v2"), "safety": Source(kind="native")}
 

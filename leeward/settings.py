@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from leeward.brokers import parse_brokers
 from leeward.clock import Clock, ScaledClock, SystemClock, parse_clock
-from leeward.policy import Policy
+from leeward.policy import FHIR_ALONE, Policy
 
 ServiceName = Literal["incident", "matching", "notify", "issuer", "box"]
 SERVICES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
@@ -135,6 +135,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, *, starting: bool = T
     settings = _settings(policy, variables)
     _check_source_names(settings)
     _check_certificates(settings)
+    _check_fhir(settings)
     _check_environment(settings)
     if starting:
         _check_crisis_lines(settings)
@@ -156,7 +157,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _known(key: str) -> bool:
     service, _, rest = key.partition("_")
-    source = key.startswith("SOURCE_") and key.endswith("_SECRET") and len(key) > len("SOURCE__SECRET")
+    source = re.fullmatch(r"SOURCE_.+_(SECRET|PRIVATE_KEY)", key) is not None
     return key in PLAIN or source or (service.lower() in SERVICES and rest in PER_SERVICE)
 
 
@@ -218,9 +219,20 @@ def _port(variables: Mapping[str, str], key: str, default: int) -> int:
 def _check_source_names(settings: Settings) -> None:
     for key in settings.variables:
         if key.startswith("SOURCE_"):
-            name = key.removeprefix("SOURCE_").removesuffix("_SECRET").lower()
+            name = key.removeprefix("SOURCE_").removesuffix("_SECRET").removesuffix("_PRIVATE_KEY").lower()
             if name not in settings.sources:
                 raise SettingsError(f"LEEWARD_{key}: no source of that name; allowed are {', '.join(settings.sources)}")
+
+
+def _check_fhir(settings: Settings) -> None:
+    """What concerns FHIR alone stands with FHIR sources alone, and a client has its key."""
+    for name, source in settings.sources.items():
+        if source.kind != "fhir" and (stray := sorted(FHIR_ALONE & source.model_fields_set)):
+            raise SettingsError(f"leeward.toml: sources.{name}.{stray[0]}: is for fhir sources alone")
+        if source.client_id and not settings.variable(f"SOURCE_{name.upper()}_PRIVATE_KEY"):
+            raise SettingsError(
+                f"LEEWARD_SOURCE_{name.upper()}_PRIVATE_KEY: is missing; sources.{name} has a client_id"
+            )
 
 
 def _check_certificates(settings: Settings) -> None:

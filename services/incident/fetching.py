@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,13 +13,13 @@ from leeward import telemetry
 from leeward.clock import first_of
 from leeward.service import Ground
 from leeward.store import StoreUnavailable, Unit
-from services.incident.domain import Claim, Finding, Report, Severity
+from services.incident.domain import Finding, Report, Severity
 from services.incident.fetches import FETCH, Wanted, settle
 from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import DayKeys
 from services.incident.smart import NotRead, Server, private_key
-from services.incident.sources.fhir import Resources, local_reference, read
+from services.incident.sources.fhir import Resources, matters, read, references
 from services.incident.sources.json_tree import JsonError, Node, load
 from services.incident.sources.notification import referenced
 
@@ -30,7 +30,6 @@ LOOK: Final = 1.0
 RELATED: Final = 40
 PAGES: Final = 50
 BACK_OFF: Final = (5, 15, 60, 300, 600)  # seconds
-_AROUND: Final = frozenset({"Patient", "Practitioner", "PractitionerRole", "Location", "CareTeam"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +159,7 @@ class Fetcher:
             found = [
                 one for kind in server.source.search for one in await self._changed(server, kind, job.wanted.since)
             ]
-        if any(map(_matters, read(self._resources(job.source, found)))):
+        if any(map(matters, read(self._resources(job.source, found)))):
             found += await self._around(server, found)
         return found
 
@@ -189,7 +188,7 @@ class Fetcher:
         here |= {f"CareTeam/{one.text('id')}" for one in more}
         step: Sequence[Node] = [*found, *more]
         for _ in range(2):
-            wanted = [one for one in dict.fromkeys(_references(step, server.source.base_url)) if one not in here]
+            wanted = [one for one in dict.fromkeys(references(step, server.source.base_url)) if one not in here]
             wanted = wanted[: max(0, RELATED - len(more))]
             here |= set(wanted)
             got = await asyncio.gather(*(_or_nothing(server.get(path)) for path in wanted))
@@ -209,29 +208,3 @@ async def _or_nothing(reading: Any) -> dict[str, Any]:
     except NotRead:
         return {}
     return found
-
-
-def _matters(said: Claim | Report) -> bool:
-    return isinstance(said, Report) or said.disposition == "dead" or said.indicator == "Y"
-
-
-def _references(resources: Iterable[Node], base_url: str) -> Iterator[str]:
-    """What resources refer to on their own server, as far as it tells who was there, where, and about whom."""
-    for value in _values([one.value for one in resources]):
-        text = value.get("reference")
-        if isinstance(text, str) and ("://" not in text or text.startswith(f"{base_url.rstrip('/')}/")):
-            local = local_reference(text)
-            if local.partition("/")[0] in _AROUND:
-                yield local
-
-
-def _values(values: Sequence[object]) -> Iterator[dict[str, Any]]:
-    """Every object in a tree, the outer before the inner."""
-    waiting = list(values)
-    while waiting:
-        value = waiting.pop(0)
-        if isinstance(value, dict):
-            yield value
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value

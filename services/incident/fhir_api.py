@@ -25,9 +25,9 @@ from services.incident.fetches import Wanted, enqueue
 from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import DayKeys
-from services.incident.sources.fhir import Resources, read
+from services.incident.sources.fhir import Resources, matters, read, references
 from services.incident.sources.json_tree import JsonError, Node, load
-from services.incident.sources.notification import Notification, parse, referenced
+from services.incident.sources.notification import READ, Notification, parse, referenced
 from services.incident.subscriptions import Heard, note
 
 MEDIA_TYPE: Final = "application/fhir+json"
@@ -139,20 +139,33 @@ class FhirDoor:
     async def _store(
         self, name: str, body: bytes, resources: Sequence[Node], heard: Heard, wanted: Sequence[Wanted]
     ) -> None:
-        settings = self.ground.settings
+        source = self.ground.settings.sources[name]
         # two posts without a body are two events
         told = body or uuid4().bytes
-        said = read(Resources(name, settings.sources[name], self.ground.clock.now(), list(resources)))
+        found = Resources(name, source, self.ground.clock.now(), list(resources), more_comes=bool(source.base_url))
+        said = read(found)
+        more = _not_here(found) if source.base_url and any(map(matters, said)) else []
         item = Item(
             source=name,
             raw=body,
             mark=self.marks.of_message(b"fhir", name.encode(), told),
             signals=tuple(hashed(one, self.marks) for one in said),
             heard=heard,
-            wanted=tuple(wanted),
+            wanted=tuple(dict.fromkeys([*wanted, *(Wanted(name, one) for one in more)])),
         )
         accepted = await self.intake(item)
         (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(name).inc()
+
+
+def _not_here(resources: Resources) -> list[str]:
+    """The resources that name a patient, people or places who did not come along: they are read with those."""
+    here = {f"{one.kind}/{one.text('id')}" for one in resources.each}
+    base = resources.source.base_url
+    return [
+        f"{one.kind}/{one.text('id')}"
+        for one in resources.each
+        if one.kind in READ and one.text("id") and not here.issuperset(references([one], base))
+    ]
 
 
 def _require_base(source: Source) -> None:

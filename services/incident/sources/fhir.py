@@ -50,11 +50,17 @@ class Resources:
     source: Source
     now: datetime
     each: Sequence[Node]
+    more_comes: bool = False  # what they refer to will be read: until then nobody is known by a reference alone
     _index: dict[str, Node] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for one in self.each:
             self._index.setdefault(f"{one.kind}/{one.text('id')}", one)
+
+    @property
+    def server(self) -> str:
+        """What resource ids count for: two sources of one server mean the same patient by them."""
+        return self.source.base_url.rstrip("/") or self.name
 
     def of(self, kind: str) -> list[Node]:
         return [one for one in self.each if one.kind == kind]
@@ -69,6 +75,36 @@ class Resources:
 
 
 _NOTHING: Final = Node({}, "nothing")
+
+
+AROUND: Final = frozenset({"Patient", "Practitioner", "PractitionerRole", "Location", "CareTeam"})
+
+
+def references(resources: Iterable[Node], base_url: str) -> Iterator[str]:
+    """What resources refer to on their own server, as far as it tells who was there, where, and about whom."""
+    for value in _objects([one.value for one in resources]):
+        text = value.get("reference")
+        if isinstance(text, str) and ("://" not in text or text.startswith(f"{base_url.rstrip('/')}/")):
+            local = local_reference(text)
+            if local.partition("/")[0] in AROUND:
+                yield local
+
+
+def _objects(values: Sequence[object]) -> Iterator[dict[str, object]]:
+    """Every object in a tree, the outer before the inner."""
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, dict):
+            yield value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def matters(said: Claim | Report) -> bool:
+    """Whether it may lead to anything, so that it is worth knowing who was there."""
+    return isinstance(said, Report) or said.disposition == "dead" or said.indicator == "Y"
 
 
 def local_reference(text: str) -> str:
@@ -171,7 +207,7 @@ def _patient_keys(reference: Node, patient: Node, resources: Resources) -> tuple
     }
     own = patient.text("id") or local_reference(reference.text("reference")).removeprefix("Patient/")
     if own and not reference.text("reference").startswith("#"):
-        found[Identifier(f"fhir:{resources.name}", own)] = None
+        found[Identifier(f"fhir:{resources.server}", own)] = None
     return tuple(found)[:MOST]
 
 
@@ -298,7 +334,9 @@ def _who(reference: Node, inside: Node, resources: Resources) -> Identifier | No
         return (
             Identifier(None, value, authority) if authority else Identifier(resources.source.identifier_system, value)
         )
-    return Identifier(known.get(kind), local.partition("/")[2], "" if kind in known else kind) if local else None
+    if not local or resources.more_comes:
+        return None
+    return Identifier(known.get(kind), local.partition("/")[2], "" if kind in known else kind)
 
 
 # ---- places, times, codes

@@ -283,3 +283,13 @@ async def test_a_silent_server_is_noticed(made: Making, clock: FakeClock, caplog
     await told(desk, heartbeat)
     await silence.once()
     assert silence.late == set()
+
+
+async def test_what_came_without_its_people_is_decided_at_once_and_they_are_read(made: Making, chart: Chart) -> None:
+    fetcher = await told(desk := made(), backport(encounter()))
+    assert await desk.kinds() == ["recorded"]
+    await fetcher.once()
+    (_, recorded), (kind, amended) = await desk.events()
+    assert (recorded["involved"], kind) == ([], "amended")
+    assert [one["person_ref"] for one in amended["involved"]] == [ANNA]
+    assert await desk.rows("unmatched") == []
