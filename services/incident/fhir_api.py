@@ -121,7 +121,8 @@ class FhirDoor:
 
     async def _notified(self, body: bytes, told: Notification, name: str) -> None:
         numbers = tuple(event.number for event in told.events if event.number is not None)
-        heard = Heard(name, told.name or HOOK, numbers, told.counted, began=told.kind == "handshake")
+        subscription = self.marks.of_message(b"subscription", told.name.encode())
+        heard = Heard(name, subscription, numbers, told.counted, began=told.kind == "handshake")
         if told.kind in ("handshake", "heartbeat"):
             await self.ground.store.write(lambda unit: self._only_heard(unit, heard))
             return

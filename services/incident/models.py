@@ -145,7 +145,7 @@ class Subscription(Model, table=True):
 
     __tablename__ = "subscription"
     source: str = Field(primary_key=True, max_length=32)
-    name: str = Field(primary_key=True, max_length=200)  # the server's own, such as Subscription/12
+    name: str = Field(primary_key=True, max_length=200)  # the server's own as a keyed hash, or `rest-hook`
     last_event: int = Field(sa_type=BigInteger)
     missing: str  # event numbers, separated by blanks
     heard_at: datetime = Field(sa_type=UtcTime)

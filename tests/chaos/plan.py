@@ -229,7 +229,9 @@ def revealing(bug: str, mode: Mode) -> Plan:
         return _long_pause()
     name, point = shown[bug]
     deaths = _deaths(chance)
-    return Plan(0, mode, deaths, (), _all_at(mode, name, [Blow(point, passage, PATIENCE[mode]) for passage in (2, 3, 2)]))
+    return Plan(
+        0, mode, deaths, (), _all_at(mode, name, [Blow(point, passage, PATIENCE[mode]) for passage in (2, 3, 2)])
+    )
 
 
 def _all_at(mode: Mode, name: str, blows: Sequence[Blow]) -> dict[str, tuple[Blow, ...]]:
@@ -243,7 +245,9 @@ def _all_ask(mode: Mode) -> Plan:
     """Asking is what counts: each time it is heard a message leaves."""
     people = [member.staff_id for member in hospital.asking()]
     asks = tuple(Ask(round(n * SECONDS / len(people), 3), who) for n, who in enumerate(people))
-    falls = [Blow(patience=1.2), Blow(patience=0.9), Blow(patience=1.1)]
+    # a member of a group that comes back waits for its part of the log
+    lives = (1.2, 0.9, 1.1) if mode == "embedded" else (4.0, 1.0, 1.0)
+    falls = [Blow(patience=life) for life in lives]
     chains = _all_at(mode, "matching-0", falls)
     return Plan(0, mode, (), asks, {**chains, **({"matching-1": tuple(falls)} if mode == "distributed" else {})})
 

@@ -17,7 +17,6 @@ PROFILE: Final = (
 )
 READ: Final = frozenset({"Encounter", "Patient", "AdverseEvent"})
 ENTRIES: Final = 1000
-NAME_LENGTH: Final = 200
 Type = Literal["handshake", "heartbeat", "event-notification", "query-status", "query-event"]
 
 
@@ -69,7 +68,7 @@ def parse(bundle: Node, base_url: str) -> Notification:
     kind, name, counted, events = _status(entries[0].one("resource"))
     return Notification(
         kind=kind,
-        name=local_reference(name) or name[-NAME_LENGTH:],
+        name=local_reference(name) or name,
         counted=counted,
         events=tuple(Event(number, _focus(text, place, base_url)) for number, text, place in events),
         resources=tuple(found for entry in entries[1:] if (found := entry.one("resource"))),

@@ -1,7 +1,9 @@
 """A canary in every field: what was said of a patient is found nowhere, and after its time nor is anything else."""
 
 import json
+import logging
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +14,18 @@ from services.incident.retention import destroy_keys, forget
 from services.incident.sealing import KEY_TIMER, DayKeys
 from tests.databases import content
 from tests.services.incident.conftest import ANNA, Desk, death, hl7
+from tests.services.incident.fhir import (
+    adverse_event,
+    backport,
+    coded,
+    encounter,
+    patient,
+    post,
+    practitioner,
+    with_fhir,
+)
 from tests.services.incident.test_api import SAFETY
+from tests.services.incident.test_fhir import client
 
 CANARY = "CANARYBIRD"
 
@@ -58,6 +71,49 @@ async def test_nor_of_a_native_report(desk: Desk, web: httpx.AsyncClient) -> Non
     }
     headers = {**SAFETY, "Idempotency-Key": CANARY}
     assert (await web.post("/v1/incidents", headers=headers, content=json.dumps(body))).status_code == 202
+    assert await desk.kinds() == ["recorded"]
+    assert CANARY.encode() not in await content(desk.ground.store)
+
+
+def planted(value: Any) -> Any:
+    """The same JSON with a canary in every string, those apart that decide, and in fields that nobody reads."""
+    if isinstance(value, dict):
+        kept = {key: one if key in DECIDING else planted(one) for key, one in value.items()}
+        return {**kept, "note": [{"text": CANARY}], "extension": [{"url": CANARY, "valueString": CANARY}]}
+    if isinstance(value, list):
+        return [planted(one) for one in value]
+    return f"{CANARY}{value}" if isinstance(value, str) else value
+
+
+# what a FHIR message is decided by; of dates, codes and references a canary would make another message
+DECIDING = frozenset(
+    {"resourceType", "status", "actuality", "code", "end", "date", "type", "location", "deceasedDateTime", "parameter"}
+)
+STORIES = {
+    "topic": backport(encounter(), patient(deceasedDateTime="2026-11-21"), practitioner()),
+    "adverse event": adverse_event(outcome=coded("fatal")),
+    "classic": encounter(),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+async def test_nor_of_fhir(desk: Desk, story: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    chart = with_fhir(desk)
+    async with await client(chart) as door:
+        assert (await post(door, planted(STORIES[story]))).status_code == 204
+        metrics = (await door.get("/metrics")).text
+        assert (await post(door, planted({"resourceType": "Bundle", "type": CANARY}))).status_code == 422
+    assert set(await chart.kinds()) == {"recorded"}
+    assert CANARY.encode() not in await content(desk.ground.store)
+    assert CANARY not in metrics + caplog.text
+
+
+async def test_nor_of_a_table(desk: Desk, web: httpx.AsyncClient) -> None:
+    names = "source_ref,occurred_at,category,severity_scheme,severity_code,unit,patient,involved"
+    row = f"{CANARY},2026-11-21T08:40:00Z,medication_error,lfpse,fatal,ICU,{CANARY}={CANARY},{CANARY}={CANARY}"
+    headers = {**SAFETY, "Content-Type": "text/csv"}
+    assert (await web.post("/v1/incidents", headers=headers, content=f"{names}\n{row}\n")).status_code == 202
     assert await desk.kinds() == ["recorded"]
     assert CANARY.encode() not in await content(desk.ground.store)
 
