@@ -13,7 +13,7 @@ VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation
 @$(BIN)/python -m compileall -q leeward services
 endef
 
-.PHONY: help install dev demo up revision test check check-lock bench chaos lock generate clean
+.PHONY: help install dev demo up revision test check check-lock bench chaos fuzz lock generate clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -104,6 +104,9 @@ bench: dev ## how fast, next to a naive baseline in the same run
 chaos: dev ## kill everything at named places and check every promise; RUNS=50 SEED=1 MODE=embedded BUGS=1
 	@$(BIN)/python -m tests.chaos $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(MODE),--mode $(MODE)) $(if $(BUGS),--bugs)
+
+fuzz: dev ## random input for every property, for MINUTES=10; SEED=1
+	$(BIN)/python -m tests.fuzzing $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 generate: dev ## write what is made from code: event schemas, asyncapi.yaml, the box's script
 	$(BIN)/python -m leeward.contracts.generate

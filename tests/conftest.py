@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "database(*kinds): what the test runs on: sqlite, postgresql, or both")
     config.addinivalue_line("markers", "long: plays weeks; of two databases only on the first, unless asked for")
+    config.addinivalue_line("markers", "fuzz: a property under random input, see tests/fuzzing.py")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,6 +16,7 @@ from services.incident.sources.hl7v2 import (
     Hl7Error,
     Message,
     first_line,
+    usable,
 )
 
 HEAD: Final = 4096  # bytes of a message that are enough to answer it
@@ -69,12 +70,15 @@ def guess_header(raw: bytes) -> Header:
         head = head.removeprefix(mark)
     line = first_line(head.lstrip(BLANKS))
     separator = line[3:4]
-    if not line.startswith(b"MSH") or not separator.strip() or separator.isalnum():
+    if not line.startswith(b"MSH") or not usable(separator):
         return Header()
     fields = line.split(separator)
-    marks = fields[1] if len(fields) > 1 and 3 <= len(fields[1]) <= 5 else b"^~\\&"
-    each = [marks[place : place + 1] for place in range(4)]
-    return Header(Delimiters(separator, *each), (separator, marks, *fields[2:20]))
+    given = [fields[1][place : place + 1] for place in range(len(fields[1]))]
+    sound = 3 <= len(given) <= 5 and all(map(usable, given)) and len({separator, *given}) > len(given)
+    each = Delimiters(separator, *given[:4]) if sound else STANDARD._replace(field=separator)
+    if len(set(each)) < len([mark for mark in each if mark]):
+        return Header()
+    return Header(each, (separator, fields[1] if sound else b"".join(each[1:]), *fields[2:20]))
 
 
 def answers(header: Header, fault: Hl7Error | None, now: datetime, ident: str) -> list[bytes]:

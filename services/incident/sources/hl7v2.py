@@ -223,16 +223,17 @@ def _delimiters(body: bytes) -> Delimiters:
     if not body.startswith(b"MSH"):
         raise Hl7Error(100, "MSH^1", "no_header")
     field = body[3:4]
-    if not _usable(field):
+    if not usable(field):
         raise Hl7Error(102, "MSH^1^1", "bad_delimiters")
     marks = first_line(body[4:16]).split(field)[0]
     used = [marks[place : place + 1] for place in range(len(marks))]
-    if not 1 <= len(used) <= 5 or len({field, *used}) <= len(used) or not all(_usable(mark) for mark in used):
+    if not 1 <= len(used) <= 5 or len({field, *used}) <= len(used) or not all(usable(mark) for mark in used):
         raise Hl7Error(102, "MSH^1^2", "bad_delimiters")
     return Delimiters(field, *used[:4], *[b""] * (4 - len(used)))
 
 
-def _usable(mark: bytes) -> bool:
+def usable(mark: bytes) -> bool:
+    """Whether a byte can separate anything: visible, and no letter or digit."""
     return len(mark) == 1 and b"\x20" < mark < b"\x7f" and not mark.isalnum()
 
 
