@@ -31,7 +31,7 @@ token = group("token", "API tokens: create, list, revoke.")
 staff = group("staff", "The roster: check, import.")
 rota = group("rota", "The rota: import.")
 fhir = group("fhir", "FHIR servers: subscribe, keys.")
-hl7 = group("hl7", "HL7 v2 messages: send, explain.")
+hl7 = group("hl7", "HL7 v2 messages: send, explain, replay.")
 
 
 class ServiceWord(StrEnum):
@@ -191,6 +191,21 @@ def hl7_explain(file: File, *, as_json: Json = False) -> None:
     command.explain(file, as_json=as_json)
 
 
+@hl7.command("replay")
+def hl7_replay(
+    *,
+    source: Annotated[str, typer.Option(help="A source of leeward.toml, of any kind.")],
+    since: Annotated[str, typer.Option(help="A time with its offset, or how long ago, such as 36h.")],
+    until: Annotated[str, typer.Option(help="Likewise; now by default.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come of it, and store nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Decide a source's stored messages of the last days anew, after a rule was mended."""
+    from services.commands import replay as command
+
+    command.replay(source, since, until, dry_run=dry_run, as_json=as_json)
+
+
 @app.command()
 def reconcile(file: File, *, as_json: Json = False) -> None:
     """Compare the hospital's own list of severe outcomes with incidents and offers; 1 where any is missing."""
@@ -226,14 +241,6 @@ def fhir_keys(source: str) -> None:
     from services.commands import fhir as command
 
     command.keys(source)
-
-
-@app.command()
-def reconcile(file: File, *, as_json: Json = False) -> None:
-    """Compare the hospital's own list of severe outcomes with incidents and offers; 1 where any is missing."""
-    from services.commands import reconcile as command
-
-    raise typer.Exit(command.reconcile(file, as_json=as_json))
 
 
 def main() -> None:

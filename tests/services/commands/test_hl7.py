@@ -1,13 +1,23 @@
 """Files of HL7 messages: told apart however they were saved, and answered only as they ask."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 
+from leeward.adapters import store_of
+from leeward.keys import own_key
+from leeward.runtime import http_client
+from leeward.service import Ground
+from leeward.settings import Settings, load_settings
+from services.commands import catalogue
 from services.commands.console import Failed
 from services.commands.hl7 import Acknowledgement, Line, acknowledgement, expected, send, split
 from services.demo.hospital import EMERGENCY_DEATH, ICU_DEATH
+from services.incident.edge import Edge
+from services.incident.intake import Intake
+from services.incident.marks import Marks
 from tests.services.commands.conftest import Leeward
 
 ONE, OTHER = ICU_DEATH.message(), EMERGENCY_DEATH.message()
@@ -92,3 +102,44 @@ def test_explaining_tells_nothing_of_the_patient(leeward: Leeward, tmp_path: Pat
     assert "record (discharged_dead)" in done.stdout
     for value in ("Fictitious", "Quentin", "704711", "P4773"):
         assert value not in done.stdout + done.stderr
+
+
+def test_what_was_sent_is_decided_anew(leeward: Leeward, tmp_path: Path, environment: dict[str, str]) -> None:
+    """Nothing of a patient is printed, and the command says what it cannot do."""
+    none = leeward("hl7", "replay", "--source", "ehr", "--since", "36h")
+    assert (none.returncode, none.stdout) == (1, "")
+    assert "72 hours" in none.stderr
+    for words in (
+        ("--source", "nobody", "--since", "36h"),
+        ("--source", "ehr", "--since", "yesterday"),
+        ("--source", "ehr", "--since", "1h", "--until", "2h"),
+        ("--source", "ehr", "--since", "2026-11-21T08:00:00"),
+    ):
+        assert leeward("hl7", "replay", *words).returncode == 2
+
+    settings = load_settings(environment)
+    moved = ICU_DEATH.message().replace(b"|20|", b"|99|")
+    assert moved != ICU_DEATH.message()
+    asyncio.run(taken(settings, moved))
+    config = Path(environment["LEEWARD_CONFIG"])
+    config.write_text('[sources.ehr]\nkind = "hl7v2"\ndeath_dispositions = ["99"]\n')
+    words = ("hl7", "replay", "--source", "ehr", "--since", "36h")
+    dry = leeward(*words, "--dry-run")
+    assert (dry.returncode, dry.stderr) == (0, "")
+    assert "1 messages of ehr\nrecorded 1 (discharged_dead 1)\n" in dry.stdout
+    assert "4711" not in dry.stdout
+    done = json.loads(leeward(*words, "--json").stdout)
+    assert done["counts"]["recorded"] == {"count": 1, "reasons": {"discharged_dead": 1}}
+    assert json.loads(leeward(*words, "--json").stdout)["decided"] == []
+
+
+async def taken(settings: Settings, message: bytes) -> None:
+    """What a running service has stored."""
+    (service,) = catalogue.load(["incident"])
+    store = store_of(settings, "incident", service.metadata, settings.clock())
+    async with http_client() as http:
+        ground = Ground("incident", settings, settings.clock(), store, own_key(settings, "incident"), http)
+        edge = Edge(settings.sources, ground.clock, Marks.of(ground.keys), Intake(ground))
+        [answer] = await edge.from_mllp(message)
+    await store.close()
+    assert b"MSA|AA" in answer
