@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from leeward.policy import Policy
+from leeward.policy import FHIR_ALONE, Policy, Source
 from leeward.settings import load_settings
 
 EXAMPLE = Path(__file__).parents[3] / "leeward.example.toml"
@@ -20,19 +20,28 @@ def test_the_example_names_every_default_but_the_ones_a_site_looks_up() -> None:
     assert set(given) == set(Policy.model_fields) - looked_up
     for section in ("incident", "outreach", "supporters", "feedback"):
         assert set(given[section]) == set(type(getattr(Policy(), section)).model_fields)
-    assert set(given["sources"]["ehr"]) == set(type(Policy().sources["ehr"]).model_fields)
+    assert set(given["sources"]["ehr"]) == set(Source.model_fields) - FHIR_ALONE - {"rules"}
 
 
 def test_the_commented_samples_fit_as_well() -> None:
-    commented = [line.removeprefix("# ") for line in EXAMPLE.read_text().splitlines() if line.startswith("# ")]
-    given = tomllib.loads("\n".join(line for line in commented if line.startswith("[") or " = " in line))
+    given = tomllib.loads("\n".join(map(in_force, EXAMPLE.read_text().splitlines())))
     policy = Policy.model_validate(given)
+    chart = policy.sources["chart"]
+    assert chart == Source(kind="fhir")
+    assert chart.model_fields_set == FHIR_ALONE | {"kind"}
+    assert [rule.name for rule in policy.sources["ehr"].rules] == ["code_blue"]
     assert policy.channels.webhook
     assert policy.crisis_lines["en"]
     assert policy.emergency["en"]
     assert policy.on_call
     assert policy.referrals["en"]
     assert policy.concerns
+
+
+def in_force(line: str) -> str:
+    """A commented sample as it would be written."""
+    text = line.removeprefix("# ")
+    return text if text.startswith("[") or " = " in text else line
 
 
 def test_settings_start_with_it() -> None:
