@@ -169,6 +169,12 @@ async def test_nobody_around(world: World) -> None:
     assert await world.reason("3", unit="ER") == "", "Sue was on shift"
 
 
+async def test_whoever_was_around_it_has_left_since(world: World) -> None:
+    await world.hospital.staff(member("anna", person_ref=ANNA, status="left"), supporter("sue"))
+    await world.dies("1")
+    assert await world.reason("1") == "nobody_listed"
+
+
 async def test_what_matching_has_not_had_yet(world: World) -> None:
     await world.dies("1", carry=False)
     assert await world.reason("1") == "no_offer"

@@ -121,6 +121,31 @@ class TestMended:
         assert told(await replay(mended(both), until=until)) == []
         assert await desk.kinds() == []
 
+    async def test_so_does_what_is_cancelled_at_the_last_moment(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await desk.send(missed("1"))
+        decide = Replay._decide
+
+        async def late(*given: Any, **named: Any) -> Any:
+            await desk.send(hl7("A13", ident="2"))
+            return await decide(*given, **named)
+
+        monkeypatch.setattr(Replay, "_decide", late)
+        assert told(await replay(mended(desk))) == []
+        assert await desk.kinds() == []
+
+    async def test_a_cancellation_that_came_before_the_death_does_not_take_it_back(
+        self, desk: Desk, clock: FakeClock
+    ) -> None:
+        await desk.send(hl7("A01", ident="1", PID_30="N"))
+        await clock.advance(hours=2)
+        await desk.send(hl7("A13", ident="2"))
+        await desk.send(hl7("A08", ident="3", PID_30="Y"))
+        assert await desk.kinds() == ["recorded"]
+        assert told(await replay(mended(desk), hours=1)) == []
+        assert await desk.kinds() == ["recorded"]
+
     async def test_a_rule_of_the_sites_own_that_was_forgotten(self, desk: Desk) -> None:
         await desk.send(hl7("R01", kind="ORU^", PV1_7="A1", OBX_3="DEATH", OBX_5="Y", OBX_11="F"))
         rule = Rule(name="ward_book", segment="OBX", when={"3": ("DEATH",), "5": ("Y",)})
