@@ -25,18 +25,24 @@ def forget(unit: Unit) -> None:
 
 
 class Retention:
-    """Once at the start and every hour: forget, then truncate the write-ahead log."""
+    """At the start, every hour and when asked to: forget, then truncate the write-ahead log."""
 
     def __init__(self, store: Store, *more: Callable[[Unit], None]) -> None:
         self._store = store
         self._forget = (forget, *more)
+        self._asked = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tidy until `stop` is set."""
         while not stop.is_set():
+            self._asked.clear()
             with suppress(StoreUnavailable):
                 await self.once()
-            await first_of(stop.wait(), self._store.clock.sleep(EVERY))
+            await first_of(stop.wait(), self._asked.wait(), self._store.clock.sleep(EVERY))
+
+    def soon(self) -> None:
+        """Tidy now: what has just been deleted must not stay in a file for an hour."""
+        self._asked.set()
 
     async def once(self) -> None:
         """Forget what is old, and leave nothing of it behind."""

@@ -36,14 +36,15 @@ def build(ground: Ground) -> Parts:
     router = routes(ground, edge, intake, marks)
     fhir_api.add_routes(router, ground, intake, marks)
     review_page.add_routes(router, ground, marks)
+    retention = Retention(ground.store, forget)
     return Parts(
         router=router,
-        timers={KEY_TIMER: destroy_keys},
+        timers={KEY_TIMER: partial(destroy_keys, tidy=retention.soon)},
         tasks=(
             partial(listen, ground.settings, edge),
             Fetcher(ground, intake).run,
             Silence(ground).run,
-            Retention(ground.store, forget).run,
+            retention.run,
             Figures(ground.store).run,
         ),
     )

@@ -1,6 +1,6 @@
 """What incident forgets, and when (DESIGN §5.12)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -45,9 +45,14 @@ def forget(unit: Unit) -> None:
     _destroy(unit, list(old.scalars()))
 
 
-def destroy_keys(unit: Unit, timers: Sequence[Timer]) -> None:
-    """Timer: a day's key is 72 hours old; without it nothing can read that day's messages, here or in a backup."""
+def destroy_keys(unit: Unit, timers: Sequence[Timer], tidy: Callable[[], None] | None = None) -> None:
+    """Timer: a day's key is 72 hours old; without it nothing can read that day's messages, here or in a backup.
+
+    `tidy` is called after the commit: until the write-ahead log is truncated, a file still holds what was deleted.
+    """
     _destroy(unit, [timer.key for timer in timers])
+    if tidy:
+        unit.after_commit(tidy)
 
 
 def _destroy(unit: Unit, refs: Sequence[str]) -> None:
