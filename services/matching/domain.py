@@ -76,15 +76,15 @@ def asked(case: Case, urgency: Literal["routine", "urgent"], now: datetime, rule
 
 
 def handed_off(case: Case, step: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Step:
-    """A message to the person has left: the quiet time begins, whatever they answer or have answered.
+    """A message to the person has left: the quiet time begins, whatever they answer, unless it was taken back before.
 
     `overtaken`: its answer, or its cancellation, was heard of before.
     """
     if case.person_ref is None:
         return Step(case)
-    quiet = Quiet(case.person_ref, now + rules.coalesce)
     if (told := perhaps_sent(case)).effects:
-        return told.then(quiet)
+        return told
+    quiet = Quiet(case.person_ref, now + rules.coalesce)
     if overtaken or case.stage != "waiting" or step == "reminder":
         return Step(case, (quiet,))
     cleared = None if case.attention != "no_supporter" else case.attention
@@ -348,7 +348,10 @@ def coordinator_close(case: Case, now: datetime, rules: Rules) -> Step:
 
 
 def retract(case: Case, now: datetime, *, sent: bool = False) -> Step:
-    """The evidence was taken back, an offer having left (`sent`) or not; who has accepted keeps their supporter."""
+    """The evidence was taken back, an offer having left (`sent`) or not; who has accepted keeps their supporter.
+
+    What has left led to nothing: it spares nobody the offer of a death that follows, so the quiet time is over.
+    """
     if case.over or "retracted" in case.notes:
         return Step(case)
     if case.stage not in UNANSWERED:
@@ -358,7 +361,8 @@ def retract(case: Case, now: datetime, *, sent: bool = False) -> Step:
     if not sent and case.stage != "offered":
         return replace(step, case=replace(step.case, notes=(*case.notes, "retracted")))
     told = replace(step.case, notes=(*case.notes, "retracted", "retracted_after_sending"))
-    return replace(step, case=told).then(Tell("retracted_after_sending"))
+    over = [Quiet(case.person_ref, now)] if case.person_ref else []
+    return replace(step, case=told).then(Tell("retracted_after_sending"), *over)
 
 
 def perhaps_sent(case: Case) -> Step:

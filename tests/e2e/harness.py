@@ -149,6 +149,16 @@ def death(
     return "\r".join(lines) + "\r"
 
 
+def cancelled(control_id: str, of: str) -> str:
+    """An ADT^A13 of the stay and patient that `death(of)` was about."""
+    lines = (
+        f"MSH|^~\\&|EHRSYS|HOSP|LW|HOSP|20261121085500||ADT^A13|{control_id}|P|2.5",
+        f"PID|1||P{of}^^^HOSP^MR",
+        "PV1|1|I|ICU" + "|" * 16 + f"V{of}^^^HOSP^VN",
+    )
+    return "\r".join(lines) + "\r"
+
+
 class Installation(ABC):
     """Leeward with a folder, a policy and a mailbox of its own, however many processes it is."""
 

@@ -1,11 +1,13 @@
 """An HL7 death discharge in, one discreet message out to everyone involved, whatever is repeated or killed."""
 
 import sqlite3
+import time
 
 from tests.e2e.conftest import STAFF, MakeSystem
-from tests.e2e.harness import LIVE, Mailbox, System, death, eventually
+from tests.e2e.harness import LIVE, Mailbox, System, cancelled, death, eventually
 
 DENIED = "patient incident support peer trauma death victim leeward icu programme program error".split()  # noqa: SIM905
+TAKEN_BACK = ["retracted", "retracted_after_sending"]
 INVOLVED = ("amy@hospital.example", "ben@hospital.example")
 
 
@@ -37,6 +39,21 @@ def test_the_proposed_supporter_shares_no_outcome_line_or_expired_training(live:
         expired = {row[0] for row in db.execute("SELECT person_ref FROM person WHERE training_ends < '2026-11-21'")}
     assert len(proposals) == 2
     assert set(proposals.values()) <= supporters - expired
+
+
+def test_taken_back_after_it_left_the_coordinator_hears_and_a_new_death_is_offered_once_more(
+    live: System, mailbox: Mailbox
+) -> None:
+    live.send(death("M1", "AMY"))
+    eventually(lambda: mailbox.to(INVOLVED[0]), 5)
+    live.send(cancelled("M2", "M1"))
+    token = live.token()
+    eventually(lambda: [case["reasons"] for case in live.cases(token)], 5, lambda found: found == [TAKEN_BACK])
+    live.send(death("M3", "AMY", patient="PM1"))
+    eventually(lambda: len(mailbox.to(INVOLVED[0])), 5, lambda found: found == 2)
+    live.send(death("M4", "AMY", patient="PM1"))
+    time.sleep(0.5)
+    assert len(mailbox.to(INVOLVED[0])) == 2
 
 
 def test_in_rehearsal_nothing_is_sent_and_the_figures_say_what_would_have_been(

@@ -3,7 +3,7 @@
 import time
 
 from tests.e2e.conftest import STAFF, MakeSystem
-from tests.e2e.harness import Mailbox, Member, death, eventually
+from tests.e2e.harness import Mailbox, Member, cancelled, death, eventually
 
 NIGHT = '[outreach]\nmode = "live"\njitter = "0s"\n'
 
@@ -13,10 +13,14 @@ def test_a_message_waits_for_the_morning_of_the_persons_own_zone(make_system: Ma
     system = make_system(NIGHT, LEEWARD_CLOCK="2026-11-20T22:00:00Z")
     berlin = Member("NIA", columns={"timezone": "Europe/Berlin"})
     auckland = Member("ANA", columns={"timezone": "Pacific/Auckland"})
-    system.import_roster(*STAFF, berlin, auckland)
+    spared = Member("IDA", columns={"timezone": "Europe/Berlin"})
+    system.import_roster(*STAFF, berlin, auckland, spared)
     system.start()
     system.send(death("M1", "NIA", "ANA", at="20261120215000"))
     eventually(lambda: mailbox.to("ana@hospital.example"), 5)
+    # a death that was none, as is said before the night is over
+    system.send(death("M2", "IDA", at="20261120215000"))
+    system.send(cancelled("M3", "M2"))
     system.kill()
     system.restart(LEEWARD_CLOCK="2026-11-21T06:30:00Z")
     time.sleep(1)
@@ -24,6 +28,7 @@ def test_a_message_waits_for_the_morning_of_the_persons_own_zone(make_system: Ma
     system.kill()
     system.restart(LEEWARD_CLOCK="2026-11-21T07:00:05Z")
     eventually(lambda: mailbox.to("nia@hospital.example"), 5)
+    assert mailbox.to("ida@hospital.example") == []
     system.kill()
     system.restart(LEEWARD_CLOCK="2026-11-21T07:30:00Z")
     time.sleep(1)

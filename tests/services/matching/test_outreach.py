@@ -285,6 +285,22 @@ async def test_retraction_after_sending_is_told(hospital: Hospital) -> None:
     assert len(hospital.sent) == 1, "no reminder"
 
 
+@pytest.mark.parametrize("early", [True, False])
+async def test_who_died_was_alive_and_died_after_all_is_offered_once_more(hospital: Hospital, *, early: bool) -> None:
+    """`early`: that it had left is heard of before it is taken back."""
+    first = await hospital.incident("ann")
+    offer = hospital.last("ann")
+    if early:
+        await hospital.outcome(offer)
+    await hospital.retract(first)
+    if not early:
+        await hospital.outcome(offer)
+    await hospital.incident("ann")
+    await hospital.outcome(hospital.last("ann"))
+    await hospital.incident("ann")
+    assert [message.step for message in hospital.sent] == ["offer", "offer"]
+
+
 @pytest.mark.parametrize("state", ["handed_off", "unknown"])
 async def test_a_message_that_left_while_it_was_being_retracted_is_told_too(hospital: Hospital, state: str) -> None:
     incident = await hospital.incident("ann")
