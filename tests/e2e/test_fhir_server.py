@@ -109,7 +109,7 @@ def encounter(status: str, **fields: Any) -> dict[str, Any]:
 
 def hospital(server: FhirServer) -> None:
     """A patient, and Amy who looks after them."""
-    server.put({"resourceType": "Patient", "id": "p1", "identifier": [{"system": NUMBERS, "value": "PM1"}]})
+    server.put({"resourceType": "Patient", "id": "p1", "identifier": [{"system": NUMBERS, "value": "CANARYPM1"}]})
     listed = [{"system": STAFF_SYSTEM, "value": "E-AMY"}]
     server.put({"resourceType": "Practitioner", "id": "d1", "identifier": listed})
     server.put(encounter("in-progress"))
@@ -132,7 +132,7 @@ def test_one_death_by_two_engines_of_a_server_and_by_hl7_is_one_message(
     ended = {"period": {"end": "2026-11-21T08:40:00Z"}, "hospitalization": {"dischargeDisposition": EXPIRED}}
     server.put(encounter("finished", **ended))
     eventually(lambda: mailbox.to("amy@hospital.example"), 20)
-    assert "MSA|AA" in bridge(system, death_of("PM1"))
+    assert "MSA|AA" in bridge(system, death_of("CANARYPM1"))
     token = system.token()
     eventually(lambda: system.get("incident", "/v1/incidents", token)["items"], 10, lambda found: len(found) == 1)
     eventually(lambda: metric(system, "leeward_messages_accepted_total", "classic"), 10)
@@ -140,6 +140,8 @@ def test_one_death_by_two_engines_of_a_server_and_by_hl7_is_one_message(
     [incident] = system.get("incident", "/v1/incidents", token)["items"]
     assert (incident["state"], incident["reasons"]) == ("recorded", ["discharged_dead"])
     assert len(mailbox.to("amy@hospital.example")) == 1
+    written = [path for path in system.folder.rglob("*") if path.is_file() and path.name != "bridge.hl7"]
+    assert not [path.name for path in written if b"CANARYPM1" in path.read_bytes()]
 
 
 EXPIRED = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/discharge-disposition", "code": "exp"}]}
