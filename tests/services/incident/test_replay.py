@@ -12,7 +12,8 @@ from leeward.clock import FakeClock
 from leeward.policy import Rule
 from leeward.service import Ground
 from leeward.store import Timer
-from services.incident import review
+from leeward.web.app import create_app
+from services.incident import SERVICE, review
 from services.incident.models import METADATA
 from services.incident.replay import Replay, Replayed
 from services.incident.retention import destroy_keys
@@ -28,6 +29,7 @@ from tests.services.incident.conftest import (
     with_second_source,
     with_source,
 )
+from tests.services.incident.fhir import backport, coded, encounter, patient, post, practitioner, with_fhir
 from tests.services.incident.test_api import report
 
 PATIENT = "4711^^^HOSP^MR"
@@ -281,6 +283,21 @@ class TestReports:
         found = await replay(mended(desk))
         assert await desk.kinds() == ["recorded"]
         assert told(found) == []
+
+
+@pytest.mark.database("sqlite", "postgresql")
+async def test_what_a_fhir_server_has_sent_is_decided_anew_as_well(desk: Desk) -> None:
+    chart = with_fhir(desk)
+    app = create_app(chart.ground, SERVICE.build(chart.ground).router)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://incident") as door:
+        told_of = encounter(disposition=coded("oth"))
+        assert (await post(door, backport(told_of, patient(), practitioner(), focus="Encounter/e1"))).status_code == 204
+    assert await chart.kinds() == []
+    lists_it = with_fhir(desk, death_dispositions=("oth",))
+    assert told(await replay(lists_it, source="chart")) == [("recorded", "discharged_dead")]
+    assert told(await replay(lists_it, source="chart")) == []
+    [(_, body)] = await chart.events()
+    assert [one["person_ref"] for one in body["involved"]] == [ANNA]
 
 
 @pytest.mark.database("postgresql")
