@@ -250,6 +250,10 @@ def addresses(settings: Settings) -> Iterator[Finding]:
         parts = urlsplit(url)
         if parts.scheme != "https" and parts.hostname not in LOOPBACK_NAMES:
             yield _error(f"{key} is not https", "links and ratings would travel in the clear: put TLS in front")
+    for name, source in settings.sources.items():
+        parts = urlsplit(source.base_url)
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK_NAMES:
+            yield _error(f"sources.{name}.base_url is not https", "records and tokens would travel in the clear")
     if settings.variable("PUBLIC_URL") is None:
         yield _warning("LEEWARD_PUBLIC_URL is not set", "links open on this machine alone: set what people reach")
     if not settings.on_loopback and settings.variable("METRICS_TOKEN") is None:

@@ -104,6 +104,12 @@ def test_links_that_leave_the_machine_need_https(leeward: Leeward) -> None:
     assert not [what for what in found if "https" in what]
 
 
+def test_a_fhir_server_is_read_by_https(leeward: Leeward, tmp_path: Path) -> None:
+    for base, expected in (("http://chart.example/fhir", "error"), ("https://chart.example/fhir", None)):
+        (tmp_path / "leeward.toml").write_text(f"[sources.chart]\nkind = 'fhir'\nbase_url = '{base}'\n")
+        assert findings(leeward)[1].get("sources.chart.base_url is not https") == expected
+
+
 def test_certificates_that_end_are_seen(leeward: Leeward, tmp_path: Path) -> None:
     (tmp_path / "leeward.toml").write_text(
         "[sources.ehr]\nkind = 'hl7v2'\ncertificate = ['engine.example']\n[sources.lab]\nkind = 'hl7v2'\n"
