@@ -98,8 +98,9 @@ check-lock: | $(BIN)/uv
 		&& diff -u requirements-dev.lock "$$fresh/requirements-dev.lock" \
 		|| { echo "the lock files are not what pyproject.toml asks for; run make lock" >&2; exit 1; }
 
-bench: dev ## how fast, next to a naive baseline in the same run
+bench: dev ## how fast, next to naive baselines in the same run; EDGE="--messages 1000000"
 	$(BIN)/python -m tests.bench $(BENCH)
+	$(BIN)/python -m tests.bench.edge $(EDGE)
 
 chaos: dev ## kill everything at named places and check every promise; RUNS=50 SEED=1 MODE=embedded BUGS=1
 	@$(BIN)/python -m tests.chaos $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED)) \

@@ -89,7 +89,7 @@ class RosterError(Exception):
 
 def keyed_hash(key: bytes, *parts: str) -> str:
     """Hex HMAC-SHA256 of parts, each with its length before it, so that no two lists of parts run together."""
-    message = b"".join(len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts))
+    message = b"".join([len(raw).to_bytes(4, "big") + raw for raw in [part.encode() for part in parts]])
     return hmac.digest(key, message, "sha256").hex()
 
 

@@ -5,6 +5,7 @@ The sender's fields go back as they came, in its delimiters and character set; n
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from services.incident.sources.hl7v2 import (
@@ -38,7 +39,8 @@ class Header:
 
     def code(self, number: int) -> str:
         """A coded field, trimmed, upper case."""
-        return self.raw(number).decode("ascii", "replace").strip().upper()
+        given = self.raw(number)
+        return given.decode("ascii", "replace").strip().upper() if given else ""
 
     @property
     def control_id(self) -> bytes:
@@ -60,7 +62,7 @@ class Header:
 
 def header_of(message: Message) -> Header:
     """The header of a message that could be read."""
-    return Header(message.delimiters, tuple(message.header.raw(number) for number in range(1, 21)))
+    return Header(message.delimiters, tuple(message.header.fields[1:21]))
 
 
 def guess_header(raw: bytes) -> Header:
@@ -113,13 +115,19 @@ def _codes(header: Header, fault: Hl7Error | None) -> list[str]:
     return [code for code, asked in (("CA", accept), ("AA", application)) if asked]
 
 
+@lru_cache(maxsize=16)
+def _time(now: datetime) -> bytes:
+    """MSH-7; all messages of one commit share it."""
+    return now.strftime("%Y%m%d%H%M%S+0000").encode()
+
+
 def _build(header: Header, code: str, fault: Hl7Error | None, now: datetime, ident: str) -> bytes:
     marks = header.delimiters
     event = header.raw(9).split(marks.component)[1:2] if marks.component else []
     kind = marks.component.join([b"ACK", *event, *([b"ACK"] if event else [])])
     msh = [
         *(header.raw(number) for number in (5, 6, 3, 4)),
-        now.strftime("%Y%m%d%H%M%S+0000").encode(),
+        _time(now),
         b"",
         kind,
         ident.encode(),

@@ -88,8 +88,13 @@ def is_live(header: Header) -> bool:
 
 
 def _parts(header: Header, number: int) -> tuple[str, str]:
-    mark = header.delimiters.component
-    parts = header.raw(number).split(mark) if mark else [header.raw(number)]
+    return _codes(header.raw(number), header.delimiters.component)
+
+
+@lru_cache(maxsize=256)
+def _codes(field: bytes, mark: bytes) -> tuple[str, str]:
+    """The first two components; a feed's headers hold the same few all day."""
+    parts = field.split(mark) if mark else [field]
     first, second = (
         parts[place].decode("ascii", "replace").strip().upper() if place < len(parts) else "" for place in (0, 1)
     )
@@ -98,15 +103,13 @@ def _parts(header: Header, number: int) -> tuple[str, str]:
 
 def source_of(header: Header, message: Message, sources: Mapping[str, Source]) -> str | None:
     """The source whose `match` fits best: a name before a `*`; None where none fits."""
-    names = message.header.text(3), message.header.text(4)
     best: tuple[int, str] | None = None
     for name, source in sources.items():
-        wanted = (source.match.msh3, source.match.msh4)
-        if source.kind != "hl7v2" or any(want not in ("*", got) for want, got in zip(wanted, names, strict=True)):
+        wanted = [(place, want) for place, want in ((3, source.match.msh3), (4, source.match.msh4)) if want != "*"]
+        if source.kind != "hl7v2" or any(message.header.text(place) != want for place, want in wanted):
             continue
-        exact = sum(want != "*" for want in wanted)
-        if best is None or exact > best[0]:
-            best = exact, name
+        if best is None or len(wanted) > best[0]:
+            best = len(wanted), name
     return best[1] if best else None
 
 

@@ -5,6 +5,8 @@ raises nothing but `Hl7Error`, whatever the bytes.
 """
 
 import re
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 NULL: Final = '""'  # an explicit "delete what you know" (HL7 v2.9 §2.5.3.6); an empty field means "no change"
@@ -81,13 +83,19 @@ class Segment:
     def name(self) -> bytes:
         return self._line[:3]
 
-    def raw(self, number: int) -> bytes:
-        """A field's bytes as sent, empty where there is none."""
+    @property
+    def fields(self) -> list[bytes]:
+        """All fields as sent, the segment's name before them."""
         if self._fields is None:
             self._fields = self._line.split(self.message.delimiters.field)
             if self._line.startswith(b"MSH"):  # MSH-1 is the separator itself
                 self._fields.insert(1, self.message.delimiters.field)
-        return self._fields[number] if number < len(self._fields) else b""
+        return self._fields
+
+    def raw(self, number: int) -> bytes:
+        """A field's bytes as sent, empty where there is none."""
+        fields = self._fields or self.fields
+        return fields[number] if number < len(fields) else b""
 
     def text(self, number: int, component: int = 1, subcomponent: int = 1) -> str:
         """The text of one subcomponent of a field's first repetition."""
@@ -103,10 +111,10 @@ class Segment:
 class Message:
     """An HL7 v2 message; `header` is its MSH."""
 
-    __slots__ = ("_index", "_order", "_unescape", "charset", "delimiters", "header")
+    __slots__ = ("_body", "_found", "_unescape", "charset", "delimiters", "header")
 
     def __init__(self, raw: bytes) -> None:
-        """Read the header and index the segments.
+        """Read the header; segments are looked for when they are asked for, most never are.
 
         Raises:
             Hl7Error: where there is no usable header, or more than one.
@@ -114,27 +122,38 @@ class Message:
         body = _without_mark(raw)
         self.delimiters = _delimiters(body)
         body, self.charset = _recoded(body, self.delimiters)
-        self._order = [Segment(self, line) for line in body.replace(b"\n", b"\r").split(b"\r") if line]
-        self._index: dict[bytes, list[Segment]] = {}
-        for segment in self._order:
-            self._index.setdefault(segment.name, []).append(segment)
+        self._body = b"\r%b\r" % body.replace(b"\n", b"\r")
+        self._found: dict[bytes, list[Segment]] = {}
         self._unescape: re.Pattern[bytes] | None = None
-        if len(self._index[b"MSH"]) > 1:
+        headers = self.segments(b"MSH")
+        if len(headers) > 1:
             raise Hl7Error(100, "MSH^2", "several_headers")
-        self.header = self._index[b"MSH"][0]
+        self.header = headers[0]
 
     def segments(self, name: bytes) -> list[Segment]:
         """All segments of a name, in order."""
-        return self._index.get(name, [])
+        found = self._found.get(name)
+        if found is None:
+            found = self._found[name] = [Segment(self, line) for line in self._lines(name)]
+        return found
+
+    def _lines(self, name: bytes) -> Iterator[bytes]:
+        body, mark = self._body, b"\r" + name
+        start = body.find(mark)
+        while start >= 0:
+            end = body.index(b"\r", start + 1)
+            yield body[start + 1 : end]
+            start = body.find(mark, end)
 
     def names(self) -> list[str]:
         """The segment names there are, each once; what is not a name is left out."""
-        return [name.decode() for name in self._index if re.fullmatch(rb"[A-Z][A-Z0-9]{2}", name)]
+        names = dict.fromkeys(line[:3] for line in self._body.split(b"\r"))
+        return [name.decode() for name in names if re.fullmatch(rb"[A-Z][A-Z0-9]{2}", name)]
 
     def groups(self, first: bytes, others: frozenset[bytes]) -> list[dict[bytes, Segment]]:
         """Segments in message order as groups that each begin with `first` (PID with its MRG, in an A40)."""
         found: list[dict[bytes, Segment]] = []
-        for segment in self._order:
+        for segment in (Segment(self, line) for line in self._body.split(b"\r")):
             if segment.name == first:
                 found.append({first: segment})
             elif segment.name in others and found:
@@ -143,7 +162,7 @@ class Message:
 
     def segment(self, name: bytes) -> Segment:
         """The first segment of a name; an empty one where there is none."""
-        found = self._index.get(name)
+        found = self.segments(name)
         return found[0] if found else Segment(self, name)
 
     def repetitions(self, field: bytes) -> list[bytes]:
@@ -225,7 +244,11 @@ def _delimiters(body: bytes) -> Delimiters:
     field = body[3:4]
     if not usable(field):
         raise Hl7Error(102, "MSH^1^1", "bad_delimiters")
-    marks = first_line(body[4:16]).split(field)[0]
+    return _separators(field, first_line(body[4:16]).split(field)[0])
+
+
+@lru_cache(maxsize=64)
+def _separators(field: bytes, marks: bytes) -> Delimiters:
     used = [marks[place : place + 1] for place in range(len(marks))]
     if not 1 <= len(used) <= 5 or len({field, *used}) <= len(used) or not all(usable(mark) for mark in used):
         raise Hl7Error(102, "MSH^1^2", "bad_delimiters")
