@@ -6,7 +6,7 @@ What is recent goes by when a message came; what is published goes by now. A dea
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
@@ -38,7 +38,6 @@ from services.incident.sources.table import TableError, read_table
 from services.incident.trial import Stored, Trial, Tried
 
 AT_ONCE: Final = 256
-NEAR: Final = "retracted_before"
 DONE: Final = MappingProxyType({Action.RECORD: "recorded", Action.REVIEW: "reviewed", Action.RETRACT: "retracted"})
 _RAW: Final = table_of(RawMessage)
 _KEY: Final = table_of(DayKey)
@@ -278,7 +277,7 @@ class _Anew:
         if report.withdrawn:
             if known and known.state in ("recorded", "review"):
                 records.retract(known)
-                self._tell(one, Decision(Action.RETRACT, ("withdrawn",)), known)
+                self._tell(one, Decision(Action.RETRACT, ("evidence_withdrawn",)), known)
             return
         if known:
             records.add(known, report.mentions)
@@ -294,10 +293,10 @@ class _Anew:
     def _guarded(self, decision: Decision, current: Current | None, one: Tried) -> Decision:
         """A replay takes nothing back that is newer than the message, and says again by itself nothing taken back."""
         if decision.action == Action.RETRACT and current and current.accepted_at > one.stored.accepted_at:
-            return Decision(Action.NOTHING, ("newer",))
+            return Decision(Action.NOTHING, ("known",))
         again = current and current.state == "retracted" and current.accepted_at >= self._since
         if decision.action == Action.RECORD and again and current and current.incident_ref not in self._opened:
-            return replace(decision, action=Action.REVIEW, reasons=(*decision.reasons, NEAR))
+            return Decision(Action.REVIEW, (*decision.reasons, "retracted_before"), decision.certain)
         return decision
 
     def _same_visit(self, claim: Claim) -> Current | None:

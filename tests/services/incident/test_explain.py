@@ -40,4 +40,11 @@ def test_what_is_refused_or_not_read(desk: Desk) -> None:
 async def test_status_is_counts(desk: Desk) -> None:
     await desk.send(death(PV1_7="ZZ"))
     figures = await desk.ground.store.read(lambda conn: SERVICE.status(conn, desk.ground.settings))
-    assert figures == {"incidents": {"recorded": 1}, "unmatched": 1, "identifiers": 4, "sources": 2}
+    assert figures == {
+        "incidents": {"recorded": 1},
+        "unmatched": 1,
+        "identifiers": 4,
+        "sources": 2,
+        "reconciliation": None,
+        "to_fetch": 0,
+    }

@@ -137,6 +137,16 @@ class TestMended:
         assert told(await replay(mended(desk))) == []
         assert await desk.kinds() == []
 
+    async def test_what_was_taken_back_and_stands_by_the_new_rule_is_for_a_person(self, desk: Desk) -> None:
+        """Discharged dead, then under a code that the site had not listed: to the old rules that took it back."""
+        await desk.send(death(ident="1"))
+        await desk.send(missed("2", "A08"))
+        assert await desk.kinds() == ["recorded", "retracted"]
+        assert told(await replay(mended(desk))) == [("reviewed", "discharged_dead retracted_before")]
+        assert told(await replay(mended(desk))) == []
+        assert await desk.states() == ["retracted", "review"]
+        assert await desk.kinds() == ["recorded", "retracted"]
+
     async def test_a_cancellation_that_came_before_the_death_does_not_take_it_back(
         self, desk: Desk, clock: FakeClock
     ) -> None:
