@@ -348,10 +348,7 @@ def coordinator_close(case: Case, now: datetime, rules: Rules) -> Step:
 
 
 def retract(case: Case, now: datetime, *, sent: bool = False) -> Step:
-    """The evidence was taken back, an offer having left (`sent`) or not; who has accepted keeps their supporter.
-
-    What has left led to nothing: it spares nobody the offer of a death that follows, so the quiet time is over.
-    """
+    """The evidence was taken back, an offer having left (`sent`) or not; who has accepted keeps their supporter."""
     if case.over or "retracted" in case.notes:
         return Step(case)
     if case.stage not in UNANSWERED:
@@ -361,6 +358,7 @@ def retract(case: Case, now: datetime, *, sent: bool = False) -> Step:
     if not sent and case.stage != "offered":
         return replace(step, case=replace(step.case, notes=(*case.notes, "retracted")))
     told = replace(step.case, notes=(*case.notes, "retracted", "retracted_after_sending"))
+    # what has left led to nothing: it spares nobody the offer of a death that follows
     over = [Quiet(case.person_ref, now)] if case.person_ref else []
     return replace(step, case=told).then(Tell("retracted_after_sending"), *over)
 

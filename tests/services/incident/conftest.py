@@ -198,3 +198,20 @@ async def settle(clock: FakeClock, **span: float) -> None:
     """Let time pass and everything that wakes up run."""
     await clock.advance(**span)
     await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def chart(desk: Desk) -> Desk:
+    """The service with a FHIR source."""
+    from tests.services.incident.fhir import with_fhir
+
+    return with_fhir(desk)
+
+
+@pytest_asyncio.fixture
+async def door(chart: Desk) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of that service's app."""
+    from tests.services.incident.fhir import client
+
+    async with await client(chart) as web:
+        yield web

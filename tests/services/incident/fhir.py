@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 
 from leeward.policy import Source
+from leeward.web.app import create_app
+from services.incident import SERVICE
 from tests.services.incident.conftest import Desk
 
 SECRET = "fhir-secret-of-many-characters"
@@ -108,6 +110,13 @@ def r5(*resources: Resource, number: int = 1, focus: str = "") -> Resource:
     }
     entries = [{"resource": one} for one in (status, *resources)]
     return {"resourceType": "Bundle", "type": "subscription-notification", "entry": entries}
+
+
+async def client(desk: Desk) -> httpx.AsyncClient:
+    """A client of the real app."""
+    app = create_app(desk.ground, SERVICE.build(desk.ground).router)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://incident")
 
 
 async def post(web: httpx.AsyncClient, body: Mapping[str, Any] | bytes, **headers: str) -> httpx.Response:

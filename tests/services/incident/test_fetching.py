@@ -28,6 +28,7 @@ from tests.services.incident.fhir import (
     Resource,
     adverse_event,
     backport,
+    client,
     coded,
     encounter,
     patient,
@@ -35,7 +36,6 @@ from tests.services.incident.fhir import (
     practitioner,
     with_fhir,
 )
-from tests.services.incident.test_fhir import client
 
 URL = "http://chart.example/fhir"
 

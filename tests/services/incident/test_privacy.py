@@ -17,6 +17,7 @@ from tests.services.incident.conftest import ANNA, Desk, death, hl7
 from tests.services.incident.fhir import (
     adverse_event,
     backport,
+    client,
     coded,
     encounter,
     patient,
@@ -25,7 +26,6 @@ from tests.services.incident.fhir import (
     with_fhir,
 )
 from tests.services.incident.test_api import SAFETY
-from tests.services.incident.test_fhir import client
 
 CANARY = "CANARYBIRD"
 
