@@ -51,6 +51,7 @@ class Trial:
         self._rules = rules
         self._since = bucket_down(since)
         self._patients: dict[str, Patient] = {}
+        self._by_ref: dict[str, Patient] = {}
         self._known: set[str] = set()
         self._threads: dict[str, list[Tried]] = {}
 
@@ -73,10 +74,9 @@ class Trial:
     def _load(self, conn: Connection, keys: set[str]) -> None:
         new = keys - self._patients.keys()
         book = Book(conn, self._since.date(), new)
-        by_ref = {one.patient_ref: one for one in self._patients.values()}
         for key in new:
             for found in book.known([key]):
-                one = by_ref.setdefault(found.patient_ref, Patient(found.patient_ref, True, _UNKNOWN))
+                one = self._by_ref.setdefault(found.patient_ref, Patient(found.patient_ref, True, _UNKNOWN))
                 if found.current and found.current.accepted_at < self._since and one.current is None:
                     one.current = replace(found.current)
                 self._patients[key] = one
