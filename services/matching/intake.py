@@ -203,8 +203,8 @@ def _bar_reviewers(unit: Unit, people: People, reviewers: Sequence[str]) -> None
     """Who reviews an event supports nobody of it: a replica that chooses one at this moment chooses again."""
     barred = sorted({who for who in reviewers if who in people.pool.supporters})
     made = _EXPOSE.run(unit.conn, [(who, 0, "", 0, None) for who in barred])
-    known = set(barred) - {row.supporter_ref for row in made}
-    unit.conn.execute(LOAD.update().where(LOAD.c.supporter_ref.in_(known)).values(active=LOAD.c.active))
+    if known := set(barred) - {row.supporter_ref for row in made}:
+        unit.conn.execute(LOAD.update().where(LOAD.c.supporter_ref.in_(known)).values(active=LOAD.c.active))
 
 
 def _first_each(unit: Unit, wanted: Sequence[tuple[Outcome, str]]) -> dict[str, Outcome]:
