@@ -67,7 +67,7 @@ def said_by(raw: bytes, name: str, source: Source, now: datetime) -> tuple[Claim
         JsonError: where it is none.
     """
     found = _resources(load(raw)) if raw else []
-    return read(Resources(name, source, now, found))
+    return read(Resources(name, source, now, found, more_comes=bool(source.base_url)))
 
 
 def _resources(body: Node) -> list[Node]:
