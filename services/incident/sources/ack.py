@@ -62,7 +62,7 @@ class Header:
 
 def header_of(message: Message) -> Header:
     """The header of a message that could be read."""
-    return Header(message.delimiters, tuple(message.header.fields[1:21]))
+    return Header(message.notation.delimiters, tuple(message.header.fields[1:21]))
 
 
 def guess_header(raw: bytes) -> Header:

@@ -282,10 +282,10 @@ def _cx(segment: Segment, numbers: tuple[int, ...], name: str, source: Source) -
     found: dict[Identifier, None] = {}
     for number in numbers:
         for repetition in segment.repetitions(number)[:MOST]:
-            value = segment.message.part(repetition, 1)
+            value = segment.notation.part(repetition, 1)
             if not value or value == NULL or _placeholder(value):
                 continue
-            given = [segment.message.part(repetition, 4, place) for place in (1, 2)]
+            given = [segment.notation.part(repetition, 4, place) for place in (1, 2)]
             systems = [source.identifier_systems.get(one, one) for one in given if one] or [f"source:{name}"]
             found |= {Identifier(system.casefold(), value): None for system in systems}
     return tuple(found)[:MOST]
@@ -332,7 +332,7 @@ def _outside(segment: Segment, number: int) -> bool:
 def _xcn(segment: Segment, number: int, source: Source) -> dict[Identifier, None]:
     """Identifiers of an XCN field; the system is XCN-9.1 looked up, else XCN-9.2; only an empty XCN-9 falls back."""
     found: dict[Identifier, None] = {}
-    part = segment.message.part
+    part = segment.notation.part
     for repetition in segment.repetitions(number)[:MOST]:
         value = part(repetition, 1)
         if not value or value == NULL or len(value) > LONGEST:

@@ -69,101 +69,18 @@ class Delimiters(NamedTuple):
 STANDARD: Final = Delimiters()
 
 
-class Segment:
-    """One line, split into fields at the first look; fields and components count from 1 as in the standard."""
+class Notation:
+    """How a message writes its values: separators, escapes, character set.
 
-    __slots__ = ("_fields", "_line", "message")
+    Segments know it and not their message: in a circle no message would be freed before the garbage collector comes.
+    """
 
-    def __init__(self, message: "Message", line: bytes) -> None:
-        self.message = message
-        self._line = line
-        self._fields: list[bytes] | None = None
+    __slots__ = ("_unescape", "charset", "delimiters")
 
-    @property
-    def name(self) -> bytes:
-        return self._line[:3]
-
-    @property
-    def fields(self) -> list[bytes]:
-        """All fields as sent, the segment's name before them."""
-        if self._fields is None:
-            self._fields = self._line.split(self.message.delimiters.field)
-            if self._line.startswith(b"MSH"):  # MSH-1 is the separator itself
-                self._fields.insert(1, self.message.delimiters.field)
-        return self._fields
-
-    def raw(self, number: int) -> bytes:
-        """A field's bytes as sent, empty where there is none."""
-        fields = self._fields or self.fields
-        return fields[number] if number < len(fields) else b""
-
-    def text(self, number: int, component: int = 1, subcomponent: int = 1) -> str:
-        """The text of one subcomponent of a field's first repetition."""
-        field = self.raw(number)
-        return self.message.part(self.message.repetitions(field)[0], component, subcomponent) if field else ""
-
-    def repetitions(self, number: int) -> list[bytes]:
-        """The repetitions of a field that are not empty."""
-        field = self.raw(number)
-        return [one for one in self.message.repetitions(field) if one] if field else []
-
-
-class Message:
-    """An HL7 v2 message; `header` is its MSH."""
-
-    __slots__ = ("_body", "_found", "_unescape", "charset", "delimiters", "header")
-
-    def __init__(self, raw: bytes) -> None:
-        """Read the header; segments are looked for when they are asked for, most never are.
-
-        Raises:
-            Hl7Error: where there is no usable header, or more than one.
-        """
-        body = _without_mark(raw)
-        self.delimiters = _delimiters(body)
-        body, self.charset = _recoded(body, self.delimiters)
-        self._body = b"\r%b\r" % body.replace(b"\n", b"\r")
-        self._found: dict[bytes, list[Segment]] = {}
+    def __init__(self, delimiters: Delimiters, charset: str) -> None:
+        self.delimiters = delimiters
+        self.charset = charset
         self._unescape: re.Pattern[bytes] | None = None
-        headers = self.segments(b"MSH")
-        if len(headers) > 1:
-            raise Hl7Error(100, "MSH^2", "several_headers")
-        self.header = headers[0]
-
-    def segments(self, name: bytes) -> list[Segment]:
-        """All segments of a name, in order."""
-        found = self._found.get(name)
-        if found is None:
-            found = self._found[name] = [Segment(self, line) for line in self._lines(name)]
-        return found
-
-    def _lines(self, name: bytes) -> Iterator[bytes]:
-        body, mark = self._body, b"\r" + name
-        start = body.find(mark)
-        while start >= 0:
-            end = body.index(b"\r", start + 1)
-            yield body[start + 1 : end]
-            start = body.find(mark, end)
-
-    def names(self) -> list[str]:
-        """The segment names there are, each once; what is not a name is left out."""
-        names = dict.fromkeys(line[:3] for line in self._body.split(b"\r"))
-        return [name.decode() for name in names if re.fullmatch(rb"[A-Z][A-Z0-9]{2}", name)]
-
-    def groups(self, first: bytes, others: frozenset[bytes]) -> list[dict[bytes, Segment]]:
-        """Segments in message order as groups that each begin with `first` (PID with its MRG, in an A40)."""
-        found: list[dict[bytes, Segment]] = []
-        for segment in (Segment(self, line) for line in self._body.split(b"\r")):
-            if segment.name == first:
-                found.append({first: segment})
-            elif segment.name in others and found:
-                found[-1].setdefault(segment.name, segment)
-        return found
-
-    def segment(self, name: bytes) -> Segment:
-        """The first segment of a name; an empty one where there is none."""
-        found = self.segments(name)
-        return found[0] if found else Segment(self, name)
 
     def repetitions(self, field: bytes) -> list[bytes]:
         """A field's repetitions, at least one."""
@@ -206,6 +123,103 @@ class Message:
             except ValueError:
                 return b""
         return b""
+
+
+class Segment:
+    """One line, split into fields at the first look; fields and components count from 1 as in the standard."""
+
+    __slots__ = ("_fields", "_line", "notation")
+
+    def __init__(self, notation: Notation, line: bytes) -> None:
+        self.notation = notation
+        self._line = line
+        self._fields: list[bytes] | None = None
+
+    @property
+    def name(self) -> bytes:
+        return self._line[:3]
+
+    @property
+    def fields(self) -> list[bytes]:
+        """All fields as sent, the segment's name before them."""
+        if self._fields is None:
+            self._fields = self._line.split(self.notation.delimiters.field)
+            if self._line.startswith(b"MSH"):  # MSH-1 is the separator itself
+                self._fields.insert(1, self.notation.delimiters.field)
+        return self._fields
+
+    def raw(self, number: int) -> bytes:
+        """A field's bytes as sent, empty where there is none."""
+        fields = self._fields or self.fields
+        return fields[number] if number < len(fields) else b""
+
+    def text(self, number: int, component: int = 1, subcomponent: int = 1) -> str:
+        """The text of one subcomponent of a field's first repetition."""
+        field = self.raw(number)
+        return self.notation.part(self.notation.repetitions(field)[0], component, subcomponent) if field else ""
+
+    def repetitions(self, number: int) -> list[bytes]:
+        """The repetitions of a field that are not empty."""
+        field = self.raw(number)
+        return [one for one in self.notation.repetitions(field) if one] if field else []
+
+
+class Message:
+    """An HL7 v2 message; `header` is its MSH."""
+
+    __slots__ = ("_body", "_found", "header", "notation")
+
+    def __init__(self, raw: bytes) -> None:
+        """Read the header; segments are looked for when they are asked for, most never are.
+
+        Raises:
+            Hl7Error: where there is no usable header, or more than one.
+        """
+        body = _without_mark(raw)
+        delimiters = _delimiters(body)
+        body, charset = _recoded(body, delimiters)
+        self.notation = Notation(delimiters, charset)
+        self._body = b"\r%b\r" % body.replace(b"\n", b"\r")
+        self._found: dict[bytes, list[Segment]] = {}
+        headers = self.segments(b"MSH")
+        if len(headers) > 1:
+            raise Hl7Error(100, "MSH^2", "several_headers")
+        self.header = headers[0]
+
+    def segments(self, name: bytes) -> list[Segment]:
+        """All segments of a name, in order."""
+        found = self._found.get(name)
+        if found is None:
+            found = self._found[name] = [Segment(self.notation, line) for line in self._lines(name)]
+        return found
+
+    def _lines(self, name: bytes) -> Iterator[bytes]:
+        body, mark = self._body, b"\r" + name
+        start = body.find(mark)
+        while start >= 0:
+            end = body.index(b"\r", start + 1)
+            yield body[start + 1 : end]
+            start = body.find(mark, end)
+
+    def names(self) -> list[str]:
+        """The segment names there are, each once; what is not a name is left out."""
+        names = dict.fromkeys(line[:3] for line in self._body.split(b"\r"))
+        return [name.decode() for name in names if re.fullmatch(rb"[A-Z][A-Z0-9]{2}", name)]
+
+    def groups(self, first: bytes, others: frozenset[bytes]) -> list[dict[bytes, Segment]]:
+        """Segments in message order as groups that each begin with `first` (PID with its MRG, in an A40)."""
+        found: list[dict[bytes, Segment]] = []
+        for segment in (Segment(self.notation, line) for line in self._body.split(b"\r")):
+            if segment.name == first:
+                found.append({first: segment})
+            elif segment.name in others and found:
+                found[-1].setdefault(segment.name, segment)
+        return found
+
+    def segment(self, name: bytes) -> Segment:
+        """The first segment of a name; an empty one where there is none."""
+        found = self.segments(name)
+        return found[0] if found else Segment(self.notation, name)
 
 
 def _nth(value: bytes, delimiter: bytes, number: int) -> bytes:

@@ -39,7 +39,7 @@ def _fulfils(segment: Segment, rule: Rule) -> bool:
 def _values(segment: Segment, place: str) -> set[str]:
     """What stands at `FIELD`, `FIELD.COMPONENT` or `FIELD.COMPONENT.SUBCOMPONENT`, in any repetition."""
     field, component, subcomponent = [*(int(part) for part in place.split(".")), 1, 1][:3]
-    part = segment.message.part
+    part = segment.notation.part
     return {part(one, component, subcomponent) for one in segment.repetitions(field)}
 
 

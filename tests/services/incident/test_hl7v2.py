@@ -41,7 +41,7 @@ def test_the_delimiters_are_the_messages_own() -> None:
     message = Message(raw.encode())
     assert message.segment(b"PV1").text(36) == "20"
     assert message.segment(b"PID").text(5, 2) == "B"
-    assert [message.part(one) for one in message.segment(b"PID").repetitions(5)] == ["Nov", "C"]
+    assert [message.notation.part(one) for one in message.segment(b"PID").repetitions(5)] == ["Nov", "C"]
 
 
 @pytest.mark.parametrize(
