@@ -21,6 +21,7 @@ from services.commands.databases import migrate_all
 if TYPE_CHECKING:
     from services.incident.replay import Replayed
 
+KEPT_AT_LEAST: Final = timedelta(hours=48)  # by a key that was made at the very beginning of its day
 ACTIONS: Final = ("recorded", "reviewed", "retracted", "changed")
 WHY: Final[Mapping[str, str]] = {
     "key_destroyed": "their key is destroyed",
@@ -49,7 +50,7 @@ def replay(source: str, since: str, until: str, *, dry_run: bool, as_json: bool)
     if as_json:
         show_json({**asdict(found), "dry_run": dry_run, "counts": counts(found)})
     else:
-        _say(found, source, first, dry_run=dry_run)
+        _say(found, source, first, now, dry_run=dry_run)
 
 
 def moment(text: str, option: str, now: datetime) -> datetime:
@@ -99,8 +100,8 @@ def counts(found: "Replayed") -> dict[str, Any]:
     }
 
 
-def _say(found: "Replayed", source: str, since: datetime, *, dry_run: bool) -> None:
-    if found.oldest_key and found.oldest_key > since:
+def _say(found: "Replayed", source: str, since: datetime, now: datetime, *, dry_run: bool) -> None:
+    if found.oldest_key and found.oldest_key > since and now - since > KEPT_AT_LEAST:
         say(f"nothing is kept from before {found.oldest_key:%Y-%m-%d %H:%M} UTC: keys are destroyed after 72 hours")
     say(f"{found.messages} messages of {source}")
     for reason, number in found.refused.items():
