@@ -13,12 +13,13 @@ from tests.bench.hospital import deaths
 from tests.bench.load import Measured, Receiver, Sender, measure
 
 UNLOADED_RATE = 20.0
+WARM_UP = 10.0  # seconds: a Java runtime and a database's plans take as long to settle
 
 
 async def unloaded(port: int, receiver: Receiver, messages: Iterator[tuple[int, bytes]], seconds: float) -> Measured:
     sender = Sender()
     await sender.open(port)
-    await measure(sender, receiver, messages, UNLOADED_RATE, 2)
+    await measure(sender, receiver, messages, UNLOADED_RATE, WARM_UP)
     result = await measure(sender, receiver, messages, UNLOADED_RATE, seconds)
     await sender.close()
     return result
