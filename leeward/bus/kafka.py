@@ -25,7 +25,6 @@ from leeward.clock import Clock
 from leeward.store import Store, Unit
 
 POLL: Final = 1.0
-GATHER: Final = 0.02  # seconds
 CHECK: Final = 10.0
 SESSION: Final = 10.0
 CLOSE: Final = 5.0
@@ -74,7 +73,6 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._clock = clock
         self._consumer: AIOKafkaConsumer | None = None
         self._held: list[Raw] = []
-        self._busy = False
         self._fetched: dict[TopicPartition, int] = {}
         self._assigned = asyncio.Event()
         self._checked = 0.0
@@ -92,9 +90,6 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._rebuild(type(fault).__name__)
 
     async def fetch(self, limit: int) -> Sequence[Raw]:
-        if self._busy and not self._held:
-            # a statement costs more than an event: what comes close together is taken together
-            await asyncio.sleep(GATHER)
         while not self._held:
             try:
                 consumer = await self._joined()
@@ -106,7 +101,6 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise
             except (KafkaError, OSError, TimeoutError, AssertionError, RuntimeError) as fault:
                 await self._rebuild(type(fault).__name__)
-        self._busy = len(self._held) > 1
         return self._held
 
     async def _joined(self) -> AIOKafkaConsumer:
