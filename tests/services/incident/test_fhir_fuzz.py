@@ -6,7 +6,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from leeward.policy import Source
@@ -14,6 +13,7 @@ from services.incident.fhir_api import said_by
 from services.incident.sources.fhir import Resources, read
 from services.incident.sources.json_tree import JsonError, load
 from services.incident.sources.notification import parse
+from tests.fuzzing import fuzzed
 from tests.services.incident.fhir import adverse_event, backport, coded, encounter, patient, practitioner, r5
 
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
@@ -64,16 +64,16 @@ def _notified(raw: bytes) -> Any:
     return read(Resources("chart", SOURCE, NOW, list(told.resources)))
 
 
-@given(mutated())
+@fuzzed(mutated())
 def test_what_is_almost_right(message: Any) -> None:
     taken(json.dumps(message).encode())
 
 
-@given(anything)
+@fuzzed(anything)
 def test_any_json(message: Any) -> None:
     taken(json.dumps(message).encode())
 
 
-@given(st.binary(max_size=200))
+@fuzzed(st.binary(max_size=200))
 def test_any_bytes(body: bytes) -> None:
     taken(body)
