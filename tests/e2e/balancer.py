@@ -1,22 +1,21 @@
-"""What a site puts before its replicas: each connection goes to the next one that takes it."""
+"""The front of the demonstration, in a thread of its own, for tests that do not run on a loop."""
 
 import asyncio
 import contextlib
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
+
+from services.demo.front import front
 
 
 class Balancer:
     """Listens on loopback; `behind` maps each of its ports to those it passes connections on to, in turn."""
 
     def __init__(self, behind: Mapping[int, Sequence[int]]) -> None:
-        self._behind = {port: list(ports) for port, ports in behind.items()}
+        self._behind = behind
         self._listening = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
-        # of a connection whose client has ended, the loop itself holds nothing any more
-        self._carrying: set[asyncio.Task[None] | None] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._listening.wait(10)
@@ -31,35 +30,8 @@ class Balancer:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        async with contextlib.AsyncExitStack() as servers:
-            for port in self._behind:
-                await servers.enter_async_context(
-                    await asyncio.start_server(partial(self._carry, port), "127.0.0.1", port)
-                )
+        async with contextlib.AsyncExitStack() as fronts:
+            for port, behind in self._behind.items():
+                await fronts.enter_async_context(front(port, behind))
             self._listening.set()
             await self._closing.wait()
-
-    async def _carry(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._carrying.add(task := asyncio.current_task())
-        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.CancelledError):
-            there, back = await self._next(port)
-            with contextlib.closing(back):
-                await asyncio.gather(pump(reader, back), pump(there, writer))
-        self._carrying.discard(task)
-
-    async def _next(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        behind = self._behind[port]
-        for _ in behind:
-            behind.append(behind.pop(0))
-            with contextlib.suppress(OSError):
-                return await asyncio.open_connection("127.0.0.1", behind[-1])
-        raise ConnectionRefusedError
-
-
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes, until one side ends."""
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof() and not writer.is_closing():
-        writer.write_eof()

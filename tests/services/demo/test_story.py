@@ -1,6 +1,5 @@
 """The demonstration itself, as a newcomer starts it."""
 
-import os
 import re
 import signal
 import subprocess
@@ -88,4 +87,7 @@ def test_begun_it_stays_until_told_and_its_mails_can_be_read(
 def kill_one_of_two(told: str) -> None:
     """Do to one replica of each service what the demonstration says may be done."""
     for first, _second in re.findall(r"\w+ \((\d+) and (\d+)\)", told):
-        os.kill(int(first), signal.SIGKILL)
+        replica = psutil.Process(int(first))
+        replica.kill()
+        # until it is gone, its port may still take a connection that nobody will answer
+        replica.wait(10)
