@@ -41,6 +41,10 @@ _CHANNEL: Final = "leeward"
 _SCHEMA_LOCK: Final = "schema"
 _SESSION: Final = {
     "jit": "off",
+    # plans are made once and kept, while tables are still small, and every statement of weight goes by a key: without
+    # these a batch would read a whole table later, or be planned anew because it is a short one
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
     "lock_timeout": "20s",
     "idle_in_transaction_session_timeout": "60s",
     # a machine that vanished must not hold its locks for two hours
