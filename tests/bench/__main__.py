@@ -87,7 +87,7 @@ def report(figures: Mapping[str, tuple[Measured, Measured]]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=6.0, help="length of one step")
+    parser.add_argument("--seconds", type=float, default=9.0, help="length of one step")
     parser.add_argument("--staff", type=int, default=60000, help="people who can be affected")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="what to measure")
     arguments = parser.parse_args()
