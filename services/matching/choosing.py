@@ -6,17 +6,17 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, or_, select
+from sqlalchemy import Connection, bindparam, false, literal_column, null, or_, select, true, union_all
 
 from leeward.store import Insert
 from services.matching.case import Case, Find, Found, Release
-from services.matching.hours import AFTER_NIGHT, LOOK_AHEAD
 from services.matching.models import Exposure, Load, Refusal, Shift, table
 from services.matching.office import Office
 from services.matching.people import People
 from services.matching.rows import REQUEST
 from services.matching.scoring import Load as Carried
 from services.matching.scoring import Search, State
+from services.matching.standing import standing
 
 EXPOSURE: Final = table(Exposure)
 REFUSAL: Final = table(Refusal)
@@ -28,26 +28,21 @@ _NEW_LOADS: Final = Insert(
 )
 
 
-_LOADED: Final = select(LOAD).where(
-    or_(
-        LOAD.c.active > 0,
-        LOAD.c.month == bindparam("month"),
-        LOAD.c.rest_until > bindparam("now"),
-        LOAD.c.exposed_until > bindparam("now"),
-    )
+_STATE: Final = union_all(
+    select(LOAD, false().label("on_call")).where(
+        or_(
+            LOAD.c.active > 0,
+            LOAD.c.month == bindparam("month"),
+            LOAD.c.rest_until > bindparam("now"),
+            LOAD.c.exposed_until > bindparam("now"),
+        )
+    ),
+    select(
+        SHIFT.c.person_ref, literal_column("0"), literal_column("''"), literal_column("0"), null(), null(), true()
+    ).where(SHIFT.c.on_call, SHIFT.c.ends_at > bindparam("now"), SHIFT.c.starts_at <= bindparam("now")),
 )
-_ON_DUTY: Final = select(SHIFT.c.person_ref).where(
-    SHIFT.c.on_call, SHIFT.c.ends_at > bindparam("now"), SHIFT.c.starts_at <= bindparam("now")
-)
-_REFUSED: Final = select(REFUSAL).where(REFUSAL.c.person_ref.in_(bindparam("persons", expanding=True)))
 _AROUND: Final = select(EXPOSURE.c.incident_ref, EXPOSURE.c.who).where(
     EXPOSURE.c.incident_ref.in_(bindparam("incidents", expanding=True))
-)
-_SHIFTS: Final = select(SHIFT.c.person_ref, SHIFT.c.starts_at, SHIFT.c.ends_at).where(
-    SHIFT.c.person_ref.in_(bindparam("persons", expanding=True)),
-    SHIFT.c.ends_at > bindparam("over"),
-    SHIFT.c.starts_at < bindparam("ahead"),
-    SHIFT.c.on_call.is_(False),
 )
 
 
@@ -57,23 +52,14 @@ def month(now: datetime) -> str:
 
 def state(conn: Connection, now: datetime, office: Office) -> State:
     """Today's loads that are not zero, and who is on duty for support."""
-    moment = {"now": now, "month": month(now)}
-    loads = {row.supporter_ref: _carried(row, now) for row in conn.execute(_LOADED, moment)}
-    on_call = conn.execute(_ON_DUTY, {"now": now}).scalars()
-    return State(now.date(), loads, frozenset(on_call), office.caps)
+    found = conn.execute(_STATE, {"now": now, "month": month(now)}).all()
+    loads = {row.supporter_ref: _carried(row, now) for row in found if not row.on_call}
+    return State(now.date(), loads, frozenset(row.supporter_ref for row in found if row.on_call), office.caps)
 
 
 def _carried(row: Any, now: datetime) -> Carried:
     rests = any(until is not None and until > now for until in (row.rest_until, row.exposed_until))
     return Carried(row.active, row.minutes if row.month == month(now) else 0, rests)
-
-
-def refused(conn: Connection, persons: Collection[str]) -> dict[str, set[str]]:
-    """Whom each of these persons asked to be spared."""
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for person, supporter in conn.execute(_REFUSED, {"persons": list(persons)}):
-        found[person].add(supporter)
-    return found
 
 
 def around(conn: Connection, incidents: Collection[str]) -> dict[str, set[str]]:
@@ -130,12 +116,12 @@ class Chooser:
 
     def _barred(self, case: Case) -> set[str]:
         """Whom this person refused, and whom this case has asked before."""
-        persons = {case.person_ref} if case.person_ref else set()
+        person = case.person_ref or ""
         asked = select(REQUEST.c.recipient_ref).where(
             REQUEST.c.case_ref == case.case_ref, REQUEST.c.template == "supporter_request"
         )
         before = {self._people.by_recipient.get(recipient, "") for recipient in self._conn.execute(asked).scalars()}
-        return before.union(*refused(self._conn, persons).values())
+        return before | standing(self._conn, [person], self._now).refused.get(person, set())
 
     def _near(self, case: Case) -> Near:
         mine = select(EXPOSURE.c.incident_ref).where(EXPOSURE.c.who == case.person_ref)
@@ -163,12 +149,3 @@ class Chooser:
         rest = max((until for until in (row.rest_until, release.rest_until) if until), default=None)
         changes = {"active": max(0, row.active - 1), "month": this_month, "minutes": minutes, "rest_until": rest}
         self._conn.execute(LOAD.update().where(mine).values(**changes))
-
-
-def shifts(conn: Connection, persons: Collection[str], now: datetime) -> dict[str, list[tuple[datetime, datetime]]]:
-    """Shifts of these persons that could hold a message now: not long over, or beginning within four days."""
-    found: defaultdict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
-    near = {"persons": list(persons), "over": now - AFTER_NIGHT, "ahead": now + LOOK_AHEAD}
-    for person, starts, ends in conn.execute(_SHIFTS, near):
-        found[person].append((starts, ends))
-    return found

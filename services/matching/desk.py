@@ -96,8 +96,8 @@ class Desk:
         """Read the cases that are not here yet; locked where the database can."""
         missing = set(refs) - self.cases.keys()
         if missing:
-            query = rows.SELECT_CASES.where(CASE.c.case_ref.in_(missing)).with_for_update()
-            self.cases.update((row.case_ref, rows.case_of(row)) for row in self.unit.conn.execute(query))
+            found = self.unit.conn.execute(rows.THESE_CASES, {"refs": list(missing)})
+            self.cases.update((row.case_ref, rows.case_of(row)) for row in found)
 
     def fetch(self, *conditions: Any) -> list[Case]:
         """The cases that fit, as this transaction has them; locked where the database can."""
@@ -108,7 +108,7 @@ class Desk:
 
     def requests(self, refs: Collection[str]) -> dict[str, Asked]:
         """Requests by reference, with their cases loaded; those we have forgotten are missing."""
-        found = {asked.request_ref: asked for asked in rows.requests(self.unit.conn, REQUEST.c.request_ref.in_(refs))}
+        found = rows.these_requests(self.unit.conn, refs)
         self.load(asked.case_ref for asked in found.values() if asked.case_ref)
         return found
 

@@ -16,8 +16,8 @@ from leeward.refs import new_ref
 from leeward.store import Insert, Unit
 from services.matching import domain, rows
 from services.matching.case import Attention, Case, Message, Step
-from services.matching.choosing import EXPOSURE, LOAD, SHIFT, refused, search, shifts, state
-from services.matching.desk import ENTRY, INSERT_ENTRIES, PERSON, Desk, OpenedElsewhere
+from services.matching.choosing import EXPOSURE, LOAD, SHIFT, search, state
+from services.matching.desk import ENTRY, INSERT_ENTRIES, Desk, OpenedElsewhere
 from services.matching.hours import hold_until
 from services.matching.models import Incident, table
 from services.matching.office import Office
@@ -25,6 +25,7 @@ from services.matching.people import Colleague, People
 from services.matching.rows import CASE, MAY_BE_THERE, REQUEST, Draft
 from services.matching.scoring import Proposal
 from services.matching.solver import propose
+from services.matching.standing import Standing, standing
 
 INCIDENT: Final = table(Incident)
 GROUP: Final = 5
@@ -48,12 +49,6 @@ _DUTY: Final = select(SHIFT.c.unit, SHIFT.c.person_ref, SHIFT.c.starts_at, SHIFT
     SHIFT.c.starts_at > bindparam("longest"),
     SHIFT.c.ends_at > bindparam("first"),
     SHIFT.c.on_call.is_(False),
-)
-_QUIET: Final = select(PERSON.c.person_ref).where(
-    PERSON.c.person_ref.in_(bindparam("persons", expanding=True)), PERSON.c.quiet_until > bindparam("now")
-)
-_BUSY: Final = select(CASE.c.person_ref).where(
-    CASE.c.person_ref.in_(bindparam("persons", expanding=True)), CASE.c.stage.not_in(("closed", "ended"))
 )
 
 
@@ -188,7 +183,7 @@ def _reach(unit: Unit, office: Office, people: People, outcomes: Mapping[str, Ou
     _rest_supporters(unit, office, people, new)
     _bar_reviewers(unit, people, [who for ref, who, reviewer in listed if (ref, who) in fresh and reviewer])
     wanted = [(o, who) for o, who in new if not o.expected and people.known[who].here]
-    _open(unit, office, people, _first_each(unit, wanted))
+    _open(unit, office, people, wanted)
 
 
 def _rest_supporters(unit: Unit, office: Office, people: People, new: Sequence[tuple[Outcome, str]]) -> None:
@@ -207,40 +202,37 @@ def _bar_reviewers(unit: Unit, people: People, reviewers: Sequence[str]) -> None
         unit.conn.execute(LOAD.update().where(LOAD.c.supporter_ref.in_(known)).values(active=LOAD.c.active))
 
 
-def _first_each(unit: Unit, wanted: Sequence[tuple[Outcome, str]]) -> dict[str, Outcome]:
+def _first_each(unit: Unit, wanted: Sequence[tuple[Outcome, str]], found: Standing) -> dict[str, Outcome]:
     """One outcome a person; nobody in their quiet time, but for a listed category, and nobody with a case open."""
-    persons = {who for _, who in wanted}
-    if not persons:
-        return {}
-    quiet = set(unit.conn.execute(_QUIET, {"persons": list(persons), "now": unit.now}).scalars())
-    open_now = set(unit.conn.execute(_BUSY, {"persons": list(persons)}).scalars())
-    if open_now:
+    if found.with_open_case:
         # written: a replica that ends one of these cases at this moment must see that another outcome rests on it
-        theirs = CASE.c.person_ref.in_(open_now) & CASE.c.stage.not_in(("closed", "ended"))
+        theirs = CASE.c.person_ref.in_(found.with_open_case) & CASE.c.stage.not_in(("closed", "ended"))
         unit.conn.execute(CASE.update().where(theirs).values(stage=CASE.c.stage))
     chosen: dict[str, Outcome] = {}
     for outcome, who in wanted:
-        if who not in open_now and (who not in quiet or outcome.listed):
+        if who not in found.with_open_case and (who not in found.quiet or outcome.listed):
             chosen.setdefault(who, outcome)
     return chosen
 
 
-def _open(unit: Unit, office: Office, people: People, chosen: Mapping[str, Outcome]) -> None:
+def _open(unit: Unit, office: Office, people: People, wanted: Sequence[tuple[Outcome, str]]) -> None:
+    if not wanted:
+        return
+    found = standing(unit.conn, {who for _, who in wanted}, unit.now)
+    chosen = _first_each(unit, wanted, found)
     if not chosen:
         return
     cases = [_new_case(unit, office, who, outcome) for who, outcome in chosen.items()]
     near = {outcome.incident_ref: outcome.everybody for outcome in chosen.values()}
-    spared = refused(unit.conn, chosen.keys())
     searches = [
-        search(people, office, case, spared.get(who, ()), {o.incident_ref: near[o.incident_ref]})
+        search(people, office, case, found.refused.get(who, ()), {o.incident_ref: near[o.incident_ref]})
         for case, (who, o) in zip(cases, chosen.items(), strict=True)
     ]
     proposals = propose(people.pool, searches, state(unit.conn, unit.now, office))
-    duty = shifts(unit.conn, chosen.keys(), unit.now)
     steps = []
     for case, proposal in zip(cases, proposals, strict=True):
         colleague = people.known[case.person_ref or ""]
-        hold = hold_until(unit.now, duty.get(colleague.person_ref, ()), colleague.timezone)
+        hold = hold_until(unit.now, found.shifts.get(colleague.person_ref, ()), colleague.timezone)
         steps.append(_opened(case, colleague, proposal, hold, office))
     _store(unit, office, people, steps, chosen)
 

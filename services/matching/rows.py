@@ -6,7 +6,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from leeward.contracts import MessageRequested, bucket_up
 from leeward.refs import new_ref
@@ -25,6 +25,9 @@ _VALUES: Final = attrgetter(*FIELDS)
 _NOTES: Final = FIELDS.index("notes")
 SELECT_CASES: Final = select(*(CASE.c[name] for name in FIELDS))
 SELECT_REQUESTS: Final = select(REQUEST)
+_REFS: Final[Any] = bindparam("refs", expanding=True)
+THESE_CASES: Final = SELECT_CASES.where(CASE.c.case_ref.in_(_REFS)).with_for_update()
+_THESE_REQUESTS: Final = SELECT_REQUESTS.where(REQUEST.c.request_ref.in_(_REFS))
 INSERT_CASES: Final = Insert(CASE, FIELDS, conflict="nothing", returning=("case_ref",))
 UPDATE_CASES: Final = Update(CASE, ("case_ref",), FIELDS[1:])
 _REQUEST: Final = ("request_ref", "case_ref", "recipient_ref", "template", "step", "expires_at", "ended")
@@ -73,8 +76,16 @@ def case_row(case: Case) -> tuple[Any, ...]:
 
 def requests(conn: Connection, *conditions: Any) -> list[Asked]:
     """Requests by conditions on their table."""
-    found = conn.execute(SELECT_REQUESTS.where(*conditions))
-    return [Asked(*(getattr(row, name) for name in Asked._fields)) for row in found]
+    return [_asked_of(row) for row in conn.execute(SELECT_REQUESTS.where(*conditions))]
+
+
+def these_requests(conn: Connection, refs: Iterable[str]) -> dict[str, Asked]:
+    """Requests by reference; those we have forgotten are missing."""
+    return {row.request_ref: _asked_of(row) for row in conn.execute(_THESE_REQUESTS, {"refs": list(refs)})}
+
+
+def _asked_of(row: Row[Any]) -> Asked:
+    return Asked(*(getattr(row, name) for name in Asked._fields))
 
 
 def requested(draft: Draft) -> MessageRequested:

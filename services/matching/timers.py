@@ -12,11 +12,11 @@ from leeward.store import Timer, Unit
 from services.matching import domain, rows
 from services.matching.answers import MONTH
 from services.matching.case import Case, Message, Step
-from services.matching.choosing import shifts
 from services.matching.desk import PERSON, Desk
 from services.matching.hours import hold_until
 from services.matching.office import Office
 from services.matching.rows import CASE, REQUEST, Draft
+from services.matching.standing import standing
 
 OfCase = Callable[[Desk, Case], Step]
 
@@ -26,8 +26,8 @@ def _held(desk: Desk, case: Case) -> datetime | None:
     colleague = desk.people.known.get(case.person_ref or "")
     if colleague is None:
         return None
-    duty = shifts(desk.unit.conn, [colleague.person_ref], desk.now)
-    return hold_until(desk.now, duty.get(colleague.person_ref, ()), colleague.timezone)
+    shifts = standing(desk.unit.conn, [colleague.person_ref], desk.now).shifts
+    return hold_until(desk.now, shifts.get(colleague.person_ref, ()), colleague.timezone)
 
 
 OF_CASES: Final[Mapping[str, OfCase]] = {

@@ -1,5 +1,6 @@
 """The demonstration itself, as a newcomer starts it."""
 
+import os
 import re
 import signal
 import subprocess
