@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -15,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import QueuePool
 
 from leeward import telemetry
-from leeward.clock import Clock
+from leeward.clock import Clock, first_of
 from leeward.store.engine import Store
 from leeward.store.group import StoreUnavailable
 from leeward.store.unit import Unit
@@ -23,15 +24,17 @@ from leeward.store.unit import Unit
 T = TypeVar("T")
 _PATIENCE: Final = 30.0
 _READERS: Final = 4
-# keys are random, so every insert lands on another page: 32 MiB of them stay at hand, and 16 MiB of log per checkpoint
+# keys are random, so every insert lands on another page: 32 MiB of them stay at hand; a commit moves the log into the
+# file itself once it has 32 MiB, which is where nobody has done so beside it
 _PRAGMAS: Final = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "secure_delete=ON",
     "foreign_keys=ON",
     "cache_size=-32768",
-    "wal_autocheckpoint=4000",
+    "wal_autocheckpoint=8000",
 )
+_CHECKPOINT_EVERY: Final = 0.5  # seconds
 _TIDY_TRIES: Final = 100
 _TIDY_PAUSE: Final = 0.05
 
@@ -80,6 +83,7 @@ class SqliteStore(Store):
         self._readers = sqlite_engine(path, read_only=True)
         self._writer: Connection | None = None
         self._turn = asyncio.Lock()
+        self._logged = False  # something that may not have been moved into the file yet
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{path.stem}")
 
     async def write(self, work: Callable[[Unit], T]) -> T:
@@ -93,6 +97,7 @@ class SqliteStore(Store):
                     raise StoreUnavailable(type(fault.orig).__name__) from fault
                 raise
             telemetry.committed(self.path.stem, perf_counter() - began)
+        self._logged = True
         self.committed(unit)
         return result
 
@@ -207,7 +212,17 @@ class SqliteStore(Store):
         """Nobody else is there."""
 
     async def watch(self, stop: asyncio.Event) -> None:
-        await stop.wait()
+        """Move what is committed from the log into the file, lest a commit should have to do it and wait for it."""
+        while not stop.is_set():
+            await first_of(stop.wait(), asyncio.sleep(_CHECKPOINT_EVERY))
+            if self._logged:
+                self._logged = False
+                await asyncio.to_thread(self._move)
+
+    def _move(self) -> None:
+        """Hold up nobody: what readers or a writer still need stays where it is; a fault is the next commit's too."""
+        with suppress(sqlite3.Error), closing(sqlite_connection(self.path)) as beside:
+            beside.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
 
     async def close(self) -> None:
         async with self._turn:

@@ -1,5 +1,6 @@
 """What only SQLite does: one file, its owner's alone, that keeps nothing of what was deleted."""
 
+import asyncio
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -36,6 +37,16 @@ async def test_deleted_rows_leave_nothing_in_the_files(store: SqliteStore) -> No
     await store.write(lambda unit: unit.conn.execute(THING.delete()))
     await store.tidy()
     assert not any(b"canary-7f3a" in file.read_bytes() for file in store.path.parent.glob("thing.db*"))
+
+
+async def test_what_is_committed_reaches_the_file_beside_the_commits(store: SqliteStore) -> None:
+    stop = asyncio.Event()
+    watching = asyncio.create_task(store.watch(stop))
+    await store.write(lambda unit: ADD.run(unit.conn, [("moved-by-itself", 1, None)]))
+    while b"moved-by-itself" not in store.path.read_bytes():
+        await asyncio.sleep(0.05)
+    stop.set()
+    await watching
 
 
 async def test_a_damaged_file_is_a_database_that_is_away(store: SqliteStore, tmp_path: Path, clock: FakeClock) -> None:
