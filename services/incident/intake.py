@@ -211,8 +211,10 @@ def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:
         row = stored.get(item.mark)
         other = bool(row and item.body_mark and row.body_hash != item.body_mark)
         receipt = row.receipt if row and item.body_mark and not other else ""
-        answers.append(Accepted(row.accepted_at if row else unit.now, item.mark not in new, receipt, other))
-        new.discard(item.mark)
+        # two with one key may come in one batch: the one whose row was stored is new, whichever came first
+        answers.append(Accepted(row.accepted_at if row else unit.now, other or item.mark not in new, receipt, other))
+        if not other:
+            new.discard(item.mark)
     return answers
 
 

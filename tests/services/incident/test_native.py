@@ -1,5 +1,6 @@
 """Native reports: signatures that rotate and age, keys for repeating, and an incident system's export as a table."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -113,6 +114,17 @@ class TestKeys:
     async def test_one_request_has_one_key(self, web: httpx.AsyncClient) -> None:
         headers = [*SAFETY.items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
         assert (await web.post("/v1/incidents", headers=headers, content=json.dumps(REPORT))).status_code == 400
+
+    @pytest.mark.database("sqlite", "postgresql")
+    async def test_of_two_bodies_at_once_the_one_with_the_receipt_is_stored(
+        self, desk: Desk, web: httpx.AsyncClient
+    ) -> None:
+        for n in range(8):
+            pair = await asyncio.gather(*(report(web, f"k{n}", source_ref=f"{n}{name}") for name in "ab"))
+            assert sorted(answer.status_code for answer in pair) == [202, 422]
+            taken = "ab"[[answer.status_code for answer in pair].index(202)]
+            await report(web, source_ref=f"{n}{taken}", involved=[{"system": "ehr", "value": "B2"}])
+        assert await desk.kinds() == ["recorded", "amended"] * 8
 
     async def test_without_a_key_the_same_body_is_the_same_request(self, desk: Desk, web: httpx.AsyncClient) -> None:
         first, again = await report(web), await report(web)
