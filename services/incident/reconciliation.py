@@ -119,12 +119,15 @@ def _row_faults(line: int, record: Mapping[str, str]) -> Iterator[Fault]:
 def _span(cell: str) -> tuple[datetime, datetime] | None:
     """A moment, or a day from its first moment anywhere on earth to its last."""
     try:
-        if len(cell) == 10:
-            day = datetime.combine(date.fromisoformat(cell), time(0), UTC)
+        given = date.fromisoformat(cell) if len(cell) == 10 else datetime.fromisoformat(cell)
+        # days are added to it, and 9999 is what some write for a time they do not know
+        if not 1900 <= given.year < 9999:
+            return None
+        if not isinstance(given, datetime):
+            day = datetime.combine(given, time(0), UTC)
             return day - timedelta(hours=14), day + timedelta(hours=36)
-        at = datetime.fromisoformat(cell)
-        return (at.astimezone(UTC), at.astimezone(UTC)) if at.tzinfo else None
-    except (ValueError, OverflowError):
+        return (given.astimezone(UTC), given.astimezone(UTC)) if given.tzinfo else None
+    except ValueError:
         return None
 
 

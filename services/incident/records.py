@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import delete, select
@@ -144,12 +145,16 @@ class Records:
             signal.unit,
             signal.urgency if isinstance(signal, Report) else "routine",
             " ".join(step.decision.reasons),
-            bucket_down(signal.occurred_at or self._unit.now),
+            self._occurred_at(signal),
             current.accepted_at,
             current.certain,
             current.by_disposition and not native,
             *current.visit,
         )
+
+    def _occurred_at(self, signal: Claim | Report) -> datetime:
+        """Never later than now: what is kept until so long after it would be kept for ever."""
+        return bucket_down(min(signal.occurred_at or self._unit.now, self._unit.now))
 
     def _people(self) -> dict[int, list[Person]]:
         """For every step who of its mentions is new to its incident; by the step's place."""
@@ -197,7 +202,7 @@ class Records:
             category=signal.category if isinstance(signal, Report) else DEATH,
             severity=Severity(**signal.severity._asdict()),
             unit=signal.unit,
-            occurred_at=bucket_down(signal.occurred_at or self._unit.now),
+            occurred_at=self._occurred_at(signal),
             urgency=signal.urgency if isinstance(signal, Report) else "routine",
             involved=involved,
         )

@@ -1,5 +1,6 @@
 """Native reports (CONTRACT §Inbound): JSON of an incident system, checked to the letter."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -51,7 +52,8 @@ class NativeIncident(Part):
     """The body of `POST /v1/incidents`."""
 
     source_ref: Text
-    occurred_at: AwareDatetime
+    # what is older is a mistake, and the first and last years there are have no UTC
+    occurred_at: Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC))]
     category: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     severity: NativeSeverity
     unit: Text

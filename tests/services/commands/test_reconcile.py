@@ -279,6 +279,10 @@ def reasons() -> dict[str, float]:
     [
         (["secret,ICU,HOSP=1,,"], ["line 2, occurred_at"]),
         (["2026-11-21T08:00:00,ICU,HOSP=1,,"], ["line 2, occurred_at"]),
+        (
+            ["9999-12-31T00:00:00Z,ICU,HOSP=1,,", "0001-01-02,ICU,HOSP=1,,"],
+            ["line 2, occurred_at", "line 3, occurred_at"],
+        ),
         ([f"{NOW},ICU,HOSP=1,,", f"{NOW},,secret,,"], ["line 3, unit", "line 3, patient"]),
         ([f"{NOW},ICU,,,"], ["line 2, patient"]),
         ([f"{NOW},ICU,,secret,"], ["line 2, source_ref"]),

@@ -134,6 +134,23 @@ class TestKeys:
         assert await desk.kinds() == ["recorded", "amended"]
 
 
+class TestTimes:
+    @pytest.mark.parametrize("when", ["2026-11-21T11:00:00Z", "2062-11-21T08:40:00Z", "9999-12-31T23:59:59-12:00"])
+    async def test_nothing_occurred_later_than_now(self, desk: Desk, web: httpx.AsyncClient, when: str) -> None:
+        assert (await report(web, occurred_at=when)).status_code == 202
+        [(_, body)] = await desk.events()
+        assert body["occurred_at"] == "2026-11-21T09:00:00Z"
+        assert [row.occurred_at for row in await desk.rows("incident")] == [desk.ground.clock.now()]
+
+    @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "0026-11-21T08:40:00Z", "1899-12-31T23:59:59Z"])
+    async def test_nor_before_anybody_was_born(self, desk: Desk, web: httpx.AsyncClient, when: str) -> None:
+        answer = await report(web, occurred_at=when)
+        assert answer.status_code == 422
+        [error] = answer.json()["errors"]
+        assert (error["place"], error["rule"][:38]) == ("occurred_at", "Input should be greater than or equal ")
+        assert await desk.rows("raw_message") == []
+
+
 HEADER = "source_ref,occurred_at,category,severity_scheme,severity_code,unit,urgency,patient,involved,reviewers"
 ROWS = [
     "DX-1,2026-11-21T08:40:00Z,medication_error,ahrq-harm,severe-harm,ICU,urgent,,npi=111;ehr=B2,ehr=C3",
