@@ -63,9 +63,10 @@ def send(file: Path, host: str, port: int, tls: Tls | None = None) -> None:
 
 def split(raw: bytes) -> list[bytes]:
     """The messages of a file, with or without MLLP frames around them, each with CR as line end."""
-    body = re.sub(rb"\r\n|\n", b"\r", raw.replace(START, b"\r").replace(b"\x1c", b"\r"))
-    body = body.removeprefix(b"\xef\xbb\xbf")
-    starts = [found.start() for found in re.finditer(rb"(?<![^\r])MSH", body)]
+    body = raw.replace(START, b"\r").replace(b"\x1c", b"\r")
+    # an LF that no segment follows is a line break inside a value
+    body = re.sub(rb"\r\n|\n(?=[A-Z][A-Z0-9]{2}[^\w\s]|\s|\Z)", b"\r", body).removeprefix(b"\xef\xbb\xbf")
+    starts = [found.start() for found in re.finditer(rb"(?<![^\r])MSH(?![\w\s])", body)]
     ends = [*starts[1:], len(body)]
     return [body[first:last].strip(b"\r") + b"\r" for first, last in zip(starts, ends, strict=False)]
 

@@ -125,6 +125,7 @@ def _build(header: Header, code: str, fault: Hl7Error | None, now: datetime, ide
     marks = header.delimiters
     event = header.raw(9).split(marks.component)[1:2] if marks.component else []
     kind = marks.component.join([b"ACK", *event, *([b"ACK"] if event else [])])
+    charset = header.raw(18).strip()
     msh = [
         *(header.raw(number) for number in (5, 6, 3, 4)),
         _time(now),
@@ -133,7 +134,7 @@ def _build(header: Header, code: str, fault: Hl7Error | None, now: datetime, ide
         ident.encode(),
         header.raw(11).strip() or b"P",
         header.raw(12).strip() or b"2.5",
-        *([b"", b"", b"NE", b"NE", b"", header.raw(18)] if header.conditions() or header.raw(18).strip() else []),
+        *([b"", b"", b"NE", b"NE", b"", charset] if header.conditions() or charset else []),
     ]
     first = b"MSH" + marks.field + b"".join(marks[1:]) + marks.field + marks.field.join(msh).rstrip(marks.field)
     lines = [first, marks.field.join([b"MSA", code.encode(), header.control_id])]

@@ -179,7 +179,7 @@ class Message:
         delimiters = _delimiters(body)
         body, charset = _recoded(body, delimiters)
         self.notation = Notation(delimiters, charset)
-        self._body = b"\r%b\r" % body.replace(b"\n", b"\r")
+        self._body = b"\r%b\r" % _lines_by_cr(body, delimiters.field)
         self._found: dict[bytes, list[Segment]] = {}
         headers = self.segments(b"MSH")
         if len(headers) > 1:
@@ -198,12 +198,14 @@ class Message:
         start = body.find(mark)
         while start >= 0:
             end = body.index(b"\r", start + 1)
-            yield body[start + 1 : end]
+            if body[start + 4 : start + 5] in (self.notation.delimiters.field, b"\r"):
+                yield body[start + 1 : end]
             start = body.find(mark, end)
 
     def names(self) -> list[str]:
-        """The segment names there are, each once; what is not a name is left out."""
-        names = dict.fromkeys(line[:3] for line in self._body.split(b"\r"))
+        """The segment names there are, each once; what is not a name is left out, such as a text's next line."""
+        field = self.notation.delimiters.field
+        names = dict.fromkeys(line[:3] for line in self._body.split(b"\r") if line[3:4] == field)
         return [name.decode() for name in names if re.fullmatch(rb"[A-Z][A-Z0-9]{2}", name)]
 
     def groups(self, first: bytes, others: frozenset[bytes]) -> list[dict[bytes, Segment]]:
@@ -240,6 +242,13 @@ def _guess(value: bytes) -> str:
 def first_line(body: bytes) -> bytes:
     """What stands before the first CR or LF."""
     return body.partition(b"\r")[0].partition(b"\n")[0]
+
+
+def _lines_by_cr(body: bytes, field: bytes) -> bytes:
+    """The body with CR between segments; an LF that no segment follows is a line break inside a value."""
+    if b"\n" not in body:
+        return body
+    return re.sub(rb"\n(?=[A-Z][A-Z0-9]{2}(?:%b|[\r\n]|\Z)|\Z)" % re.escape(field), b"\r", body)
 
 
 def _without_mark(raw: bytes) -> bytes:

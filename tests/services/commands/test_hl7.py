@@ -40,6 +40,7 @@ def test_a_file_may_hold_several_messages(raw: bytes) -> None:
 
 def test_a_field_that_says_msh_begins_nothing() -> None:
     assert split(b"MSH|^~\\&|A\rNTE|1|MSH|x\r") == [b"MSH|^~\\&|A\rNTE|1|MSH|x\r"]
+    assert split(b"MSH|^~\\&|A\rNTE|1||one\nMSH WARD\rMSH WARD\r") == [b"MSH|^~\\&|A\rNTE|1||one\nMSH WARD\rMSH WARD\r"]
     assert split(b"hello\n") == []
 
 

@@ -31,6 +31,21 @@ def test_line_ends_blank_lines_and_marks(start: bytes, end: bytes) -> None:
     assert message.names() == ["MSH", "PID", "PV1"]
 
 
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
+def test_a_line_break_inside_a_value_ends_no_segment(end: bytes) -> None:
+    raw = hl7(PID_11="1 Street\n\nMSH Town\nPID 1", PID_30="Y", NTE_3="one\nMSH EMERGENCY\nDOE JANE")
+    message = Message(raw.replace(b"\r", end))
+    assert message.segment(b"PID").text(30) == "Y"
+    assert message.segment(b"PV1").text(19) == "V1"
+    assert message.names() == ["MSH", "PID", "PV1", "NTE"]
+
+
+def test_nor_does_a_text_that_goes_on_begin_one() -> None:
+    message = Message(death() + b"NTE|1||one\rMSH EMERGENCY\rPV1 IS EMPTY\rDOE JANE\rEVN\r")
+    assert message.names() == ["MSH", "PID", "PV1", "NTE"]
+    assert len(message.segments(b"PV1")) == len(message.segments(b"EVN")) == 1
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
 def test_wide_encodings_with_a_mark(encoding: str) -> None:
     assert Message(hl7(PID_5="Žofie").decode().encode(encoding)).segment(b"PID").text(5) == "Žofie"
