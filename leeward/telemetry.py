@@ -182,6 +182,12 @@ def committed(service: str, seconds: float) -> None:
         COMMIT_SECONDS.labels(service).observe(seconds)
 
 
+def too_large(service: str) -> None:
+    """Count a body above the limit, where bodies are messages."""
+    if service == "incident":
+        MESSAGES_REFUSED.labels("http", "too_large").inc()
+
+
 def place(fault: BaseException) -> str:
     """Where a fault arose, as module and line: its text could hold a person's data and is never kept."""
     frames = extract_tb(fault.__traceback__)

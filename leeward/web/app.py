@@ -40,12 +40,15 @@ class Guard:
     FastAPI counts the others as they come, but answers those that say so in plain text.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, service: str = "") -> None:
         self._app = app
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] == 413:
+                    telemetry.too_large(self._service)
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
@@ -64,7 +67,7 @@ class App(FastAPI):
     """FastAPI inside the guard, so that a fault's answer, which Starlette sends outermost, has the headers too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Guard(super().build_middleware_stack())
+        return Guard(super().build_middleware_stack(), self.state.gate.ground.name)
 
 
 def create_app(ground: Ground, router: APIRouter, *, ready: Callable[[], bool] = lambda: True) -> FastAPI:

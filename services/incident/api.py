@@ -84,6 +84,7 @@ def _expect(request: Request, *allowed: str) -> str:
     """The media type of a request's body, one of those allowed."""
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in allowed:
+        telemetry.MESSAGES_REFUSED.labels("http", "media_type").inc()
         raise Problem(415, "wrong-media-type", f"Content-Type: must be {' or '.join(allowed)}.")
     return given
 

@@ -44,6 +44,7 @@ class Framer:
         self._head: bytes | None = None  # of a frame that has grown too large
         self.inside = False
         self.dropped = 0  # bytes outside frames, so far
+        self.noise = False  # whether some of them were more than blanks
 
     def feed(self, data: bytes) -> list[bytes | Oversized]:
         """The frames that these bytes complete, in order."""
@@ -65,6 +66,7 @@ class Framer:
             self.inside = start >= 0
             skipped = start if self.inside else len(self._buffer)
             self.dropped += skipped
+            self.noise = self.noise or bool(self._buffer[:skipped].strip())
             del self._buffer[: skipped + self.inside]
         return self.inside
 
@@ -155,22 +157,35 @@ class Connection:
             self._reading.cancel()
 
     async def _read(self) -> None:
-        framer, loop = Framer(), asyncio.get_running_loop()
+        framer = Framer()
+        try:
+            await self._frames(framer)
+        except TimeoutError:
+            telemetry.MLLP_CLOSED.labels("slow" if framer.inside else "idle").inc()
+        except OSError:
+            pass  # the peer has broken it off
+        if framer.inside:
+            telemetry.MESSAGES_REFUSED.labels("mllp", "unfinished").inc()
+
+    async def _frames(self, framer: Framer) -> None:
+        loop = asyncio.get_running_loop()
         deadline = loop.time() + IDLE_SECONDS
-        with contextlib.suppress(OSError, TimeoutError):
-            while True:
-                async with asyncio.timeout_at(deadline):
-                    data = await self.reader.read(65536)
-                if not data:
-                    return
-                was_inside = framer.inside
-                frames = framer.feed(data)
-                for frame in frames:
-                    await self._hand_on(frame)
-                if not framer.inside:
-                    deadline = loop.time() + IDLE_SECONDS
-                elif frames or not was_inside:
-                    deadline = loop.time() + FRAME_SECONDS
+        while True:
+            async with asyncio.timeout_at(deadline):
+                data = await self.reader.read(65536)
+            # a frame whose CR never came is whole all the same
+            was_inside, frames = framer.inside, framer.feed(data or END[-1:])
+            for frame in frames:
+                await self._hand_on(frame)
+            if not data:
+                return
+            if framer.noise:
+                telemetry.MESSAGES_REFUSED.labels("mllp", "outside_frame").inc()
+                framer.noise = False
+            if not framer.inside:
+                deadline = loop.time() + IDLE_SECONDS
+            elif frames or not was_inside:
+                deadline = loop.time() + FRAME_SECONDS
 
     async def _hand_on(self, frame: bytes | Oversized) -> None:
         size = len(frame) if isinstance(frame, bytes) else 0

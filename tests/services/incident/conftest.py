@@ -19,6 +19,7 @@ from leeward.policy import Match
 from leeward.service import Ground
 from leeward.settings import Settings, load_settings
 from leeward.store import Unit
+from leeward.telemetry import MESSAGES_REFUSED
 from leeward.web.access import issue, new_token
 from leeward.web.app import create_app
 from services.incident import SERVICE, roster
@@ -79,6 +80,11 @@ def death(event: str = "A03", **fields: str) -> bytes:
 def codes(answers: list[bytes]) -> list[str]:
     """MSA-1 of each acknowledgement."""
     return [answer.split(b"\rMSA|")[1].split(b"|")[0].decode() for answer in answers]
+
+
+def refused(reason: str, way: str = "http") -> float:
+    """How many messages have been refused for this reason."""
+    return float(MESSAGES_REFUSED.labels(way, reason)._value.get())
 
 
 class Desk:

@@ -23,6 +23,7 @@ from tests.services.incident.conftest import (
     death,
     full,
     hl7,
+    refused,
 )
 
 REPORT: dict[str, Any] = {
@@ -68,13 +69,22 @@ class TestHl7OverHttp:
         ],
     )
     async def test_strangers(self, web: httpx.AsyncClient, headers: dict[str, str], status: int) -> None:
+        reason = "media_type" if status == 415 else "unknown_sender"
+        before = refused(reason)
         answer = await web.post("/v1/hl7v2", headers=headers, content=death())
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
+        assert refused(reason) == before + 1
 
     async def test_more_than_a_mebibyte(self, web: httpx.AsyncClient) -> None:
-        answer = await web.post("/v1/hl7v2", headers=EHR, content=hl7(OBX_5="x" * 1_100_000))
-        assert answer.status_code == 413
+        async def parts() -> AsyncIterator[bytes]:
+            yield hl7(OBX_5="x" * 1_100_000)
+
+        before = refused("too_large")
+        for content in (hl7(OBX_5="x" * 1_100_000), parts()):
+            answer = await web.post("/v1/hl7v2", headers=EHR, content=content)
+            assert answer.status_code == 413
+        assert refused("too_large") == before + 2
 
     @pytest.mark.database("sqlite")
     async def test_a_full_disk(self, desk: Desk, web: httpx.AsyncClient) -> None:

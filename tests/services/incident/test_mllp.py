@@ -16,8 +16,8 @@ from leeward.listening import allow_files
 from leeward.settings import SettingsError
 from services.incident import listen
 from services.incident.sources import mllp
-from services.incident.sources.mllp import Framer, Oversized, framed
-from tests.services.incident.conftest import Desk, codes, death, full, hl7
+from services.incident.sources.mllp import END, Framer, Oversized, framed
+from tests.services.incident.conftest import Desk, codes, death, full, hl7, refused
 from tests.services.incident.ports import Port, answer, closed, control_id, opened
 
 contents = st.binary(max_size=60).filter(lambda raw: b"\x1c" not in raw and b"\x0bMSH" not in raw)
@@ -94,6 +94,14 @@ async def test_a_peer_that_has_finished_sending_still_gets_its_answers(port: Por
     assert await closed(reader)
 
 
+async def test_a_last_frame_without_its_cr_is_whole_when_the_peer_has_finished(port: Port) -> None:
+    reader, writer = await port.open()
+    writer.write(framed(death(ident="1")) + framed(death(ident="2"))[:-1])
+    writer.write_eof()
+    assert codes([await answer(reader), await answer(reader)]) == ["AA", "AA"]
+    assert await closed(reader)
+
+
 async def test_a_frame_too_large_is_refused_and_the_connection_lives(port: Port) -> None:
     reader, writer = await port.open()
     writer.write(framed(hl7(ident="BIG", OBX_5="x" * 2_000_000)) + framed(hl7(ident="2")))
@@ -148,14 +156,42 @@ async def test_a_message_with_more_names_than_a_statement_takes(desk: Desk, port
     assert await desk.kinds() == ["recorded", "recorded"]
 
 
+def let_go(fault: str) -> float:
+    return float(telemetry.MLLP_CLOSED.labels(fault)._value.get())
+
+
 async def test_a_silent_peer_is_let_go(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mllp, "IDLE_SECONDS", 0.05)
+    before = let_go("idle")
     reader, _ = await port.open()
     assert await closed(reader)
+    assert let_go("idle") == before + 1
+
+
+async def test_bytes_outside_frames_are_counted_once_and_line_ends_are_none(port: Port) -> None:
+    before = refused("outside_frame", "mllp")
+    reader, writer = await port.open()
+    writer.write(framed(death(ident="1")) + b"\n\r\n" + framed(death(ident="2")))
+    assert codes([await answer(reader), await answer(reader)]) == ["AA", "AA"]
+    assert refused("outside_frame", "mllp") == before
+    writer.write(b"MSH|a message without its VT\r" + END)
+    writer.write(framed(death(ident="3")))
+    assert codes([await answer(reader)]) == ["AA"]
+    assert refused("outside_frame", "mllp") == before + 1
+
+
+async def test_a_frame_that_is_cut_off_is_counted(port: Port) -> None:
+    before = refused("unfinished", "mllp")
+    reader, writer = await port.open()
+    writer.write(b"\x0bMSH|half")
+    writer.write_eof()
+    assert await closed(reader)
+    assert refused("unfinished", "mllp") == before + 1
 
 
 async def test_a_peer_that_never_ends_its_frame_is_let_go(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mllp, "FRAME_SECONDS", 0.15)
+    before = let_go("slow"), refused("unfinished", "mllp")
     reader, writer = await port.open()
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -166,6 +202,7 @@ async def test_a_peer_that_never_ends_its_frame_is_let_go(port: Port, monkeypatc
             writer.write(b"x")
         await asyncio.sleep(0.02)
     assert await reading
+    assert (let_go("slow"), refused("unfinished", "mllp")) == (before[0] + 1, before[1] + 1)
 
 
 async def test_stopping_finishes_what_was_taken(desk: Desk, port: Port) -> None:

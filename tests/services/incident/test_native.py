@@ -11,9 +11,8 @@ from standardwebhooks import Webhook
 
 from leeward.clock import FakeClock
 from leeward.settings import Settings, load_settings
-from leeward.telemetry import MESSAGES_REFUSED
 from services.incident.retention import forget
-from tests.services.incident.conftest import ANNA, BEN, NATIVE_SECRET, Desk, full
+from tests.services.incident.conftest import ANNA, BEN, NATIVE_SECRET, Desk, full, refused
 from tests.services.incident.test_api import REPORT, SAFETY, report
 
 NEW_SECRET = "whsec_" + "bmV3LXNlY3JldC1vZi10aGlydHktdHdvLWJ5dGVzLSE="
@@ -25,10 +24,6 @@ def settings(settings: Settings) -> Settings:
     """In the middle of a rotation: the newest secret first."""
     variables = {f"LEEWARD_{name}": value for name, value in settings.variables.items()}
     return load_settings({**variables, "LEEWARD_SOURCE_SAFETY_SECRET": f"{NEW_SECRET} {NATIVE_SECRET}\n{TOKEN}"})
-
-
-def refused(reason: str) -> float:
-    return float(MESSAGES_REFUSED.labels("http", reason)._value.get())
 
 
 def signed(body: str, secret: str = NEW_SECRET, *, ago: timedelta = timedelta(0)) -> dict[str, str]:
