@@ -152,7 +152,8 @@ def acknowledgement(frame: bytes) -> Acknowledgement:
         return Acknowledgement(code)
     error = answer.segment(b"ERR")
     number = error.text(3) or error.text(1, 4, 1)
-    place = error.text(2) or error.text(1)
+    field, parts = (2, range(1, 6)) if error.raw(2) else (1, range(1, 4))
+    place = "^".join(filter(None, (error.text(field, part) for part in parts)))
     return Acknowledgement(code, f"{number} {CONDITIONS.get(int(number), '')} at {place}" if number.isdigit() else "")
 
 

@@ -61,8 +61,11 @@ class Header:
 
 
 def header_of(message: Message) -> Header:
-    """The header of a message that could be read."""
-    return Header(message.notation.delimiters, tuple(message.header.fields[1:21]))
+    """The header of a message that could be read, in the character set it came in."""
+    fields, sent = message.header.fields[1:21], message.recoded
+    if sent:
+        fields = [one.decode(errors="replace").encode(sent, "replace") for one in fields]
+    return Header(message.notation.delimiters, tuple(fields))
 
 
 def guess_header(raw: bytes) -> Header:
@@ -137,7 +140,8 @@ def _build(header: Header, code: str, fault: Hl7Error | None, now: datetime, ide
         *([b"", b"", b"NE", b"NE", b"", charset] if header.conditions() or charset else []),
     ]
     first = b"MSH" + marks.field + b"".join(marks[1:]) + marks.field + marks.field.join(msh).rstrip(marks.field)
-    lines = [first, marks.field.join([b"MSA", code.encode(), header.control_id])]
+    # as it came, blanks included: some senders compare it byte by byte
+    lines = [first, marks.field.join([b"MSA", code.encode(), header.raw(10).strip(b"\r\n")])]
     if fault:
         lines.append(_error(header, fault))
     return b"\r".join(lines) + b"\r"

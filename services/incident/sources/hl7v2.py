@@ -165,9 +165,9 @@ class Segment:
 
 
 class Message:
-    """An HL7 v2 message; `header` is its MSH."""
+    """An HL7 v2 message; `header` is its MSH, `recoded` the codec it came in where all of it was recoded, else ""."""
 
-    __slots__ = ("_body", "_found", "header", "notation")
+    __slots__ = ("_body", "_found", "header", "notation", "recoded")
 
     def __init__(self, raw: bytes) -> None:
         """Read the header; segments are looked for when they are asked for, most never are.
@@ -177,7 +177,7 @@ class Message:
         """
         body = _without_mark(raw)
         delimiters = _delimiters(body)
-        body, charset = _recoded(body, delimiters)
+        body, charset, self.recoded = _recoded(body, delimiters)
         self.notation = Notation(delimiters, charset)
         self._body = b"\r%b\r" % _lines_by_cr(body, delimiters.field)
         self._found: dict[bytes, list[Segment]] = {}
@@ -283,18 +283,20 @@ def usable(mark: bytes) -> bool:
     return len(mark) == 1 and b"\x20" < mark < b"\x7f" and not mark.isalnum()
 
 
-def _recoded(body: bytes, delimiters: Delimiters) -> tuple[bytes, str]:
-    """The body with delimiters that can be trusted, and the set its values are in (MSH-18)."""
+def _recoded(body: bytes, delimiters: Delimiters) -> tuple[bytes, str, str]:
+    """The body with delimiters that can be trusted, the set its values are in (MSH-18), and the codec it came in where
+    that is another.
+    """
     header = first_line(body).split(delimiters.field)
     given = header[17] if len(header) > 17 else b""
     names = [_set_name(name) for name in given.split(delimiters.repetition or b"~")]
     for name in names:
         if name in RECODED:
             try:
-                return body.decode(RECODED[name]).encode(), "utf-8"
+                return body.decode(RECODED[name]).encode(), "utf-8", RECODED[name]
             except UnicodeDecodeError:
                 break
-    return body, next((CHARSETS[name] for name in names if name in CHARSETS), "utf-8")
+    return body, next((CHARSETS[name] for name in names if name in CHARSETS), "utf-8"), ""
 
 
 def _set_name(given: bytes) -> str:

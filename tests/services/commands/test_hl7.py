@@ -56,7 +56,9 @@ def test_a_refusal_says_where_and_which_rule() -> None:
     frame = (
         b"MSH|^~\\&|L|H|E|H|20261121||ACK|1|P|2.5\rMSA|AR|7\rERR||MSH^1^11|202^Unsupported processing id^HL70357|E\r"
     )
-    assert str(acknowledgement(frame)) == "AR (202 Unsupported processing id at MSH)"
+    assert str(acknowledgement(frame)) == "AR (202 Unsupported processing id at MSH^1^11)"
+    old = b"MSH|^~\\&|L|H|E|H|20261121||ACK|1|P|2.3\rMSA|AR|7\rERR|MSH^1^11^202&Unsupported processing id&HL70357\r"
+    assert str(acknowledgement(old)) == "AR (202 Unsupported processing id at MSH^1^11)"
     assert acknowledgement(b"hello") == Acknowledgement("unreadable")
 
 

@@ -77,6 +77,23 @@ def test_delimiters_and_bytes_go_back_as_they_came() -> None:
 
 
 @pytest.mark.parametrize(
+    ("declared", "encoding", "name"),
+    [("~ISO IR87", "iso2022_jp", "病院"), ("GB 18030-2000", "gb18030", "医院"), ("8859/1", "latin-1", "Hôpital")],
+)
+def test_names_go_back_in_the_character_set_they_came_in(declared: str, encoding: str, name: str) -> None:
+    raw = hl7(msh=f"||||||{declared}").replace(b"HOSPITAL", name.encode(encoding))
+    [answer] = answers(header_of(Message(raw)), None, NOW, "i")
+    assert answer.split(b"\r")[0].endswith(declared.encode())
+    assert name.encode(encoding) in answer
+    assert Message(answer).header.text(6) == name
+
+
+def test_a_control_id_goes_back_as_it_came() -> None:
+    [answer] = answers(header_of(Message(hl7(ident=" 12 "))), None, NOW, "i")
+    assert answer.split(b"\r")[1] == b"MSA|AA| 12 "
+
+
+@pytest.mark.parametrize(
     ("raw", "control_id"),
     [
         (b"", b""),
