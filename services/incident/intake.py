@@ -171,7 +171,8 @@ class Intake:
 
     def _decide_claim(self, claim: Claim, signal: Signal, book: Book, records: Records, now: datetime) -> None:
         for surviving, prior in signal.merges:
-            book.merge(surviving, prior)
+            for doubt in book.merge(surviving, prior):
+                records.dismiss(doubt)
         shows = claim.kind in ("evidence", "update")
         patients = book.found(signal.keys) if shows else book.known(signal.keys)
         if not patients:

@@ -74,11 +74,12 @@ class Book:
         """Write this patient at the end."""
         self._changed[patient.patient_ref] = patient
 
-    def merge(self, surviving: Sequence[str], prior: Sequence[str]) -> bool:
-        """Move what is known of one patient to another (A40); False where nothing is known of either."""
+    def merge(self, surviving: Sequence[str], prior: Sequence[str]) -> list[Current]:
+        """Move what is known of one patient to another (A40); gives the doubts that another incident stands for now."""
         patients = self.known([*surviving, *prior])
         if not patients:
-            return False
+            return []
+        currents = {one.current.incident_ref: one.current for one in patients if one.current}
         kept = patients[0]
         for other in patients[1:]:
             kept.indicator = "Y" if "Y" in (kept.indicator, other.indicator) else kept.indicator or other.indicator
@@ -93,7 +94,7 @@ class Book:
             self._by_key[key] = kept
             self._new_keys[key] = None
         self.touch(kept)
-        return True
+        return [one for one in currents.values() if one is not kept.current and one.state == "review"]
 
     def write(self, conn: Connection) -> None:
         """Store what changed: three statements a batch, and two more for every merge."""

@@ -80,7 +80,7 @@ class Records:
     def open(self, signal: Claim | Report, decision: Decision, replaced: Current | None) -> Current:
         """A new incident; an open doubt about the same patient that it settles is dismissed."""
         if replaced and replaced.state == "review":
-            self._end(replaced, "dismissed")
+            self.dismiss(replaced)
         made = Current(
             incident_ref=new_ref(),
             state="recorded" if decision.action == Action.RECORD else "review",
@@ -103,6 +103,10 @@ class Records:
     def retract(self, current: Current) -> None:
         """The source took it back."""
         self._end(current, "retracted")
+
+    def dismiss(self, current: Current) -> None:
+        """A doubt that something else has settled."""
+        self._end(current, "dismissed")
 
     def reported(self, report: Report) -> Current | None:
         """The incident a source reported before under the same reference."""

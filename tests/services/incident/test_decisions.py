@@ -234,6 +234,14 @@ class TestOnePatientByManyNames:
         await desk.send(hl7("A31", ident="4", PID_3="OLD^^^HOSP", PID_30="Y"))
         await expect(desk, "recorded")
 
+    @pytest.mark.parametrize("other", ["review", "recorded"])
+    async def test_a_merge_leaves_one_item_for_review_at_most(self, desk: Desk, other: str) -> None:
+        fields = {"PV1_36": "20"} if other == "recorded" else {"PID_30": "Y"}
+        await desk.send(hl7("A08", ident="1", PID_3="OLD^^^HOSP", PID_30="Y"))
+        await desk.send(hl7("A08", ident="2", PID_3="NEW^^^HOSP", PV1_19="V2", **fields))
+        await desk.send(hl7("A40", ident="3", PID_3="NEW^^^HOSP", MRG_1="OLD^^^HOSP"))
+        assert await desk.states() == ["dismissed", other]
+
     async def test_two_deaths_in_one_unit_within_a_minute_are_two(self, desk: Desk) -> None:
         await asyncio.gather(desk.send(death(ident="1", PID_3="1^^^H")), desk.send(death(ident="2", PID_3="2^^^H")))
         await expect(desk, "recorded", "recorded")
