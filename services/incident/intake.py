@@ -174,7 +174,7 @@ class Intake:
             for doubt in book.merge(surviving, prior):
                 records.dismiss(doubt)
         shows = claim.kind in ("evidence", "update")
-        patients = book.found(signal.keys) if shows else book.known(signal.keys)
+        patients = joined(signal.keys, book, records) if shows else book.known(signal.keys)
         if not patients:
             return
         view = combined(patients)
@@ -192,11 +192,24 @@ class Intake:
         if known:
             records.add(known, report.mentions)
             return
-        patients = book.found(signal.keys) if signal.keys else []
+        patients = joined(signal.keys, book, records) if signal.keys else []
         view = combined(patients) if patients else None
         apply(records, decide_report(report, view, self._rules, now), patients, book, report)
         for patient in patients:
             patient.known = True
+
+
+def joined(keys: Sequence[str], book: Book, records: Records) -> list[Patient]:
+    """The patient of a message. Several whom it names as one are one from now on, in whatever order feeds come;
+    unless each has a recorded death, since two incidents are out then.
+    """
+    patients = book.found(keys)
+    deaths = {one.current.incident_ref for one in patients if one.current and one.current.state == "recorded"}
+    if len(patients) == 1 or len(deaths) > 1:
+        return patients
+    for doubt in book.merge(keys, ()):
+        records.dismiss(doubt)
+    return book.known(keys)
 
 
 def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:

@@ -203,6 +203,13 @@ class TestOnePatientByManyNames:
         await asyncio.gather(*(desk.send(death(ident=str(n), PID_3=name)) for n, name in enumerate(names)))
         await expect(desk, "recorded")
 
+    @pytest.mark.parametrize("story", ["1 2 12 +1 +2", "1 2 +1 12 +2", "1 2 +1 +12 +2", "2 12 +1 +2", "1 2 +12 +1 +2"])
+    async def test_whichever_feed_comes_first(self, desk: Desk, story: str) -> None:
+        for n, step in enumerate(story.split()):
+            names = "~".join(f"{number}^^^AUTHORITY{number}" for number in step.strip("+"))
+            await desk.send((death if "+" in step else hl7)(ident=str(n), PID_3=names))
+        await expect(desk, "recorded")
+
     async def test_the_same_number_by_another_authority_is_another_patient(self, desk: Desk) -> None:
         await desk.send(death(ident="1", PID_3="4711^^^HOSP^MR"))
         await desk.send(death(ident="2", PID_3="4711^^^CLINIC^MR"))
@@ -234,13 +241,12 @@ class TestOnePatientByManyNames:
         await desk.send(hl7("A31", ident="4", PID_3="OLD^^^HOSP", PID_30="Y"))
         await expect(desk, "recorded")
 
-    @pytest.mark.parametrize("other", ["review", "recorded"])
-    async def test_a_merge_leaves_one_item_for_review_at_most(self, desk: Desk, other: str) -> None:
-        fields = {"PV1_36": "20"} if other == "recorded" else {"PID_30": "Y"}
+    @pytest.mark.parametrize(("disposition", "left"), [("", "review"), ("20", "recorded")])
+    async def test_a_merge_leaves_one_item_for_review_at_most(self, desk: Desk, disposition: str, left: str) -> None:
         await desk.send(hl7("A08", ident="1", PID_3="OLD^^^HOSP", PID_30="Y"))
-        await desk.send(hl7("A08", ident="2", PID_3="NEW^^^HOSP", PV1_19="V2", **fields))
+        await desk.send(hl7("A08", ident="2", PID_3="NEW^^^HOSP", PID_30="Y", PV1_36=disposition))
         await desk.send(hl7("A40", ident="3", PID_3="NEW^^^HOSP", MRG_1="OLD^^^HOSP"))
-        assert await desk.states() == ["dismissed", other]
+        assert await desk.states() == ["dismissed", left]
 
     async def test_two_deaths_in_one_unit_within_a_minute_are_two(self, desk: Desk) -> None:
         await asyncio.gather(desk.send(death(ident="1", PID_3="1^^^H")), desk.send(death(ident="2", PID_3="2^^^H")))
