@@ -72,7 +72,7 @@ def import_ics(content: str | bytes, by_staff_id: LookUp, by_mail: LookUp, now: 
     people = [_Event(number, event, by_staff_id, by_mail) for number, event in enumerate(events, 1)]
     if not events:
         raise RotaError([Fault(0, "VEVENT", "is missing; a rota has at least one")])
-    faults = [fault for event in people for fault in event.faults()]
+    faults = [fault for event in people if not _cancelled(event.event) for fault in event.faults()]
     if faults:
         raise RotaError(faults)
     return _spelled_out(calendar, by_staff_id, by_mail, now)
@@ -118,13 +118,14 @@ class _Event:
         return _time_fault(self.event.get("DTSTART"))
 
     def _end(self) -> str:
-        if self.event.get("DTEND") is None and self.event.get("DURATION") is not None:
-            return ""
-        if rule := _time_fault(self.event.get("DTEND")):
-            return rule
-        if self._start():
-            return ""
-        length = _utc(self.event["DTEND"].dt) - _utc(self.event["DTSTART"].dt)
+        start, end = _held(self.event.get("DTSTART")), _held(self.event.get("DTEND"))
+        length = _held(self.event.get("DURATION"))
+        if self.event.get("DTEND") is not None or not isinstance(length, timedelta):
+            if rule := _time_fault(self.event.get("DTEND")):
+                return rule
+            if self._start():
+                return ""
+            length = _utc(end) - _utc(start)
         return "" if timedelta(0) < length <= LONGEST else "must be after DTSTART, by three days at most"
 
     def _attendees(self) -> str:
@@ -150,8 +151,16 @@ def person_of(attendee: str, by_staff_id: LookUp, by_mail: LookUp) -> str | None
     return by_mail(attendee[len(MAIL) :].lower())
 
 
+def _held(value: Any) -> Any:
+    """What a property of time holds, None where it cannot be read."""
+    try:
+        return getattr(value, "dt", None)
+    except ValueError:
+        return None
+
+
 def _time_fault(value: Any) -> str:
-    moment = getattr(value, "dt", None)
+    moment = _held(value)
     if not isinstance(moment, datetime):
         return "is missing or not a date and time"
     return "" if moment.tzinfo else "must be in UTC or with a TZID"
@@ -162,7 +171,7 @@ def _spelled_out(calendar: Any, by_staff_id: LookUp, by_mail: LookUp, now: datet
         found = recurring_ical_events.of(calendar).between(now - BACK, now + AHEAD)
     except (ValueError, TypeError):
         raise RotaError([Fault(0, "RRULE", "has a recurrence that cannot be read")]) from None
-    duties = {duty for event in found for duty in _duties(event, by_staff_id, by_mail)}
+    duties = {duty for event in found if not _cancelled(event) for duty in _duties(event, by_staff_id, by_mail)}
     return sorted(duties, key=lambda duty: (duty.starts_at, duty.unit, duty.person_ref))
 
 
@@ -171,6 +180,10 @@ def _duties(event: Any, by_staff_id: LookUp, by_mail: LookUp) -> list[Duty]:
     span = (_utc(event["DTSTART"].dt), _utc(event["DTEND"].dt))
     people = (person_of(one, by_staff_id, by_mail) for one in attendees(event))
     return [Duty(str(event["LOCATION"]).strip(), person, *span, on_call) for person in people if person]
+
+
+def _cancelled(event: Any) -> bool:
+    return str(event.get("STATUS", "")).strip().upper() == "CANCELLED"
 
 
 def _categories(event: Any) -> set[str]:

@@ -88,6 +88,31 @@ def test_every_fault_is_named_by_event_and_property_and_tells_no_value() -> None
     assert "12345" not in str(found)
 
 
+def test_a_shift_that_was_cancelled_is_none() -> None:
+    third_day = event("RECURRENCE-ID:20261123T070000Z", "DTSTART:20261123T070000Z", "STATUS:CANCELLED")
+    bodies = (f"{DAY}\r\nRRULE:FREQ=DAILY;COUNT=3", third_day, f"{DAY}\r\nSTATUS:cancelled")
+    text = "".join(
+        f"BEGIN:VEVENT\r\nUID:{uid}\r\n{body}\r\nEND:VEVENT\r\n" for uid, body in zip("001", bodies, strict=True)
+    )
+    assert [duty.starts_at.day for duty in read(f"{HEAD}{text}END:VCALENDAR\r\n")] == [21, 22]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("DTSTART:secret", "event 1, DTSTART: is missing or not a date and time"),
+        ("DTEND:secret", "event 1, DTEND: is missing or not a date and time"),
+        ("DURATION:secret", "event 1, DTEND: is missing or not a date and time"),
+        ("DURATION:P300D", "event 1, DTEND: must be after DTSTART, by three days at most"),
+        ("DURATION:-PT8H", "event 1, DTEND: must be after DTSTART, by three days at most"),
+    ],
+)
+def test_a_time_that_cannot_be_is_named(line: str, fault: str) -> None:
+    name = line.partition(":")[0].replace("DURATION", "DTEND")
+    others = [one for one in DAY.split("\r\n") if not one.startswith(name)]
+    assert faults(calendar(event(*others, line))) == [fault]
+
+
 @pytest.mark.parametrize("unit", ["x" * 201, "a\x00b"])
 def test_a_unit_that_no_database_takes_is_refused(unit: str) -> None:
     long = event(
