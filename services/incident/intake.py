@@ -184,12 +184,11 @@ class Intake:
             _note(patient, claim, book)
 
     def _decide_report(self, report: Report, signal: Signal, book: Book, records: Records, now: datetime) -> None:
-        known = records.reported(report)
         if report.withdrawn:
-            if known:
-                records.retract(known)
+            if opened := records.opened(report):
+                records.retract(opened)
             return
-        if known:
+        if known := records.reported(report):
             records.add(known, report.mentions)
             return
         patients = joined(signal.keys, book, records) if signal.keys else []
@@ -261,6 +260,8 @@ def apply(
         records.add(current, signal.mentions)
     elif current and decision.action == Action.RETRACT:
         records.retract(current)
+    if current and "known" in decision.reasons and isinstance(signal, Report):
+        records.tell(current, signal)
 
 
 def _note(patient: Patient, claim: Claim, book: Book) -> None:

@@ -43,6 +43,14 @@ class Incident(Model, table=True):
     account: str = Field(max_length=HASH)
 
 
+class Told(Model, table=True):
+    """A report by the keyed hash of its source and reference, of an outcome that something else had told of before."""
+
+    __tablename__ = "told"
+    source_ref: str = Field(primary_key=True, max_length=HASH)
+    incident_ref: str = Field(max_length=36, index=True)
+
+
 class Patient(Model, table=True):
     """What must be remembered of a patient: the last death indicator, and their present incident."""
 

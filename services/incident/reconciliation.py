@@ -17,7 +17,7 @@ from services.incident.domain import Identifier
 from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
 from services.incident.models import Patient, PatientKey, Reconciliation, table_of
-from services.incident.records import INCIDENT, INVOLVED, LINK
+from services.incident.records import FIND_TOLD, INCIDENT, INVOLVED, LINK
 from services.incident.sources.table import TableError, identifiers
 
 NEEDED: Final = ("occurred_at", "unit")
@@ -143,7 +143,8 @@ def _listed(line: int, record: Mapping[str, str]) -> Listed:
 
 def standings(conn: Connection, listed: Sequence[Listed], marks: Marks) -> list[Standing]:
     """What incident knows of each."""
-    by_ref = _found(conn, _BY_REF, {_ref_mark(one, marks) for one in listed if one.source_ref})
+    refs = {_ref_mark(one, marks) for one in listed if one.source_ref}
+    by_ref = _found(conn, FIND_TOLD, refs) | _found(conn, _BY_REF, refs)
     by_patient = _found(conn, _BY_PATIENT, {marks.of_patient(one.patient) for one in listed if one.patient})
     rows = [by_ref.get(_ref_mark(one, marks)) or _of_patient(one, by_patient, marks) for one in listed]
     taken = {row.incident_ref for row in rows if row}

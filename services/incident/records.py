@@ -20,15 +20,17 @@ from leeward.store import Insert, Unit, Update
 from services.incident.domain import DEATH, Action, Claim, Current, Decision, Mention, Person, Report, Visit, current_of
 from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
-from services.incident.models import Incident, StaffIdentifier, UnmatchedLink, table_of
+from services.incident.models import Incident, StaffIdentifier, Told, UnmatchedLink, table_of
 from services.incident.models import Involved as InvolvedRow
 from services.incident.queue import Queue, touch
 
 INCIDENT: Final = table_of(Incident)
 INVOLVED: Final = table_of(InvolvedRow)
 LINK: Final = table_of(UnmatchedLink)
+TOLD: Final = table_of(Told)
 _STAFF: Final = table_of(StaffIdentifier)
 _NEW: Final = Insert(INCIDENT, [column.name for column in INCIDENT.columns])
+_TOLD: Final = Insert(TOLD, ("source_ref", "incident_ref"), conflict="nothing")
 _STATE: Final = Update(INCIDENT, ("incident_ref",), ("state",))
 _INVOLVED: Final = Insert(
     INVOLVED,
@@ -39,6 +41,11 @@ _INVOLVED: Final = Insert(
 )
 _FIND_STAFF: Final = select(_STAFF.c.key_hash, _STAFF.c.person_ref, _STAFF.c.active).where(_STAFF.c.key_hash.in_(KEYS))
 _FIND_REPORTED: Final = select(INCIDENT).where(INCIDENT.c.source_ref.in_(KEYS))
+FIND_TOLD: Final = (
+    select(TOLD.c.source_ref.label("mark"), INCIDENT)
+    .join(INCIDENT, INCIDENT.c.incident_ref == TOLD.c.incident_ref)
+    .where(TOLD.c.source_ref.in_(KEYS))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +81,12 @@ class Records:
         self._marks = marks
         self._queue = queue
         self._steps: list[Opened | Added | Ended] = []
-        rows = rows_of(unit.conn, _FIND_REPORTED, (self._source_ref(report) for report in reports))
-        self._reported = {row.source_ref: current_of(dict(row._mapping)) for row in rows}
+        refs = [self._source_ref(report) for report in reports]
+        self._reported = {
+            row.source_ref: current_of(dict(row._mapping)) for row in rows_of(unit.conn, _FIND_REPORTED, refs)
+        }
+        self._told = {row.mark: current_of(dict(row._mapping)) for row in rows_of(unit.conn, FIND_TOLD, refs)}
+        self._newly_told: dict[str, str] = {}
 
     def open(self, signal: Claim | Report, decision: Decision, replaced: Current | None) -> Current:
         """A new incident; an open doubt about the same patient that it settles is dismissed."""
@@ -108,9 +119,19 @@ class Records:
         """A doubt that something else has settled."""
         self._end(current, "dismissed")
 
-    def reported(self, report: Report) -> Current | None:
-        """The incident a source reported before under the same reference."""
+    def opened(self, report: Report) -> Current | None:
+        """The incident that a report under the same reference has made."""
         return self._reported.get(self._source_ref(report))
+
+    def reported(self, report: Report) -> Current | None:
+        """The incident a source reported before under the same reference, whoever told of it first."""
+        return self.opened(report) or self._told.get(self._source_ref(report))
+
+    def tell(self, current: Current, report: Report) -> None:
+        """A report told of an incident that there was: its reference stands for it from now on."""
+        ref = self._source_ref(report)
+        self._told[ref] = current
+        self._newly_told[ref] = current.incident_ref
 
     def _source_ref(self, report: Report) -> str:
         return self._marks.of_message(b"source_ref", report.source.encode(), report.source_ref.encode())
@@ -123,6 +144,7 @@ class Records:
 
     def write(self) -> None:
         """Everything in a few statements; events in the order of the steps."""
+        _TOLD.run(self._unit.conn, sorted(self._newly_told.items()))
         if not self._steps:
             return
         opened = [step for step in self._steps if isinstance(step, Opened)]

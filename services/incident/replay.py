@@ -273,13 +273,13 @@ class _Anew:
         self._tell(one, decision, combined(patients).current)
 
     def _report(self, one: Tried, report: Report, book: Book, records: Records) -> None:
-        known = records.reported(report)
         if report.withdrawn:
-            if known and known.state in ("recorded", "review"):
-                records.retract(known)
-                self._tell(one, Decision(Action.RETRACT, ("evidence_withdrawn",)), known)
+            opened = records.opened(report)
+            if opened and opened.state in ("recorded", "review"):
+                records.retract(opened)
+                self._tell(one, Decision(Action.RETRACT, ("evidence_withdrawn",)), opened)
             return
-        if known:
+        if known := records.reported(report):
             records.add(known, report.mentions)
             self._tell(one, Decision(Action.ADD, ("known",)), known)
             return

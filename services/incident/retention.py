@@ -17,6 +17,7 @@ from services.incident.models import (
     RawMessage,
     Receipt,
     Seen,
+    Told,
     Unmatched,
     UnmatchedLink,
     table_of,
@@ -30,6 +31,7 @@ _INCIDENT: Final = table_of(Incident)
 _PATIENT: Final = table_of(Patient)
 _KEY: Final = table_of(PatientKey)
 _UNMATCHED: Final = table_of(Unmatched)
+_TOLD: Final = table_of(Told)
 _DAY_KEY: Final = table_of(DayKey)
 _RAW: Final = table_of(RawMessage)
 
@@ -76,4 +78,6 @@ def _forget_patients(unit: Unit) -> None:
     gone = select(_PATIENT.c.patient_ref).where(_PATIENT.c.seen_on < oldest.date())
     unit.conn.execute(delete(_KEY).where(_KEY.c.patient_ref.in_(gone)))
     unit.conn.execute(delete(_PATIENT).where(_PATIENT.c.seen_on < oldest.date()))
+    over = select(_INCIDENT.c.incident_ref).where(_INCIDENT.c.accepted_at < oldest)
+    unit.conn.execute(delete(_TOLD).where(_TOLD.c.incident_ref.in_(over)))
     unit.conn.execute(delete(_INCIDENT).where(_INCIDENT.c.accepted_at < oldest))

@@ -248,6 +248,15 @@ async def test_a_report_is_known_by_its_source_and_reference(world: World) -> No
     assert await world.reconcile(*rows) == ["", "no_incident", "no_incident"]
 
 
+async def test_so_is_one_that_a_feed_told_of_first(world: World) -> None:
+    await world.dies("1")
+    death = {**REPORT, "severity": {"scheme": "lfpse", "code": "fatal"}, "patient": {"system": "HOSP", "value": "1"}}
+    report = parsed(json.dumps(death).encode()).report("safety")
+    await world.desk.intake(Item("safety", b"{}", "mark", (hashed(report, world.desk.marks),), "body"))
+    await world.carry()
+    assert await world.reconcile(f"{NOW},ICU,,safety,{REPORT['source_ref']}") == [""]
+
+
 @pytest.mark.database("sqlite", "postgresql")
 async def test_the_figures_are_kept_and_shown(world: World, clock: FakeClock) -> None:
     await world.dies("1")

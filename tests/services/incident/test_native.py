@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from standardwebhooks import Webhook
 from leeward.clock import FakeClock
 from leeward.settings import Settings, load_settings
 from services.incident.retention import forget
-from tests.services.incident.conftest import ANNA, BEN, NATIVE_SECRET, Desk, full, refused
+from tests.services.incident.conftest import ANNA, BEN, NATIVE_SECRET, Desk, death, full, hl7, refused
 from tests.services.incident.test_api import REPORT, SAFETY, report
 
 NEW_SECRET = "whsec_" + "bmV3LXNlY3JldC1vZi10aGlydHktdHdvLWJ5dGVzLSE="
@@ -144,6 +145,43 @@ class TestTimes:
         [error] = answer.json()["errors"]
         assert (error["place"], error["rule"][:38]) == ("occurred_at", "Input should be greater than or equal ")
         assert await desk.rows("raw_message") == []
+
+
+class TestADeathThatAFeedToldOfFirst:
+    """The report's own reference stands for it from then on."""
+
+    DEATH: Mapping[str, Any] = {
+        "severity": {"scheme": "lfpse", "code": "fatal"},
+        "patient": {"system": "HOSP", "value": "4711"},
+    }
+
+    @pytest.mark.database("sqlite", "postgresql")
+    async def test_it_adds_people_however_late(self, desk: Desk, web: httpx.AsyncClient, clock: FakeClock) -> None:
+        await desk.send(death())
+        await report(web, **self.DEATH)
+        await clock.advance(days=5)
+        await report(web, **self.DEATH, involved=[{"system": "ehr", "value": "B2"}])
+        assert await desk.kinds() == ["recorded", "amended"]
+
+    @pytest.mark.database("sqlite", "postgresql")
+    async def test_what_was_taken_back_stays_so_when_an_export_overlaps(
+        self, desk: Desk, web: httpx.AsyncClient
+    ) -> None:
+        await desk.send(death(ident="1"))
+        await report(web, "k1", **self.DEATH)
+        await desk.send(hl7("A13", ident="2"))
+        await report(web, "k2", **self.DEATH)
+        assert await desk.kinds() == ["recorded", "retracted"]
+        await desk.send(death(ident="3"))
+        assert await desk.kinds() == ["recorded", "retracted", "recorded"]
+
+    async def test_it_is_forgotten_with_it(self, desk: Desk, web: httpx.AsyncClient, clock: FakeClock) -> None:
+        await desk.send(death())
+        await report(web, **self.DEATH)
+        for days, left in ((399, 1), (2, 0)):
+            await clock.advance(days=days)
+            await desk.ground.store.write(forget)
+            assert len(await desk.rows("told")) == left
 
 
 HEADER = "source_ref,occurred_at,category,severity_scheme,severity_code,unit,urgency,patient,involved,reviewers"
