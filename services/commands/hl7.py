@@ -15,7 +15,7 @@ START: Final = b"\x0b"
 END: Final = b"\x1c\r"
 PATIENCE: Final = 10.0  # seconds to wait for an acknowledgement
 ACCEPTED: Final = frozenset({"AA", "CA"})
-NEVER: Final = ("NE", "NE")
+NEVER: Final = frozenset({"NE", ""})
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,16 @@ class Line:
         Raises:
             Failed: when the line closes or stays silent.
         """
+        answers: list[Acknowledgement] = []
         try:
             self._socket.sendall(START + message + END)
-            answers = [acknowledgement(self._frame()) for _ in range(expected(message))]
+            while len(answers) < expected(message) and all(answer.fine for answer in answers):
+                answers.append(acknowledgement(self._frame()))
         except OSError as fault:
-            raise Failed(f"no acknowledgement ({type(fault).__name__}); send the message again") from None
-        refused = [answer for answer in answers if not answer.fine]
-        return (refused or answers or [Acknowledgement("none asked for")])[-1]
+            if not (isinstance(fault, TimeoutError) and silence_is_consent(message)):
+                raise Failed(f"no acknowledgement ({type(fault).__name__}); send the message again") from None
+        # a refusal says both
+        return answers[-1] if answers else Acknowledgement("none asked for")
 
     def _frame(self) -> bytes:
         while END not in self._rest:
@@ -132,11 +135,21 @@ class Line:
 
 def expected(message: bytes) -> int:
     """How many answers a message asks for by MSH-15 and MSH-16; at most one is waited for where that is conditional."""
-    header = message.partition(b"\r")[0].split(message[3:4])
-    given = [(header[n].strip().decode("ascii", "replace").upper() if n < len(header) else "") for n in (14, 15)]
+    given = _conditions(message)
     if not any(given):
         return 1
-    return sum(one == "AL" for one in given) or (0 if tuple(one or "NE" for one in given) == NEVER else 1)
+    return given.count("AL") or (0 if NEVER.issuperset(given) else 1)
+
+
+def silence_is_consent(message: bytes) -> bool:
+    """Whether faults alone are answered."""
+    given = set(_conditions(message)) - NEVER
+    return given == {"ER"}
+
+
+def _conditions(message: bytes) -> list[str]:
+    header = message.partition(b"\r")[0].split(message[3:4])
+    return [(header[n].strip().decode("ascii", "replace").upper() if n < len(header) else "") for n in (14, 15)]
 
 
 def acknowledgement(frame: bytes) -> Acknowledgement:

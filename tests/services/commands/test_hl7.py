@@ -98,6 +98,43 @@ async def test_a_line_that_closes_is_no_acknowledgement() -> None:
             await asyncio.to_thread(talk, server.sockets[0].getsockname()[1])
 
 
+@pytest.mark.parametrize(
+    ("conditions", "answers", "told"),
+    [
+        ("AL|AL", b"\x0bMSH|^~\\&|||||||ACK|1|P|2.5\rMSA|CR|1\r\x1c\r", "CR"),
+        ("ER|NE", b"\x0bMSH|^~\\&|||||||ACK|1|P|2.5\rMSA|CR|1\r\x1c\r", "CR"),
+        ("ER|", b"", "none asked for"),
+        ("ER|ER", b"", "none asked for"),
+        ("SU|", b"", "no acknowledgement"),
+        ("|", b"", "no acknowledgement"),
+    ],
+)
+async def test_a_refusal_says_both_and_silence_is_consent_where_faults_alone_are_answered(
+    monkeypatch: pytest.MonkeyPatch, conditions: str, answers: bytes, told: str
+) -> None:
+    monkeypatch.setattr("services.commands.hl7.PATIENCE", 0.3)
+    done = asyncio.Event()
+
+    async def listener(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\x1c\r")
+        writer.write(answers)
+        await done.wait()
+        writer.close()
+
+    def talk(port: int) -> str:
+        header = f"MSH|^~\\&|A|B|C|D|20261121||ADT^A03|1|P|2.5|||{conditions}\r"
+        try:
+            with Line("127.0.0.1", port) as line:
+                return str(line.exchange(header.encode()))
+        except Failed as fault:
+            return str(fault)
+
+    async with await asyncio.start_server(listener, "127.0.0.1", 0) as server:
+        said = await asyncio.to_thread(talk, server.sockets[0].getsockname()[1])
+        done.set()
+    assert said.startswith(told)
+
+
 def test_explaining_tells_nothing_of_the_patient(leeward: Leeward, tmp_path: Path) -> None:
     file = tmp_path / "death.hl7"
     file.write_bytes(ONE + OTHER)
