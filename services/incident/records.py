@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from leeward.contracts import (
     IncidentAmended,
@@ -87,6 +87,7 @@ class Records:
         }
         self._told = {row.mark: current_of(dict(row._mapping)) for row in rows_of(unit.conn, FIND_TOLD, refs)}
         self._newly_told: dict[str, str] = {}
+        self._passed_on: list[tuple[str, str]] = []
 
     def open(self, signal: Claim | Report, decision: Decision, replaced: Current | None) -> Current:
         """A new incident; an open doubt about the same patient that it settles is dismissed."""
@@ -103,6 +104,8 @@ class Records:
         )
         if isinstance(signal, Report):
             self._reported[self._source_ref(signal)] = made
+        if replaced and replaced.state != "recorded":
+            self._pass_on(replaced.incident_ref, made)
         self._steps.append(Opened(made, signal, decision))
         return made
 
@@ -140,10 +143,18 @@ class Records:
         self._steps.append(Ended(current, told=current.state == "recorded"))
         current.state = "retracted" if state == "retracted" else "dismissed"
 
+    def _pass_on(self, over: str, made: Current) -> None:
+        """Reports that told of an incident that is over stand for the one that took its place."""
+        self._told = {ref: made if one.incident_ref == over else one for ref, one in self._told.items()}
+        self._newly_told = {ref: made.incident_ref if one == over else one for ref, one in self._newly_told.items()}
+        self._passed_on.append((over, made.incident_ref))
+
     # ---- writing
 
     def write(self) -> None:
         """Everything in a few statements; events in the order of the steps."""
+        for over, made in self._passed_on:
+            self._unit.conn.execute(update(TOLD).where(TOLD.c.incident_ref == over).values(incident_ref=made))
         _TOLD.run(self._unit.conn, sorted(self._newly_told.items()))
         if not self._steps:
             return

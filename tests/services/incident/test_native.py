@@ -174,6 +174,9 @@ class TestADeathThatAFeedToldOfFirst:
         assert await desk.kinds() == ["recorded", "retracted"]
         await desk.send(death(ident="3"))
         assert await desk.kinds() == ["recorded", "retracted", "recorded"]
+        await report(web, "k3", **self.DEATH, involved=[{"system": "ehr", "value": "C3"}])
+        *_, (_, made), (kind, added) = await desk.events()
+        assert (kind, added["incident_ref"]) == ("amended", made["incident_ref"])
 
     async def test_it_is_forgotten_with_it(self, desk: Desk, web: httpx.AsyncClient, clock: FakeClock) -> None:
         await desk.send(death())
