@@ -64,8 +64,11 @@ def _indicated(claim: Claim, patient: Patient, now: datetime) -> Finding | None:
 
 
 def withdrawn(claim: Claim, current: Current, finding: Finding | None) -> bool:
-    """Whether an A08 takes back what its own source had said; an empty field says nothing, so it takes nothing back."""
-    if current.state not in ("recorded", "review") or claim.source != current.source or claim.disposition == "dead":
+    """Whether an A08 takes back what its own source had said; an empty field says nothing, so it takes nothing back.
+
+    What a coordinator has dismissed can be taken back too: else a later death would count as known.
+    """
+    if current.state == "retracted" or claim.source != current.source or claim.disposition == "dead":
         return False
     if claim.indicator in ("N", "null"):
         return current.certain or finding is None
@@ -83,7 +86,7 @@ def same_visit(one: Visit, other: Visit) -> bool:
 
 
 def _cancelled(claim: Claim, current: Current | None) -> Decision:
-    if current is None or current.state not in ("recorded", "review"):
+    if current is None or current.state == "retracted":
         return Decision(Action.NOTHING, ("nothing_to_cancel",))
     if not same_visit(claim.visit, current.visit):
         return Decision(Action.NOTHING, ("other_visit",))

@@ -292,8 +292,8 @@ def _cx(segment: Segment, numbers: tuple[int, ...], name: str, source: Source) -
 
 
 def _placeholder(value: str) -> bool:
-    """Values such as 0000 or 999999999 that registration desks type for many patients."""
-    return len(set(value)) == 1 and (len(value) > 3 or value[0] == "0")
+    """Values such as 0 or 999999999 that registration desks type for many patients; 1111 is the 1,111th patient."""
+    return len(set(value)) == 1 and (len(value) > 5 or value[0] == "0")
 
 
 def _merges(message: Message, name: str, source: Source) -> tuple[Pair, ...]:
