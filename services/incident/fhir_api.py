@@ -180,4 +180,4 @@ def _expect(found: Node, expected: tuple[str, str] | None) -> None:
     if not found.kind:
         raise JsonError("structure", "resourceType", "is missing", "no_type")
     if expected and (found.kind, found.text("id")) != expected:
-        raise JsonError("value", f"{found.kind}.id", "must be that of the address", "other_id")
+        raise JsonError("value", f"{found.place}.id", "must be that of the address", "other_id")

@@ -4,6 +4,7 @@ Only what decides is read, and nothing is validated against profiles: real serve
 """
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -92,9 +93,9 @@ def references(resources: Iterable[Node], base_url: str) -> Iterator[str]:
 
 def _objects(values: Sequence[object]) -> Iterator[dict[str, object]]:
     """Every object in a tree, the outer before the inner."""
-    waiting = list(values)
+    waiting = deque(values)
     while waiting:
-        value = waiting.pop(0)
+        value = waiting.popleft()
         if isinstance(value, dict):
             yield value
             waiting += value.values()

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 DEEPEST: Final = 100
+# what a place may begin with; any other word is the sender's own, and not repeated
+NAMES: Final = frozenset({"AdverseEvent", "Bundle", "CareTeam", "Encounter", "Patient"})
 
 
 class JsonError(Exception):
@@ -32,12 +34,8 @@ def load(body: bytes) -> "Node":
         raise JsonError("structure", "body", "must be a JSON object", "not_json")
     if _depth(value) > DEEPEST:
         raise JsonError("structure", "body", "is nested too deeply", "not_json")
-    return Node(value, str(value.get("resourceType") or "body")[:64] if _named(value) else "body")
-
-
-def _named(value: dict[str, Any]) -> bool:
     name = value.get("resourceType")
-    return isinstance(name, str) and name.isascii() and name.isalpha()
+    return Node(value, name if isinstance(name, str) and name in NAMES else "body")
 
 
 def _no_number(_: str) -> NoReturn:
@@ -56,6 +54,15 @@ def _depth(value: object) -> int:
 def _inside(value: object) -> list[object]:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [one for one in inner if isinstance(one, dict | list)]
+
+
+def _is_unicode(text: str) -> bool:
+    r"""Whether it can be stored: JSON's escapes can name half a character (`\ud800`)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Node:
@@ -86,6 +93,8 @@ class Node:
             return ""
         if not isinstance(value, str):
             self._wrong(key, "must be a string")
+        if not _is_unicode(value):
+            self._wrong(key, "must be Unicode")
         return value.replace("\0", "").strip()
 
     def number(self, key: str) -> int | None:

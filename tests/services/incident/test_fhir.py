@@ -278,6 +278,10 @@ class TestNotifications:
             ({"type": "history"}, 400, "structure", "resourceType"),
             (encounter(status=["finished"]), 400, "structure", "Encounter.status"),
             (encounter(participant="SECRET"), 400, "structure", "Encounter.participant"),
+            ({"resourceType": "SECRET", "id": ["SECRET"]}, 400, "structure", "body.id"),
+            (encounter(location=[{"location": {"display": "\ud800"}}]), 400, "structure", "location.display"),
+            (encounter(participant=[{"individual": {"identifier": {"value": "\udfff"}}}]), 400, "structure", "value"),
+            (patient("\ud800"), 400, "structure", "Patient.id"),
             (backport(kind="SECRET"), 422, "value", "Bundle.entry[0].resource.type"),
             (backport(focus="SECRET"), 422, "value", "valueReference.reference"),
         ],
@@ -295,6 +299,9 @@ class TestNotifications:
     async def test_an_address_that_names_another_resource(self, door: Any) -> None:
         answer = await door.put("/v1/fhir/chart/Encounter/e2", headers=HEADERS, content=json.dumps(encounter()))
         assert (answer.status_code, answer.json()["issue"][0]["expression"]) == (422, ["Encounter.id"])
+        other = json.dumps({"resourceType": "SECRET of Doe", "id": "e2"})
+        answer = await door.put("/v1/fhir/chart/Encounter/e2", headers=HEADERS, content=other)
+        assert (answer.status_code, "SECRET" in answer.text) == (422, False)
 
     async def test_without_a_base_nothing_can_be_read_later(self, chart: Desk, door: Any) -> None:
         for body in (backport(focus="Encounter/e1"), backport(), b""):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from leeward.policy import Source
 from services.incident.fhir_api import said_by
-from services.incident.sources.fhir import Resources, read
+from services.incident.sources.fhir import Resources, read, references
 from services.incident.sources.json_tree import JsonError, load
 from services.incident.sources.notification import parse
 from tests.fuzzing import fuzzed
@@ -77,3 +78,10 @@ def test_any_json(message: Any) -> None:
 @fuzzed(st.binary(max_size=200))
 def test_any_bytes(body: bytes) -> None:
     taken(body)
+
+
+def test_a_wide_one_takes_time_by_its_length_alone() -> None:
+    wide = load(json.dumps(encounter(extension=[{}] * 300_000)).encode())
+    began = time.process_time()
+    assert set(references([wide], "")) == {"Patient/p1", "Practitioner/d1", "Location/l1"}
+    assert time.process_time() - began < 2
