@@ -25,7 +25,7 @@ from services.incident.fetches import Wanted, enqueue
 from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import DayKeys
-from services.incident.sources.fhir import Resources, matters, read, references
+from services.incident.sources.fhir import Resources, local_reference, matters, read, references
 from services.incident.sources.json_tree import JsonError, Node, load
 from services.incident.sources.notification import READ, Notification, parse, referenced
 from services.incident.subscriptions import Heard, note
@@ -49,7 +49,7 @@ def add_routes(router: APIRouter, ground: Ground, intake: Intake, marks: Marks) 
 
     @router.put("/v1/fhir/{source}/{kind}/{ident}", dependencies=[SOURCE], status_code=204)
     async def changed(request: Request, source: SourceName, kind: Name, ident: Name) -> Response:
-        """A classic R4 rest-hook with its resource."""
+        """A classic R4 rest-hook, with its resource or without."""
         return await door.answer(request, source, (kind, ident))
 
 
@@ -104,9 +104,9 @@ class FhirDoor:
         return Response(status_code=204)
 
     async def _take(self, request: Request, body: bytes, name: str, expected: tuple[str, str] | None) -> None:
-        if not body.strip() and expected is None:
-            _require_base(self.ground.settings.sources[name])
-            await self._store(name, body, (), Heard(name, HOOK), (Wanted(name),))
+        if not body.strip():
+            wanted = _unsaid(name, self.ground.settings.sources[name], expected)
+            await self._store(name, b"", (), Heard(name, HOOK), wanted)
             return
         given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if given not in ACCEPTED:
@@ -126,9 +126,11 @@ class FhirDoor:
         if told.kind in ("handshake", "heartbeat"):
             await self.ground.store.write(lambda unit: self._only_heard(unit, heard))
             return
-        wanted = [Wanted(name, path) for path in told.wanted()] + ([Wanted(name)] if told.empty else [])
+        source = self.ground.settings.sources[name]
+        search = told.empty and (source.base_url or not told.resources)
+        wanted = [Wanted(name, path) for path in told.wanted()] + ([Wanted(name)] if search else [])
         if wanted:
-            _require_base(self.ground.settings.sources[name])
+            _require_base(source)
         await self._store(name, body, told.resources, heard, wanted)
 
     def _only_heard(self, unit: Unit, heard: Heard) -> None:
@@ -167,6 +169,15 @@ def _not_here(resources: Resources) -> list[str]:
         for one in resources.each
         if one.kind in READ and one.text("id") and not here.issuperset(references([one], base))
     ]
+
+
+def _unsaid(name: str, source: Source, address: tuple[str, str] | None) -> list[Wanted]:
+    """What a rest-hook without a body leaves to be read: what its address names, else whatever has changed."""
+    _require_base(source)
+    path = "/".join(address or ())
+    if path != local_reference(path):
+        raise JsonError("value", "address", "must be TYPE/ID", "address")
+    return [Wanted(name, path)] if address is None or address[0] in READ else []
 
 
 def _require_base(source: Source) -> None:

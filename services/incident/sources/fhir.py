@@ -40,7 +40,10 @@ HARM: Final[dict[str, Level]] = {
 }
 WORST: Final[tuple[Level, ...]] = ("unknown", "none", "mild", "moderate", "severe", "death")
 _CODE: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}")
-_REFERENCE: Final = re.compile(r"(?:^|/)([A-Z][A-Za-z]{1,63})/([A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?$")
+# an id that is `..` would lead out of its type
+_REFERENCE: Final = re.compile(
+    r"(?:^|/)([A-Z][A-Za-z]{1,63})/(?!\.\.?(?:/|$))([A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,9 @@ def references(resources: Iterable[Node], base_url: str) -> Iterator[str]:
     """What resources refer to on their own server, as far as it tells who was there, where, and about whom."""
     for value in _objects([one.value for one in resources]):
         text = value.get("reference")
-        if isinstance(text, str) and ("://" not in text or text.startswith(f"{base_url.rstrip('/')}/")):
-            local = local_reference(text)
-            if local.partition("/")[0] in AROUND:
-                yield local
+        local = own_reference(text, base_url) if isinstance(text, str) else ""
+        if local.partition("/")[0] in AROUND:
+            yield local
 
 
 def _objects(values: Sequence[object]) -> Iterator[dict[str, object]]:
@@ -112,6 +114,13 @@ def local_reference(text: str) -> str:
     """`Encounter/12` of a relative or absolute reference, with or without its version; "" for anything else."""
     found = _REFERENCE.search(text)
     return f"{found[1]}/{found[2]}" if found else ""
+
+
+def own_reference(text: str, base_url: str) -> str:
+    """The same of a reference to the server itself, relative or below its base; "" for one that leads elsewhere."""
+    relative = text.removeprefix(f"{base_url.rstrip('/')}/") if base_url else text
+    local = local_reference(relative)
+    return local if relative.partition("/_history/")[0] == local else ""
 
 
 def read(resources: Resources) -> tuple[Claim | Report, ...]:

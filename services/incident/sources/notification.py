@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, cast, get_args
 
-from services.incident.sources.fhir import local_reference
+from services.incident.sources.fhir import local_reference, own_reference
 from services.incident.sources.json_tree import JsonError, Node
 
 BUNDLES: Final = frozenset({"history", "subscription-notification"})
 PROFILE: Final = (
     "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/backport-subscription-notification-r4"
 )
-READ: Final = frozenset({"Encounter", "Patient", "AdverseEvent"})
+HAPPENED: Final = frozenset({"Encounter", "AdverseEvent"})
+READ: Final = HAPPENED | {"Patient"}
 ENTRIES: Final = 1000
 Type = Literal["handshake", "heartbeat", "event-notification", "query-status", "query-event"]
 
@@ -46,8 +47,9 @@ class Notification:
 
     @property
     def empty(self) -> bool:
-        """Whether it says that something happened, and not what."""
-        return self.kind == "event-notification" and not self.resources and not any(one.focus for one in self.events)
+        """Whether it says that something happened, and not what; HAPI sends the patient along all the same."""
+        named = any(one.focus for one in self.events) or any(one.kind in HAPPENED for one in self.resources)
+        return self.kind == "event-notification" and not named
 
 
 def parse(bundle: Node, base_url: str) -> Notification:
@@ -138,11 +140,10 @@ def _kind(text: str, place: str) -> Type:
 
 def _focus(text: str, place: str, base_url: str) -> str:
     """`Encounter/12`; what points to another server is refused, lest anybody makes this one read from there."""
-    local = local_reference(text)
-    absolute = "://" in text
-    if absolute and base_url and not text.startswith(f"{base_url.rstrip('/')}/"):
-        raise JsonError("security", f"{place}.reference", "must lead to this source's base_url", "foreign_focus")
+    local = own_reference(text, base_url) if base_url else local_reference(text)
     if text and not local and not text.startswith("urn:"):
+        if ":" in text or text.startswith("/"):
+            raise JsonError("security", f"{place}.reference", "must lead to this source's base_url", "foreign_focus")
         raise JsonError("value", f"{place}.reference", "must be TYPE/ID", "focus")
     return local
 

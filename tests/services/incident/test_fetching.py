@@ -25,6 +25,7 @@ from services.incident.subscriptions import Silence
 from tests.services.incident.conftest import ANNA, Desk
 from tests.services.incident.fhir import (
     HOME,
+    SECRET,
     Resource,
     adverse_event,
     backport,
@@ -143,7 +144,19 @@ async def test_of_the_living_nothing_more_is_read(made: Making, chart: Chart) ->
     assert await desk.states() == []
 
 
-@pytest.mark.parametrize("body", [backport(), b""])
+async def test_a_hook_without_a_body_names_what_is_read(made: Making, chart: Chart) -> None:
+    desk = made()
+    async with await client(desk) as door:
+        for kind, ident, status in (("Encounter", "e1", 204), ("Observation", "o1", 204), ("Encounter", "..;", 422)):
+            answer = await door.put(f"/v1/fhir/chart/{kind}/{ident}", headers={"Authorization": f"Bearer {SECRET}"})
+            assert answer.status_code == status
+    fetcher = Fetcher(desk.ground, desk.intake)
+    assert (await fetcher.once(), await fetcher.once()) == (True, False)
+    assert (await desk.kinds(), chart.asked[0]) == (["recorded"], "Encounter/e1")
+
+
+# HAPI sends a full patient with a notification that is to be empty
+@pytest.mark.parametrize("body", [backport(), b"", backport(patient())])
 async def test_that_something_happened_is_looked_for(made: Making, chart: Chart, body: Any) -> None:
     chart.hold(adverse_event(severity=coded("severe"), subject={"reference": "Patient/p9"}))
     fetcher = await told(desk := made(), body, b"")

@@ -312,11 +312,24 @@ class TestNotifications:
     async def test_a_focus_elsewhere_is_refused(self, desk: Desk) -> None:
         chart = with_fhir(desk, base_url=BASE)
         async with await client(chart) as door:
-            for focus in ("https://evil.example/fhir/Encounter/1", f"{BASE}.evil.example/Encounter/1"):
+            for focus in (
+                "https://evil.example/fhir/Encounter/1",
+                f"{BASE}.evil.example/Encounter/1",
+                "https://fhirserver.org@evil.example/fhir/Encounter/1",
+                "https://fhirserver.org:8443/fhir/Encounter/1",
+                f"{BASE}/../admin/Encounter/1",
+                f"{BASE}/%2e%2e/Encounter/1",
+                "//evil.example/fhir/Encounter/1",
+                "http:evil.example/Encounter/1",
+            ):
                 answer = await post(door, backport(focus=focus))
                 assert (answer.status_code, answer.json()["issue"][0]["code"]) == (422, "security")
-            assert (await post(door, backport(focus=f"{BASE}/Encounter/1"))).status_code == 204
-        assert len(await chart.rows("fetch")) == 1
+            for focus in ("../Encounter/1", "Encounter/..", "evil.example/Encounter/1"):
+                assert (await post(door, backport(focus=focus))).json()["issue"][0]["code"] == "value"
+            assert await chart.rows("fetch") == []
+            for focus in (f"{BASE}/Encounter/1", "Encounter/1/_history/2"):
+                assert (await post(door, backport(focus=focus))).status_code == 204
+        assert len(await chart.rows("fetch")) == 2
 
     @pytest.mark.parametrize(
         ("headers", "status"),
