@@ -7,6 +7,7 @@ from leeward.runtime import http_client
 from leeward.settings import Settings, load_settings
 from services.commands.console import Failed, say, show_json
 from services.incident.smart import NotRead, Server, private_key, public_keys
+from services.incident.sources.json_tree import Node
 
 BACKPORT: Final = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition"
 JSON: Final = "application/fhir+json"
@@ -21,11 +22,11 @@ def subscribe(name: str, content: str, *, as_json: bool) -> None:
     settings = load_settings(starting=False)
     _source(settings, name)
     made = asyncio.run(_create(settings, name, subscription(settings, name, content)))
-    ident, status = str(made.get("id", "")), str(made.get("status", ""))
+    ident, status = (str(made.value.get(key) or "") for key in ("id", "status"))
     if as_json:
         show_json({"id": ident, "status": status})
     else:
-        say(f"Subscription/{ident}: {status}")
+        say(f"Subscription/{ident}: {status}" if ident else "Subscription: created")
 
 
 def keys(name: str) -> None:
@@ -108,7 +109,7 @@ def _source(settings: Settings, name: str) -> None:
         raise Failed(f"sources.{name}.topic: is needed; in R5 every subscription has one")
 
 
-async def _create(settings: Settings, name: str, resource: dict[str, Any]) -> dict[str, Any]:
+async def _create(settings: Settings, name: str, resource: dict[str, Any]) -> Node:
     async with http_client() as http:
         server = Server(name, settings.sources[name], private_key(settings, name), http)
         try:

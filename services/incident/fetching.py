@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import httpx
 from sqlalchemy import select, update
 
 from leeward import telemetry
@@ -19,17 +20,18 @@ from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import DayKeys
 from services.incident.smart import NotRead, Server, private_key
-from services.incident.sources.fhir import Resources, matters, read, references
-from services.incident.sources.json_tree import JsonError, Node, load
+from services.incident.sources.fhir import Resources, mattering, read, references
+from services.incident.sources.json_tree import JsonError, Node
 from services.incident.sources.notification import referenced
 
 LOCK: Final = "fetch"
 AT_ONCE: Final = 50
 LANES: Final = 8
 LOOK: Final = 1.0
-RELATED: Final = 40
+RELATED: Final = 200  # of one reading
 PAGES: Final = 50
 BACK_OFF: Final = (5, 15, 60, 300, 600)  # seconds
+NOTHING: Final = Node({}, "nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,10 @@ class Fetcher:
 
     async def _do(self, job: Job) -> None:
         async with self._lanes:
-            result = "read"
             try:
-                found = await self._found(job) if job.wanted else []
-                await self._intake(self._given_up(job) if job.wanted is None else self._item(job, found))
+                item = self._given_up(job) if job.wanted is None else self._item(job, await self._found(job))
+                await self._intake(item)
+                result = "read" if item.fetched else "partly"
             except NotRead as fault:
                 result = fault.reason
                 if fault.gone:
@@ -117,15 +119,16 @@ class Fetcher:
                 await self._intake(self._given_up(job))
             telemetry.FHIR_FETCHES.labels(job.source, result if job.wanted else "too_late").inc()
 
-    def _item(self, job: Job, found: Sequence[Node]) -> Item:
+    def _item(self, job: Job, found: "Found") -> Item:
+        """What was read. It is read again where something of it could not be had for now: the rest does not wait."""
         raw = json.dumps(
-            {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one.value} for one in found]}
+            {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one.value} for one in found.each]}
         ).encode()
-        said = read(self._resources(job.source, found))
+        said = read(self._resources(job.source, found.each, more_comes=not found.whole))
         signals = tuple(hashed(one, self._marks) for one in said)
-        return Item(
-            job.source, raw, self._marks.of_message(b"fetched", job.refs[0].encode()), signals, fetched=job.refs
-        )
+        ref = job.refs[0].encode()
+        mark = self._marks.of_message(b"fetched", ref) if found.whole else self._marks.of_message(b"partly", ref, raw)
+        return Item(job.source, raw, mark, signals, fetched=job.refs if found.whole else ())
 
     def _given_up(self, job: Job) -> Item:
         """What can never be read is the coordinator's to look after, once a day and source."""
@@ -144,67 +147,114 @@ class Fetcher:
         mark = self._marks.of_message(b"not fetched", job.refs[0].encode())
         return Item(job.source, b"", mark, (hashed(report, self._marks),), fetched=job.refs)
 
-    def _resources(self, source: str, found: Sequence[Node]) -> Resources:
-        return Resources(source, self._ground.settings.sources[source], self._ground.clock.now(), found)
+    def _resources(self, source: str, found: Sequence[Node], *, more_comes: bool = False) -> Resources:
+        rules = self._ground.settings.sources[source]
+        return Resources(source, rules, self._ground.clock.now(), found, more_comes=more_comes)
 
-    # ---- reading
-
-    async def _found(self, job: Job) -> list[Node]:
+    async def _found(self, job: Job) -> "Found":
         server = self._servers.get(job.source)
         if server is None or job.wanted is None:
             raise NotRead("not_set_up")
-        if job.wanted.path:
-            found = [_node(await server.get(job.wanted.path))]
-        else:
-            found = [
-                one for kind in server.source.search for one in await self._changed(server, kind, job.wanted.since)
-            ]
-        if any(map(matters, read(self._resources(job.source, found)))):
-            found += await self._around(server, found)
+        reading = Reading(server)
+        found = [await server.get(job.wanted.path)] if job.wanted.path else await reading.changed(job.wanted.since)
+        about = mattering(self._resources(job.source, found))
+        more = await reading.around(about, found) if about else []
+        return Found([*found, *more], not reading.late)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was read; not whole where something could not be had for now."""
+
+    each: Sequence[Node]
+    whole: bool
+
+
+class Reading:
+    """What one server is asked for at one time."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._lanes = asyncio.Semaphore(LANES)
+        self._faults = 0
+
+    @property
+    def late(self) -> bool:
+        """Whether something could not be had for now."""
+        return self._faults > 0
+
+    async def changed(self, since: str) -> list[Node]:
+        """Whatever has changed; of types that the server does not give, nothing.
+
+        Raises:
+            NotRead: it gives none of them.
+        """
+        found: list[Node] = []
+        faults: list[NotRead] = []
+        for kind in self._server.source.search:
+            try:
+                found += await self._every_page(kind, since)
+            except NotRead as fault:
+                faults.append(fault)
+                self._note(fault)
+        if faults and len(faults) == len(self._server.source.search):
+            raise NotRead(faults[0].reason)
         return found
 
-    async def _changed(self, server: Server, kind: str, since: str) -> list[Node]:
-        """Every page of a search for what has changed."""
+    async def _every_page(self, kind: str, since: str) -> list[Node]:
         found: list[Node] = []
         path = kind
         params: dict[str, str] | None = {"_lastUpdated": f"ge{since}", "_count": "200"}
-        base = f"{server.source.base_url.rstrip('/')}/"
         for _ in range(PAGES):
-            page = _node(await server.get(path, params))
+            page = await self._server.get(path, params)
             found += [one for one in referenced(page) if one.kind == kind]
             following = [one.text("url") for one in page.many("link") if one.text("relation") == "next"]
-            if not following or not following[0].startswith((base, "?")):
+            if not following:
+                return found
+            path, params = _below(self._server.base, following[0]), None
+            if not path:
                 break
-            path, params = following[0].removeprefix(base), None
+        telemetry.log("fhir_not_read", source=self._server.name, reason="further_pages")
         return found
 
-    async def _around(self, server: Server, found: Sequence[Node]) -> list[Node]:
+    async def around(self, about: Sequence[Node], found: Sequence[Node]) -> list[Node]:
         """Patient, people, places and care teams of what matters: two steps of references, as far as they are given."""
         here = {f"{one.kind}/{one.text('id')}" for one in found}
         more: list[Node] = []
-        for encounter in (one for one in found if one.kind == "Encounter"):
-            with_team = await _or_nothing(server.get("CareTeam", {"encounter": f"Encounter/{encounter.text('id')}"}))
-            more += [one for one in referenced(_node(with_team)) if one.kind == "CareTeam"]
+        for encounter in (one for one in about if one.kind == "Encounter"):
+            teams = await self._or_nothing("CareTeam", {"encounter": f"Encounter/{encounter.text('id')}"})
+            more += [one for one in referenced(teams) if one.kind == "CareTeam"]
         here |= {f"CareTeam/{one.text('id')}" for one in more}
-        step: Sequence[Node] = [*found, *more]
+        step: Sequence[Node] = [*about, *more]
         for _ in range(2):
-            wanted = [one for one in dict.fromkeys(references(step, server.source.base_url)) if one not in here]
+            wanted = [one for one in dict.fromkeys(references(step, self._server.base)) if one not in here]
             wanted = wanted[: max(0, RELATED - len(more))]
             here |= set(wanted)
-            got = await asyncio.gather(*(_or_nothing(server.get(path)) for path in wanted))
-            step = [_node(one) for one in got if one]
+            step = [one for one in await asyncio.gather(*map(self._or_nothing, wanted)) if one]
             more += step
         return more
 
+    async def _or_nothing(self, path: str, params: Mapping[str, str] | None = None) -> Node:
+        """What may be read, and is done without where it may not; of a server that fails and fails, nothing more."""
+        async with self._lanes:
+            try:
+                return NOTHING if self._faults >= LANES else await self._server.get(path, params)
+            except NotRead as fault:
+                self._note(fault)
+                return NOTHING
 
-def _node(value: Mapping[str, Any]) -> Node:
-    return load(json.dumps(value).encode())
+    def _note(self, fault: NotRead) -> None:
+        if not (fault.gone or fault.refused):
+            self._faults += 1
+            telemetry.log("fhir_not_read", source=self._server.name, reason=fault.reason)
 
 
-async def _or_nothing(reading: Any) -> dict[str, Any]:
-    """What may be read, and is done without where it may not."""
+def _below(base: str, following: str) -> str:
+    """What follows upon a server's base in the address of a search's next page; "" for one that leads elsewhere."""
     try:
-        found: dict[str, Any] = await reading
-    except NotRead:
-        return {}
-    return found
+        own = httpx.URL(base)
+        url = httpx.URL(f"{base}/").join(following)
+    except (httpx.InvalidURL, ValueError):
+        return ""
+    rest = str(url).removeprefix(str(own))
+    return rest if rest != str(url) and rest.startswith(("/", "?")) and ".." not in url.path.split("/") else ""

@@ -25,7 +25,7 @@ from services.incident.fetches import Wanted, enqueue
 from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import DayKeys
-from services.incident.sources.fhir import Resources, local_reference, matters, read, references
+from services.incident.sources.fhir import Resources, local_reference, mattering, read, references
 from services.incident.sources.json_tree import JsonError, Node, load
 from services.incident.sources.notification import READ, Notification, parse, referenced
 from services.incident.subscriptions import Heard, note
@@ -147,7 +147,7 @@ class FhirDoor:
         told = body or uuid4().bytes
         found = Resources(name, source, self.ground.clock.now(), list(resources), more_comes=bool(source.base_url))
         said = read(found)
-        more = _not_here(found) if source.base_url and any(map(matters, said)) else []
+        more = _not_here(found) if source.base_url else []
         item = Item(
             source=name,
             raw=body,
@@ -161,13 +161,13 @@ class FhirDoor:
 
 
 def _not_here(resources: Resources) -> list[str]:
-    """The resources that name a patient, people or places who did not come along: they are read with those."""
+    """What matters and names a patient, people or places who did not come along: it is read with those."""
     here = {f"{one.kind}/{one.text('id')}" for one in resources.each}
     base = resources.source.base_url
     return [
         f"{one.kind}/{one.text('id')}"
-        for one in resources.each
-        if one.kind in READ and one.text("id") and not here.issuperset(references([one], base))
+        for one in mattering(resources)
+        if one.text("id") and not here.issuperset(references([one], base))
     ]
 
 

@@ -18,6 +18,7 @@ from joserfc.jwk import ECKey, Key, RSAKey
 
 from leeward.policy import Source
 from leeward.settings import Settings, SettingsError
+from services.incident.sources.json_tree import JsonError, Node, load
 
 ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 JSON: Final = "application/fhir+json"
@@ -25,15 +26,20 @@ LARGEST: Final = 8 * 1024 * 1024
 PATIENCE: Final = 20.0
 LIFE: Final = 240  # seconds; the standard allows 300
 EARLY: Final = 30
+LATER: Final = frozenset({401, 408, 429})  # of the 4xx those that may be answered otherwise the next time
 
 
 class NotRead(Exception):
-    """A server did not give what was asked for. `gone`: it never will; `reason` is a code."""
+    """A server did not give what was asked for; `reason` is a code.
 
-    def __init__(self, reason: str, *, gone: bool = False) -> None:
+    `gone`: it is not there; `refused`: it, and asking again will hardly help.
+    """
+
+    def __init__(self, reason: str, *, gone: bool = False, refused: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.gone = gone
+        self.refused = refused
 
 
 def private_key(settings: Settings, name: str) -> Key | None:
@@ -84,28 +90,37 @@ class Server:
     _until: float = 0.0
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """A resource or a search's Bundle, by its path below the base.
+    @property
+    def base(self) -> str:
+        """Where the server is, without a slash at its end."""
+        return self.source.base_url.rstrip("/")
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Node:
+        """A resource or a search's Bundle, by its path below the base, or what follows upon that (`?page=2`).
 
         Raises:
             NotRead: it could not be read.
         """
         return await self._call("GET", path, params=params)
 
-    async def create(self, kind: str, resource: Mapping[str, Any]) -> dict[str, Any]:
-        """POST a resource; gives it as the server stores it.
+    async def create(self, kind: str, resource: Mapping[str, Any]) -> Node:
+        """POST a resource; gives it as the server stores it, empty from one that does not say.
 
         Raises:
             NotRead: it was refused.
         """
         return await self._call("POST", kind, content=json.dumps(resource))
 
-    async def _call(self, method: str, path: str, **given: Any) -> dict[str, Any]:
+    async def _call(self, method: str, path: str, **given: Any) -> Node:
+        url = f"{self.base}{path}" if path.startswith(("/", "?")) else f"{self.base}/{path}"
+        extra = {"Content-Type": JSON, "Prefer": "return=representation"} if "content" in given else {}
         for last in (False, True):
-            headers = {"Accept": JSON, **({"Content-Type": JSON} if "content" in given else {}), **await self._who()}
-            status, body = await self._exchange(method, f"{self.source.base_url.rstrip('/')}/{path}", headers, given)
+            who = await self._who()
+            status, body = await self._exchange(method, url, {"Accept": JSON, **extra, **who}, given)
             if status == 401 and self.key and not last:
-                self._token = ""
+                # others may have been told the same, and have asked for a new one
+                if who == self._header():
+                    self._token = ""
                 continue
             return _resource(status, body)
         raise NotRead("401")
@@ -120,9 +135,9 @@ class Server:
                 async for chunk in answer.aiter_bytes():
                     body += chunk
                     if len(body) > LARGEST:
-                        raise NotRead("too_large", gone=True)
+                        raise NotRead("too_large")
                 return answer.status_code, bytes(body)
-        except (httpx.HTTPError, TimeoutError, OSError) as fault:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as fault:
             raise NotRead(type(fault).__name__) from None
 
     async def _who(self) -> dict[str, str]:
@@ -132,6 +147,9 @@ class Server:
         async with self._asking:
             if not self._token or time.time() >= self._until:
                 await self._ask_token()
+            return self._header()
+
+    def _header(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"}
 
     async def _ask_token(self) -> None:
@@ -144,8 +162,8 @@ class Server:
         }
         headers = {"Accept": "application/json"}
         status, body = await self._exchange("POST", url, headers, {"data": form})
-        answer = _object(body) if status == 200 else None
-        token, lasts = (answer.get("access_token"), answer.get("expires_in")) if answer else (None, None)
+        answer = _object(body) if status == 200 else {}
+        token, lasts = answer.get("access_token"), answer.get("expires_in")
         if not isinstance(token, str) or not token:
             raise NotRead("no_token")
         span = lasts if isinstance(lasts, int) and 0 < lasts < 10**6 else 300
@@ -153,9 +171,9 @@ class Server:
 
     async def _token_endpoint(self) -> str:
         """`.well-known/smart-configuration` of the base."""
-        url = f"{self.source.base_url.rstrip('/')}/.well-known/smart-configuration"
+        url = f"{self.base}/.well-known/smart-configuration"
         status, body = await self._exchange("GET", url, {"Accept": "application/json"}, {})
-        found = (_object(body) or {}).get("token_endpoint") if status == 200 else None
+        found = _object(body).get("token_endpoint") if status == 200 else None
         if not isinstance(found, str) or not found.startswith(("https://", "http://")):
             raise NotRead("no_token_endpoint")
         return found
@@ -174,20 +192,21 @@ class Server:
         return jwt.encode(header, claims, self.key, algorithms=[algorithm(self.key)])
 
 
-def _resource(status: int, body: bytes) -> dict[str, Any]:
+def _resource(status: int, body: bytes) -> Node:
     if status in (404, 410):
         raise NotRead(str(status), gone=True)
     if status not in (200, 201):
-        raise NotRead(str(status))
-    found = _object(body)
-    if found is None:
-        raise NotRead("not_json")
-    return found
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
+        raise NotRead(str(status), refused=400 <= status < 500 and status not in LATER)
+    if status == 201 and not body.strip():
+        return Node({}, "nothing")
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+        return load(body)
+    except JsonError:
+        raise NotRead("not_json") from None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        return load(body).value
+    except JsonError:
+        return {}

@@ -105,9 +105,12 @@ def _objects(values: Sequence[object]) -> Iterator[dict[str, object]]:
             waiting += value
 
 
-def matters(said: Claim | Report) -> bool:
-    """Whether it may lead to anything, so that it is worth knowing who was there."""
-    return isinstance(said, Report) or said.disposition == "dead" or said.indicator == "Y"
+def mattering(resources: Resources) -> list[Node]:
+    """The resources that may lead to anything, so that it is worth knowing who was there."""
+    told = _each(resources)
+    return [
+        one for one, said in told if isinstance(said, Report) or said.disposition == "dead" or said.indicator == "Y"
+    ]
 
 
 def local_reference(text: str) -> str:
@@ -125,16 +128,20 @@ def own_reference(text: str, base_url: str) -> str:
 
 def read(resources: Resources) -> tuple[Claim | Report, ...]:
     """What the resources of one message say: encounters with their patients, patients alone, adverse events."""
-    said: list[Claim | Report] = []
+    return tuple(said for _, said in _each(resources))
+
+
+def _each(resources: Resources) -> Iterator[tuple[Node, Claim | Report]]:
     told: set[str] = set()
     for encounter in resources.of("Encounter"):
         patient = resources.find(encounter.one("subject"), encounter)
         told.add(patient.text("id") if patient else "")
-        said.append(_encounter(encounter, patient, resources))
-    alone = [one for one in resources.of("Patient") if one.text("id") not in told]
-    said += [_patient(one, resources) for one in alone]
-    said += [_adverse_event(one, resources) for one in resources.of("AdverseEvent")]
-    return tuple(said)
+        yield encounter, _encounter(encounter, patient, resources)
+    for patient in resources.of("Patient"):
+        if patient.text("id") not in told:
+            yield patient, _patient(patient, resources)
+    for event in resources.of("AdverseEvent"):
+        yield event, _adverse_event(event, resources)
 
 
 # ---- deaths

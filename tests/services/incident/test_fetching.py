@@ -73,8 +73,9 @@ class Chart:
             self.tokens.append(f"t{len(self.tokens)}")
             return JSONResponse({"access_token": self.tokens[-1], "token_type": "bearer", "expires_in": 300})
 
-        @app.get("/fhir/{path:path}")
+        @app.get("/fhir{path:path}")
         async def get(request: Request, path: str) -> Response:
+            path = path.removeprefix("/")
             if self.keys and request.headers.get("authorization") != f"Bearer {(self.tokens or [''])[-1]}":
                 return Response(status_code=401)
             query = f"?{request.url.query}" if request.url.query else ""
@@ -174,12 +175,13 @@ async def test_an_event_that_never_came_is_looked_for(made: Making, chart: Chart
     assert await desk.kinds() == ["recorded"]
 
 
-async def test_every_page_of_the_same_server_and_none_of_another(made: Making, chart: Chart) -> None:
-    def page(*resources: Resource, following: str = "") -> Response:
-        links = [{"relation": "next", "url": following}] if following else []
-        entries = [{"resource": one} for one in resources]
-        return JSONResponse({"resourceType": "Bundle", "type": "searchset", "link": links, "entry": entries})
+def page(*resources: Resource, following: str = "") -> Response:
+    links = [{"relation": "next", "url": following}] if following else []
+    entries = [{"resource": one} for one in resources]
+    return JSONResponse({"resourceType": "Bundle", "type": "searchset", "link": links, "entry": entries})
 
+
+async def test_every_page_of_the_same_server_and_none_of_another(made: Making, chart: Chart) -> None:
     chart.answers = {
         "Encounter": [
             page(encounter(), following=f"{URL}/Encounter?page=2"),
@@ -192,6 +194,81 @@ async def test_every_page_of_the_same_server_and_none_of_another(made: Making, c
     assert await desk.kinds() == ["recorded", "recorded"]
     assert "Encounter?page=2" in chart.asked
     assert not [one for one in chart.asked if "page=3" in one]
+
+
+@pytest.mark.parametrize(
+    ("following", "asked"),
+    [
+        # as HAPI has it, as a relative reference, and as one from the root
+        (f"{URL}?_getpages=2", "?_getpages=2"),
+        ("Encounter?page=2", "Encounter?page=2"),
+        ("/fhir/Encounter?page=2", "Encounter?page=2"),
+        (f"{URL}/../fhir/Encounter?page=2", "Encounter?page=2"),
+        (f"{URL}/../admin?page=2", None),
+        (f"{URL}/%2e%2e/admin?page=2", None),
+        (f"{URL}2/Encounter?page=2", None),
+        ("//evil.example/fhir/Encounter?page=2", None),
+        ("http://[evil/", None),
+    ],
+)
+async def test_where_the_next_page_is(made: Making, chart: Chart, following: str, asked: str | None) -> None:
+    chart.answers = {"Encounter": [page(following=following), page(encounter())], "": [page(encounter())]}
+    fetcher = await told(desk := made(search=("Encounter",)), b"")
+    await fetcher.once()
+    assert await desk.kinds() == (["recorded"] if asked else [])
+    assert chart.asked[1:2] == ([asked] if asked else [])
+
+
+@pytest.mark.parametrize(("status", "left"), [(404, 0), (400, 0), (403, 0), (503, 1)])
+async def test_a_type_that_a_server_does_not_give_holds_up_no_other(
+    made: Making, chart: Chart, status: int, left: int
+) -> None:
+    chart.answers = {"AdverseEvent": [Response(status_code=status)]}
+    fetcher = await told(desk := made(), b"")
+    await fetcher.once()
+    assert (await desk.kinds(), len(await desk.rows("fetch"))) == (["recorded"], left)
+
+
+async def test_a_server_that_gives_no_type_at_all_is_asked_again(made: Making, chart: Chart) -> None:
+    chart.answers = {kind: [Response(status_code=404)] for kind in ("Encounter", "Patient", "AdverseEvent")}
+    fetcher = await told(desk := made(), b"")
+    await fetcher.once()
+    assert (await desk.kinds(), len(await desk.rows("fetch"))) == ([], 1)
+
+
+async def test_of_many_that_have_changed_only_what_matters_is_read_further(made: Making, chart: Chart) -> None:
+    chart.held = {}
+    chart.hold(*(encounter(f"l{n}", who=f"l{n}", disposition=HOME) for n in range(300)))
+    chart.hold(encounter(), patient(), practitioner())
+    fetcher = await told(desk := made(search=("Encounter",)), b"")
+    await fetcher.once()
+    [(_, body)] = await desk.events()
+    assert [one["person_ref"] for one in body["involved"]] == [ANNA]
+    assert sorted(chart.asked[2:]) == ["Location/l1", "Patient/p1", "Practitioner/d1"]
+
+
+@pytest.mark.parametrize("status", [503, 429, 401])
+async def test_whoever_cannot_be_read_now_is_read_later(
+    made: Making, chart: Chart, clock: FakeClock, status: int
+) -> None:
+    chart.answers = {"Practitioner/d1": [Response(status_code=status)] * 2}
+    fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
+    for _ in range(4):
+        await fetcher.once()
+        await clock.advance(minutes=2)
+    (_, recorded), (kind, amended) = await desk.events()
+    assert (recorded["involved"], kind) == ([], "amended")
+    assert [one["person_ref"] for one in amended["involved"]] == [ANNA]
+    assert (await desk.rows("fetch"), await desk.rows("unmatched")) == ([], [])
+    # twice the same, and then all of it
+    assert len(await desk.rows("raw_message")) == 3
+
+
+async def test_whoever_is_refused_is_known_by_the_reference_alone(made: Making, chart: Chart) -> None:
+    chart.answers = {"Practitioner/d1": [Response(status_code=403)]}
+    fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
+    await fetcher.once()
+    assert (await desk.kinds(), await desk.rows("fetch"), len(await desk.rows("unmatched"))) == (["recorded"], [], 1)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 403, 302])
