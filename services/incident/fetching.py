@@ -20,9 +20,10 @@ from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import DayKeys
 from services.incident.smart import NotRead, Server, private_key
-from services.incident.sources.fhir import Resources, mattering, read, references
-from services.incident.sources.json_tree import JsonError, Node
+from services.incident.sources.fhir import mattering, read
+from services.incident.sources.json_tree import NOTHING, JsonError, Node
 from services.incident.sources.notification import referenced
+from services.incident.sources.references import Resources, references
 
 LOCK: Final = "fetch"
 AT_ONCE: Final = 50
@@ -31,7 +32,6 @@ LOOK: Final = 1.0
 RELATED: Final = 200  # of one reading
 PAGES: Final = 50
 BACK_OFF: Final = (5, 15, 60, 300, 600)  # seconds
-NOTHING: Final = Node({}, "nothing")
 
 
 @dataclass(frozen=True, slots=True)

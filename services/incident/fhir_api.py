@@ -25,9 +25,10 @@ from services.incident.fetches import Wanted, enqueue
 from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import DayKeys
-from services.incident.sources.fhir import Resources, local_reference, mattering, read, references
+from services.incident.sources.fhir import mattering, read
 from services.incident.sources.json_tree import JsonError, Node, load
 from services.incident.sources.notification import READ, Notification, parse, referenced
+from services.incident.sources.references import Resources, local_reference, references
 from services.incident.subscriptions import Heard, note
 
 MEDIA_TYPE: Final = "application/fhir+json"

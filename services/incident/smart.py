@@ -18,7 +18,7 @@ from joserfc.jwk import ECKey, Key, RSAKey
 
 from leeward.policy import Source
 from leeward.settings import Settings, SettingsError
-from services.incident.sources.json_tree import JsonError, Node, load
+from services.incident.sources.json_tree import NOTHING, JsonError, Node, load
 
 ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 JSON: Final = "application/fhir+json"
@@ -198,7 +198,7 @@ def _resource(status: int, body: bytes) -> Node:
     if status not in (200, 201):
         raise NotRead(str(status), refused=400 <= status < 500 and status not in LATER)
     if status == 201 and not body.strip():
-        return Node({}, "nothing")
+        return NOTHING
     try:
         return load(body)
     except JsonError:

@@ -4,9 +4,7 @@ Only what decides is read, and nothing is validated against profiles: real serve
 """
 
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -14,7 +12,8 @@ from leeward.policy import Level, Source
 from services.incident import severity
 from services.incident.domain import Claim, Disposition, Identifier, Indicator, Mention, Report, Severity, Visit
 from services.incident.sources.adt import LONGEST, MOST, OUTSIDE_ROLES, OUTSIDE_WORDS, UNIT_LENGTH, Moment, moment
-from services.incident.sources.json_tree import Node
+from services.incident.sources.json_tree import NOTHING, Node
+from services.incident.sources.references import Resources, local_reference
 
 EXPIRED: Final = "exp"  # http://terminology.hl7.org/CodeSystem/discharge-disposition
 NEVER_WAS: Final = frozenset({"entered-in-error", "cancelled"})
@@ -40,69 +39,6 @@ HARM: Final[dict[str, Level]] = {
 }
 WORST: Final[tuple[Level, ...]] = ("unknown", "none", "mild", "moderate", "severe", "death")
 _CODE: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}")
-# an id that is `..` would lead out of its type
-_REFERENCE: Final = re.compile(
-    r"(?:^|/)([A-Z][A-Za-z]{1,63})/(?!\.\.?(?:/|$))([A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?\Z"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """The resources of one message, by the references that lead to them."""
-
-    name: str
-    source: Source
-    now: datetime
-    each: Sequence[Node]
-    more_comes: bool = False  # what they refer to will be read: until then nobody is known by a reference alone
-    _index: dict[str, Node] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for one in self.each:
-            self._index.setdefault(f"{one.kind}/{one.text('id')}", one)
-
-    @property
-    def server(self) -> str:
-        """What resource ids count for: two sources of one server mean the same patient by them."""
-        return self.source.base_url.rstrip("/") or self.name
-
-    def of(self, kind: str) -> list[Node]:
-        return [one for one in self.each if one.kind == kind]
-
-    def find(self, reference: Node, inside: Node) -> Node:
-        """What a reference leads to: contained, or in the same message; an empty node where it is not here."""
-        text = reference.text("reference")
-        if text.startswith("#"):
-            return next((one for one in inside.many("contained") if one.text("id") == text[1:]), _NOTHING)
-        local = local_reference(text)
-        return self._index.get(local, _NOTHING) if local else _NOTHING
-
-
-_NOTHING: Final = Node({}, "nothing")
-
-
-AROUND: Final = frozenset({"Patient", "Practitioner", "PractitionerRole", "Location", "CareTeam"})
-
-
-def references(resources: Iterable[Node], base_url: str) -> Iterator[str]:
-    """What resources refer to on their own server, as far as it tells who was there, where, and about whom."""
-    for value in _objects([one.value for one in resources]):
-        text = value.get("reference")
-        local = own_reference(text, base_url) if isinstance(text, str) else ""
-        if local.partition("/")[0] in AROUND:
-            yield local
-
-
-def _objects(values: Sequence[object]) -> Iterator[dict[str, object]]:
-    """Every object in a tree, the outer before the inner."""
-    waiting = deque(values)
-    while waiting:
-        value = waiting.popleft()
-        if isinstance(value, dict):
-            yield value
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
 
 
 def mattering(resources: Resources) -> list[Node]:
@@ -111,19 +47,6 @@ def mattering(resources: Resources) -> list[Node]:
     return [
         one for one, said in told if isinstance(said, Report) or said.disposition == "dead" or said.indicator == "Y"
     ]
-
-
-def local_reference(text: str) -> str:
-    """`Encounter/12` of a relative or absolute reference, with or without its version; "" for anything else."""
-    found = _REFERENCE.search(text)
-    return f"{found[1]}/{found[2]}" if found else ""
-
-
-def own_reference(text: str, base_url: str) -> str:
-    """The same of a reference to the server itself, relative or below its base; "" for one that leads elsewhere."""
-    relative = text.removeprefix(f"{base_url.rstrip('/')}/") if base_url else text
-    local = local_reference(relative)
-    return local if relative.partition("/_history/")[0] == local else ""
 
 
 def read(resources: Resources) -> tuple[Claim | Report, ...]:
@@ -189,7 +112,7 @@ def _patient(patient: Node, resources: Resources) -> Claim:
     return Claim(
         kind="update",
         source=resources.name,
-        patient=_patient_keys(_NOTHING, patient, resources),
+        patient=_patient_keys(NOTHING, patient, resources),
         visit=Visit(),
         indicator=indicator,
         severity=_dead(""),
@@ -213,7 +136,7 @@ def _number(encounter: Node) -> str:
     """The visit number that other feeds share, else the resource's own id."""
     given = [one for one in encounter.many("identifier") if one.text("value")]
     official = [one for one in given if one.text("use") in ("official", "usual")]
-    return (official or given or [_NOTHING])[0].text("value") or f"Encounter/{encounter.text('id')}"
+    return (official or given or [NOTHING])[0].text("value") or f"Encounter/{encounter.text('id')}"
 
 
 def _patient_keys(reference: Node, patient: Node, resources: Resources) -> tuple[Identifier, ...]:
@@ -239,7 +162,7 @@ def system(identifier: Node, resources: Resources) -> str:
 
 def _adverse_event(event: Node, resources: Resources) -> Report:
     level, code = _harm(event, resources)
-    own = next((one for one in event.many("identifier") if one.text("value")), _NOTHING)
+    own = next((one for one in event.many("identifier") if one.text("value")), NOTHING)
     patient = resources.find(event.one("subject"), event)
     times = [event.text(key) for key in ("date", "occurrenceDateTime", "detected", "recordedDate")]
     return Report(
@@ -287,7 +210,7 @@ def _category(event: Node, source: Source) -> str:
 
 def _reporters(event: Node) -> Iterator[tuple[Node, Node]]:
     """Recorder, contributors (R4: references; R5: participants with an actor), each with where its role stands."""
-    yield event.one("recorder"), _NOTHING
+    yield event.one("recorder"), NOTHING
     for one in event.many("contributor"):
         yield (one.one("actor") or one), one
     for one in event.many("participant"):
@@ -363,7 +286,7 @@ def _unit(encounter: Node, resources: Resources) -> str:
     """The location the encounter ends in: an active one before others, the last before the first."""
     places = list(encounter.many("location"))
     active = [one for one in places if one.text("status") == "active"]
-    here = (active or places or [_NOTHING])[-1]
+    here = (active or places or [NOTHING])[-1]
     return _place(here.one("location"), encounter, resources)
 
 

@@ -138,3 +138,6 @@ class Node:
 
     def _wrong(self, key: str, rule: str) -> NoReturn:
         raise JsonError("structure", f"{self.place}.{key}", rule, "wrong_type")
+
+
+NOTHING: Final = Node({}, "nothing")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, cast, get_args
 
-from services.incident.sources.fhir import local_reference, own_reference
-from services.incident.sources.json_tree import JsonError, Node
+from services.incident.sources.json_tree import NOTHING, JsonError, Node
+from services.incident.sources.references import local_reference, own_reference
 
 BUNDLES: Final = frozenset({"history", "subscription-notification"})
 PROFILE: Final = (
@@ -106,11 +106,11 @@ def _of_parameters(status: Node) -> Status:
         given.setdefault(name, one)
         if name == "notificationevent":
             parts = {part.text("name").replace("-", "").casefold(): part for part in one.many("part")}
-            focus = parts.get("focus", _NOTHING).one("valueReference")
-            events.append((_number(parts.get("eventnumber", _NOTHING)), focus.text("reference"), focus.place))
-    kind = given.get("type", _NOTHING)
-    name = given.get("subscription", _NOTHING).one("valueReference").text("reference")
-    counted = _number(given.get("eventssincesubscriptionstart", _NOTHING))
+            focus = parts.get("focus", NOTHING).one("valueReference")
+            events.append((_number(parts.get("eventnumber", NOTHING)), focus.text("reference"), focus.place))
+    kind = given.get("type", NOTHING)
+    name = given.get("subscription", NOTHING).one("valueReference").text("reference")
+    counted = _number(given.get("eventssincesubscriptionstart", NOTHING))
     return _kind(kind.text("valueCode"), status.place), name, counted, events
 
 
@@ -122,9 +122,6 @@ def _of_status(status: Node) -> Status:
     kind = _kind(status.text("type"), status.place)
     name = status.one("subscription").text("reference")
     return kind, name, status.number("eventsSinceSubscriptionStart"), events
-
-
-_NOTHING: Final = Node({}, "nothing")
 
 
 def _number(parameter: Node) -> int | None:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from leeward.policy import Source
 from services.incident.fhir_api import said_by
-from services.incident.sources.fhir import Resources, read, references
+from services.incident.sources.fhir import read
 from services.incident.sources.json_tree import JsonError, load
 from services.incident.sources.notification import parse
+from services.incident.sources.references import Resources, references
 from tests.fuzzing import fuzzed
 from tests.services.incident.fhir import adverse_event, backport, coded, encounter, patient, practitioner, r5
 
