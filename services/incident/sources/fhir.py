@@ -3,6 +3,7 @@
 Only what decides is read, and nothing is validated against profiles: real servers send what no validator takes.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -58,10 +59,10 @@ def _each(resources: Resources) -> Iterator[tuple[Node, Claim | Report]]:
     told: set[str] = set()
     for encounter in resources.of("Encounter"):
         patient = resources.find(encounter.one("subject"), encounter)
-        told.add(patient.text("id") if patient else "")
+        told.add(_ident(patient) if patient else "")
         yield encounter, _encounter(encounter, patient, resources)
     for patient in resources.of("Patient"):
-        if patient.text("id") not in told:
+        if _ident(patient) not in told:
             yield patient, _patient(patient, resources)
     for event in resources.of("AdverseEvent"):
         yield event, _adverse_event(event, resources)
@@ -136,7 +137,7 @@ def _number(encounter: Node) -> str:
     """The visit number that other feeds share, else the resource's own id."""
     given = [one for one in encounter.many("identifier") if one.text("value")]
     official = [one for one in given if one.text("use") in ("official", "usual")]
-    return (official or given or [NOTHING])[0].text("value") or f"Encounter/{encounter.text('id')}"
+    return (official or given or [NOTHING])[0].text("value") or _ident(encounter)
 
 
 def _patient_keys(reference: Node, patient: Node, resources: Resources) -> tuple[Identifier, ...]:
@@ -167,7 +168,7 @@ def _adverse_event(event: Node, resources: Resources) -> Report:
     times = [event.text(key) for key in ("date", "occurrenceDateTime", "detected", "recordedDate")]
     return Report(
         source=resources.name,
-        source_ref=f"{own.text('system')}|{own.text('value')}" if own else f"AdverseEvent/{event.text('id')}",
+        source_ref=f"{own.text('system')}|{own.text('value')}" if own else _ident(event),
         category=_category(event, resources.source),
         severity=Severity(ADVERSE_EVENT, code, level),
         occurred_at=_first(resources, None, *times, event.one("occurrencePeriod").text("start")) or resources.now,
@@ -257,7 +258,10 @@ def _who(reference: Node, inside: Node, resources: Resources) -> Identifier | No
     """The member of staff that a reference means; None for patients, relatives, devices and organisations."""
     found = resources.find(reference, inside)
     if found.kind == "PractitionerRole":
-        reference, found = found.one("practitioner"), resources.find(found.one("practitioner"), found)
+        # a role that is contained leads to whom the same resource contains
+        inside = inside if reference.text("reference").startswith("#") else found
+        reference = found.one("practitioner")
+        found = resources.find(reference, inside)
     local = local_reference(reference.text("reference"))
     kind = found.kind or local.partition("/")[0] or reference.text("type") or "Practitioner"
     if kind not in ("Practitioner", "PractitionerRole"):
@@ -279,7 +283,12 @@ def _who(reference: Node, inside: Node, resources: Resources) -> Identifier | No
     return Identifier(known.get(kind), local.partition("/")[2], "" if kind in known else kind)
 
 
-# ---- places, times, codes
+# ---- names, places, times, codes
+
+
+def _ident(resource: Node) -> str:
+    """`Encounter/12`; of one without an id all that it says, lest two of them be taken for one."""
+    return f"{resource.kind}/{resource.text('id') or json.dumps(resource.value, sort_keys=True)}"
 
 
 def _unit(encounter: Node, resources: Resources) -> str:

@@ -66,13 +66,14 @@ def _is_unicode(text: str) -> bool:
 
 
 class Node:
-    """An object in the tree, with the place it stands at."""
+    """An object in the tree, with the place it stands at; `url` is the one that a Bundle gives it."""
 
-    __slots__ = ("place", "value")
+    __slots__ = ("place", "url", "value")
 
-    def __init__(self, value: dict[str, Any], place: str) -> None:
+    def __init__(self, value: dict[str, Any], place: str, url: str = "") -> None:
         self.value = value
         self.place = place
+        self.url = url
 
     def __bool__(self) -> bool:
         return bool(self.value)

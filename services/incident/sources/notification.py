@@ -4,7 +4,7 @@ Written against what HAPI FHIR 8.8, sekmet-fhir and Inferno's fixtures send: eve
 that are missing, references that are relative, absolute or bare, kebab and camel case.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, cast, get_args
 
@@ -73,7 +73,7 @@ def parse(bundle: Node, base_url: str) -> Notification:
         name=local_reference(name) or name,
         counted=counted,
         events=tuple(Event(number, _focus(text, place, base_url)) for number, text, place in events),
-        resources=tuple(found for entry in entries[1:] if (found := entry.one("resource"))),
+        resources=tuple(_resources(entries[1:])),
     )
 
 
@@ -147,6 +147,10 @@ def _focus(text: str, place: str, base_url: str) -> str:
 
 def referenced(bundle: Node) -> Iterator[Node]:
     """The resources of a search's answer."""
-    for entry in bundle.many("entry"):
+    yield from _resources(bundle.many("entry"))
+
+
+def _resources(entries: Iterable[Node]) -> Iterator[Node]:
+    for entry in entries:
         if found := entry.one("resource"):
-            yield found
+            yield Node(found.value, found.place, entry.text("fullUrl"))

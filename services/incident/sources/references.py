@@ -31,6 +31,7 @@ class Resources:
     def __post_init__(self) -> None:
         for one in self.each:
             self._index.setdefault(f"{one.kind}/{one.text('id')}", one)
+            self._index.setdefault(one.url, one)
 
     @property
     def server(self) -> str:
@@ -45,8 +46,8 @@ class Resources:
         text = reference.text("reference")
         if text.startswith("#"):
             return next((one for one in inside.many("contained") if one.text("id") == text[1:]), NOTHING)
-        local = local_reference(text)
-        return self._index.get(local, NOTHING) if local else NOTHING
+        wanted = text if text.startswith("urn:") else local_reference(text)
+        return self._index.get(wanted, NOTHING) if wanted else NOTHING
 
 
 def references(resources: Iterable[Node], base_url: str) -> Iterator[str]:

@@ -173,6 +173,23 @@ class TestPeople:
         _, body = await sole(chart)
         assert [one["person_ref"] for one in body["involved"]] == [ANNA, BEN]
 
+    async def test_a_contained_role_leads_to_whom_is_contained_beside_it(self, chart: Desk, door: Any) -> None:
+        role = {"resourceType": "PractitionerRole", "id": "r1", "practitioner": {"reference": "#c1"}}
+        contained = [role, practitioner("c1", "urn:oid:1.2.3", "B2")]
+        await put(door, encounter(participant=[{"individual": {"reference": "#r1"}}], contained=contained))
+        _, body = await sole(chart)
+        assert [one["person_ref"] for one in body["involved"]] == [BEN]
+
+    async def test_addresses_of_a_bundle_lead_to_what_they_are_of(self, chart: Desk, door: Any) -> None:
+        ours = encounter(subject={"reference": "urn:uuid:1"}, participant=[{"individual": {"reference": "urn:uuid:2"}}])
+        bundle = backport(ours, patient(deceasedDateTime="2026-11-21"), practitioner())
+        for number, entry in enumerate(bundle["entry"][2:], 1):
+            entry["fullUrl"] = f"urn:uuid:{number}"
+            del entry["resource"]["id"]
+        assert (await post(door, bundle)).status_code == 204
+        _, body = await sole(chart)
+        assert [one["person_ref"] for one in body["involved"]] == [ANNA]
+
     async def test_whom_nobody_knows_waits_and_is_served_later(self, chart: Desk, door: Any) -> None:
         await put(door, encounter())
         [row] = await chart.rows("unmatched")
@@ -219,6 +236,13 @@ class TestAdverseEvents:
         assert await chart.kinds() == ["recorded"]
         await put(door, adverse_event(**severe, actuality="potential"))
         assert await chart.kinds() == ["recorded", "retracted"]
+
+    async def test_two_without_an_id_are_two(self, chart: Desk, door: Any) -> None:
+        for who in ("p1", "p2", "p1"):
+            event = adverse_event(severity=coded("severe"), subject={"reference": f"Patient/{who}"})
+            del event["id"]
+            assert (await post(door, event)).status_code == 204
+        assert await chart.kinds() == ["recorded", "recorded"]
 
     async def test_a_fatal_one_meets_the_discharge(self, chart: Desk, door: Any) -> None:
         await post(door, backport(encounter(), patient()))
