@@ -25,7 +25,7 @@ from services.incident.policy import decide_claim, decide_report
 from services.incident.queue import Queue
 from services.incident.records import Records
 from services.incident.sealing import DayKeys, identifier_box
-from services.incident.subscriptions import Heard, note
+from services.incident.subscriptions import Heard, Noted, note
 
 _SEEN: Final = table_of(Seen)
 _RECEIPT: Final = table_of(Receipt)
@@ -129,8 +129,9 @@ class Intake:
         fresh = [item for item, answer in zip(items, answers, strict=True) if not answer.repeated]
         if fresh:
             self._keep_raw(unit, fresh)
-            self._decide(unit, fresh)
-            self._leave(unit, fresh)
+            noted = note(unit, [item.heard for item in fresh if item.heard])
+            self._decide(unit, fresh, noted.behind)
+            self._leave(unit, fresh, noted)
         return answers
 
     def _keep_raw(self, unit: Unit, items: Sequence[Item]) -> None:
@@ -146,9 +147,8 @@ class Intake:
         self._place = max(self._place + 1, time.time_ns())
         return self._place
 
-    def _leave(self, unit: Unit, items: Sequence[Item]) -> None:
-        """Of what came through FHIR subscriptions: that it came, and what is to be read."""
-        noted = note(unit, [item.heard for item in items if item.heard])
+    def _leave(self, unit: Unit, items: Sequence[Item], noted: Noted) -> None:
+        """What FHIR subscriptions leave to be read."""
         wanted = [one for item in items for one in item.wanted]
         wanted += [Wanted(source) for source in sorted(noted.gaps) if self._sources[source].base_url]
         if wanted:
@@ -156,8 +156,8 @@ class Intake:
             enqueue(unit, self._day_keys, searches)
         settle(unit, [ref for item in items for ref in item.fetched])
 
-    def _decide(self, unit: Unit, items: Sequence[Item]) -> None:
-        signals = [signal for item in items for signal in item.signals]
+    def _decide(self, unit: Unit, items: Sequence[Item], behind: set[Heard]) -> None:
+        signals = [_shown(one) if item.heard in behind else one for item in items for one in item.signals]
         book = Book(unit.conn, unit.now.date(), (key for signal in signals for key in signal.all_keys()))
         reports = [signal.said for signal in signals if isinstance(signal.said, Report)]
         records = Records(unit, self._marks, Queue(self._box), reports)
@@ -209,6 +209,13 @@ def joined(keys: Sequence[str], book: Book, records: Records) -> list[Patient]:
     for doubt in book.merge(keys, ()):
         records.dismiss(doubt)
     return book.known(keys)
+
+
+def _shown(signal: Signal) -> Signal:
+    """What came out of its turn shows evidence and takes nothing back: what it says may be no more."""
+    if isinstance(signal.said, Claim) and signal.said.kind == "update":
+        return replace(signal, said=replace(signal.said, kind="evidence"))
+    return signal
 
 
 def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:

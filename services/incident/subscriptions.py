@@ -19,6 +19,7 @@ from services.incident.models import Subscription, table_of
 SUBSCRIPTION: Final = table_of(Subscription)
 MOST: Final = 200  # event numbers that are waited for
 LOOK: Final = 60.0
+BEHIND: Final = 50  # event numbers; a server that is further behind has begun to count anew
 OVERLAP: Final = timedelta(minutes=10)  # two clocks differ, and a server may be slow to tell
 FIRST: Final = timedelta(days=1)
 PATIENCE: Final = 1.5  # times the heartbeat
@@ -44,15 +45,19 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """By source the time from which on something may have been missed (FHIR); and the sources of which an event was."""
+    """By source the time from which on something may have been missed (FHIR); and the sources of which an event was.
+
+    `behind`: what came after later events of its subscription.
+    """
 
     since: dict[str, str]
     gaps: set[str]
+    behind: set[Heard]
 
 
 def note(unit: Unit, heard: Iterable[Heard]) -> Noted:
     """Remember what was heard."""
-    noted = Noted({}, set())
+    noted = Noted({}, set(), set())
     for one in heard:
         row = unit.conn.execute(
             select(SUBSCRIPTION).where(SUBSCRIPTION.c.source == one.source, SUBSCRIPTION.c.name == one.name)
@@ -60,6 +65,8 @@ def note(unit: Unit, heard: Iterable[Heard]) -> Noted:
         last, missing = (row.last_event, {int(number) for number in row.missing.split()}) if row else (0, set())
         if one.began:
             last, missing = one.counted or 0, set()
+        if one.numbers and last - BEHIND <= one.newest < last:
+            noted.behind.add(one)
         new = _missing(one, last, known=row is not None)
         last = max(last, one.newest)
         missing = (missing | new) - set(one.numbers)

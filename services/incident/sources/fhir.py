@@ -18,6 +18,7 @@ from services.incident.sources.references import Resources, local_reference
 
 EXPIRED: Final = "exp"  # http://terminology.hl7.org/CodeSystem/discharge-disposition
 NEVER_WAS: Final = frozenset({"entered-in-error", "cancelled"})
+GOING_ON: Final = frozenset({"arrived", "triaged", "in-progress", "onleave", "on-hold"})
 OLD_TEAMS: Final = frozenset({"entered-in-error", "inactive", "proposed"})
 # SNOMED CT: general practitioner, primary care physician, patient; v3-ParticipationType: referrer, callback contact
 OUTSIDE: Final = OUTSIDE_ROLES | {"62247001", "446050000", "116154003", "CALLBCK"}
@@ -87,7 +88,7 @@ def _encounter(encounter: Node, patient: Node, resources: Resources) -> Claim:
         source=resources.name,
         patient=keys,
         visit=seen,
-        disposition=_disposition(given, dead),
+        disposition=_disposition(encounter, given, dead),
         indicator=indicator,
         severity=_dead(dead[0] if dead else ""),
         death_given=bool(died),
@@ -98,8 +99,11 @@ def _encounter(encounter: Node, patient: Node, resources: Resources) -> Claim:
     )
 
 
-def _disposition(given: Sequence[str], dead: Sequence[str]) -> Disposition:
-    return "dead" if dead else "living" if given else ""
+def _disposition(encounter: Node, given: Sequence[str], dead: Sequence[str]) -> Disposition:
+    """One that goes on without any has been opened again: its discharge is taken back, as A13 does."""
+    if dead or given:
+        return "dead" if dead else "living"
+    return "null" if encounter.text("status") in GOING_ON else ""
 
 
 def _dead(disposition: str) -> Severity:
