@@ -159,6 +159,8 @@ class Fetcher:
         found = [await server.get(job.wanted.path)] if job.wanted.path else await reading.changed(job.wanted.since)
         about = mattering(self._resources(job.source, found))
         more = await reading.around(about, found) if about else []
+        if reading.late:
+            telemetry.log("fhir_not_read", source=job.source, reason=reading.late[0], count=len(reading.late))
         return Found([*found, *more], not reading.late)
 
 
@@ -176,12 +178,7 @@ class Reading:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._lanes = asyncio.Semaphore(LANES)
-        self._faults = 0
-
-    @property
-    def late(self) -> bool:
-        """Whether something could not be had for now."""
-        return self._faults > 0
+        self.late: list[str] = []  # why things could not be had for now
 
     async def changed(self, since: str) -> list[Node]:
         """Whatever has changed; of types that the server does not give, nothing.
@@ -238,15 +235,14 @@ class Reading:
         """What may be read, and is done without where it may not; of a server that fails and fails, nothing more."""
         async with self._lanes:
             try:
-                return NOTHING if self._faults >= LANES else await self._server.get(path, params)
+                return NOTHING if len(self.late) >= LANES else await self._server.get(path, params)
             except NotRead as fault:
                 self._note(fault)
                 return NOTHING
 
     def _note(self, fault: NotRead) -> None:
         if not (fault.gone or fault.refused):
-            self._faults += 1
-            telemetry.log("fhir_not_read", source=self._server.name, reason=fault.reason)
+            self.late.append(fault.reason)
 
 
 def _below(base: str, following: str) -> str:
