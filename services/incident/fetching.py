@@ -64,13 +64,14 @@ class Fetcher:
         """Read until `stop` is set."""
         while self._servers and not stop.is_set():
             busy = False
+            self._intake.left.clear()
             try:
                 if await self._store.hold(LOCK):
                     busy = await self.once()
             except StoreUnavailable as fault:
                 telemetry.log("store_away", service="incident", fault=type(fault).__name__)
             if not busy:
-                await first_of(stop.wait(), asyncio.sleep(LOOK))
+                await first_of(stop.wait(), self._intake.left.wait(), asyncio.sleep(LOOK))
         if self._servers:
             await self._store.release(LOCK)
 

@@ -4,6 +4,7 @@ A batch costs the same few statements whether it holds one message or 256: what 
 and the staff is read in one query each, and everything is written in bulk.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -120,6 +121,7 @@ class Intake:
         self._box = identifier_box(ground.keys)
         self._group = ground.store.group(self._work)
         self._place = 0
+        self.left = asyncio.Event()  # something is to be read
 
     async def __call__(self, item: Item) -> Accepted:
         return await self._group(item)
@@ -154,6 +156,7 @@ class Intake:
         if wanted:
             searches = [one if one.path else replace(one, since=noted.since[one.source]) for one in wanted]
             enqueue(unit, self._day_keys, searches)
+            unit.after_commit(self.left.set)
         settle(unit, [ref for item in items for ref in item.fetched])
 
     def _decide(self, unit: Unit, items: Sequence[Item], behind: set[Heard]) -> None:

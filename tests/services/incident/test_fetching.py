@@ -18,10 +18,12 @@ from joserfc.jwk import KeySet
 
 from leeward.clock import FakeClock
 from leeward.settings import SettingsError
+from services.incident.fetches import Wanted
 from services.incident.fetching import Fetcher
+from services.incident.intake import Item
 from services.incident.retention import forget
 from services.incident.smart import private_key, public_keys
-from services.incident.subscriptions import Silence
+from services.incident.subscriptions import Heard, Silence
 from tests.services.incident.conftest import ANNA, Desk
 from tests.services.incident.fhir import (
     HOME,
@@ -351,13 +353,22 @@ def test_another_key_stops_the_start(made: Making, text: str) -> None:
     assert text not in str(fault.value)
 
 
-async def test_it_reads_as_long_as_it_runs_and_stops_at_once(made: Making) -> None:
-    fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
+async def test_it_reads_at_once_as_long_as_it_runs_and_stops_at_once(
+    made: Making, chart: Chart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.incident.fetching.LOOK", 60)
+    chart.hold(encounter("e2", who="p2"))
+    desk = made()
+    fetcher = Fetcher(desk.ground, desk.intake)
     stop = asyncio.Event()
     running = asyncio.create_task(fetcher.run(stop))
     async with asyncio.timeout(10):
-        while not await desk.states():
-            await asyncio.sleep(0.01)
+        for number in (1, 2):
+            await asyncio.sleep(0.1)
+            wanted = (Wanted("chart", f"Encounter/e{number}"),)
+            await desk.intake(Item("chart", b"", str(number), heard=Heard("chart", "s"), wanted=wanted))
+            while len(await desk.states()) < number:
+                await asyncio.sleep(0.01)
         stop.set()
         await running
 
