@@ -29,6 +29,7 @@ from services.incident.sources.fhir import mattering, read
 from services.incident.sources.json_tree import JsonError, Node, load
 from services.incident.sources.notification import READ, Notification, parse, referenced
 from services.incident.sources.references import Resources, local_reference, references
+from services.incident.sources.resource_types import TYPES
 from services.incident.subscriptions import Heard, note
 
 MEDIA_TYPE: Final = "application/fhir+json"
@@ -191,5 +192,7 @@ def _expect(found: Node, expected: tuple[str, str] | None) -> None:
     """A resource by itself, and under PUT the one that the address names."""
     if not found.kind:
         raise JsonError("structure", "resourceType", "is missing", "no_type")
+    if found.kind not in TYPES:
+        raise JsonError("not-supported", "resourceType", "is no type of FHIR's", "unknown_type")
     if expected and (found.kind, found.text("id")) != expected:
         raise JsonError("value", f"{found.place}.id", "must be that of the address", "other_id")

@@ -11,7 +11,7 @@ from typing import Final
 
 from leeward.policy import Level, Source
 from services.incident import severity
-from services.incident.domain import Claim, Disposition, Identifier, Indicator, Mention, Report, Severity, Visit
+from services.incident.domain import Claim, Disposition, Identifier, Indicator, Mention, Pair, Report, Severity, Visit
 from services.incident.sources.adt import LONGEST, MOST, OUTSIDE_ROLES, OUTSIDE_WORDS, UNIT_LENGTH, Moment, moment
 from services.incident.sources.json_tree import NOTHING, Node
 from services.incident.sources.references import Resources, local_reference
@@ -96,6 +96,7 @@ def _encounter(encounter: Node, patient: Node, resources: Resources) -> Claim:
         occurred_at=_first(resources, died, period.text("end"), encounter.one("meta").text("lastUpdated")),
         unit=_unit(encounter, resources),
         mentions=_around(encounter, resources),
+        merges=_merges(patient, resources),
     )
 
 
@@ -125,6 +126,7 @@ def _patient(patient: Node, resources: Resources) -> Claim:
         death_until=died.until if died else None,
         occurred_at=_first(resources, died, patient.one("meta").text("lastUpdated")),
         mentions=_teams(patient, resources),
+        merges=_merges(patient, resources),
     )
 
 
@@ -154,6 +156,19 @@ def _patient_keys(reference: Node, patient: Node, resources: Resources) -> tuple
     if own and not reference.text("reference").startswith("#"):
         found[Identifier(f"fhir:{resources.server}", own)] = None
     return tuple(found)[:MOST]
+
+
+def _merges(patient: Node, resources: Resources) -> tuple[Pair, ...]:
+    """Patient.link: which of two records of one patient's is given up for the other, as A40 does."""
+    own = _patient_keys(NOTHING, patient, resources)
+    pairs = []
+    for link in list(patient.many("link"))[:MOST]:
+        other = _patient_keys(link.one("other"), resources.find(link.one("other"), patient), resources)
+        if link.text("type") == "replaced-by":
+            pairs.append(Pair(other, own))
+        elif link.text("type") == "replaces":
+            pairs.append(Pair(own, other))
+    return tuple(one for one in pairs if all(one))
 
 
 def system(identifier: Node, resources: Resources) -> str:

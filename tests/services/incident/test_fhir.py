@@ -302,7 +302,7 @@ class TestNotifications:
             ({"type": "history"}, 400, "structure", "resourceType"),
             (encounter(status=["finished"]), 400, "structure", "Encounter.status"),
             (encounter(participant="SECRET"), 400, "structure", "Encounter.participant"),
-            ({"resourceType": "SECRET", "id": ["SECRET"]}, 400, "structure", "body.id"),
+            ({"resourceType": "SECRET", "id": ["SECRET"]}, 422, "not-supported", "resourceType"),
             (encounter(location=[{"location": {"display": "\ud800"}}]), 400, "structure", "location.display"),
             (encounter(participant=[{"individual": {"identifier": {"value": "\udfff"}}}]), 400, "structure", "value"),
             (patient("\ud800"), 400, "structure", "Patient.id"),

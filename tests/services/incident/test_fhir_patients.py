@@ -1,0 +1,39 @@
+"""Two records of one patient: Patient.link says which is given up, as A40 does."""
+
+from typing import Any
+
+import pytest
+
+from tests.services.incident.conftest import Desk, death
+from tests.services.incident.fhir import Resource, backport, encounter, patient, post, put
+
+
+def link(kind: str, other: Resource) -> list[Resource]:
+    return [{"type": kind, "other": other}]
+
+
+@pytest.mark.database("sqlite", "postgresql")
+@pytest.mark.parametrize(
+    "said",
+    [
+        patient("p1", link=link("replaced-by", {"reference": "Patient/p2"})),
+        patient("p2", link=link("replaces", {"reference": "Patient/p1"})),
+        patient("p2", link=link("replaces", {"identifier": {"system": "urn:oid:1.9", "value": "MRN-p1"}})),
+    ],
+    ids=["given up", "kept", "by identifier"],
+)
+async def test_a_death_under_one_record_is_that_of_the_other(chart: Desk, door: Any, said: Resource) -> None:
+    await post(door, backport(encounter(), patient()))
+    assert (await put(door, said)).status_code == 204
+    assert (await put(door, said | {"active": False})).status_code == 204
+    await put(door, encounter("e2", who="p2"))
+    await chart.send(death(PID_3="MRN-p1^^^HOSP&1.9&ISO"))
+    assert [kind for kind in await chart.kinds() if kind == "recorded"] == ["recorded"]
+
+
+@pytest.mark.parametrize("kind", ["seealso", "refer"])
+async def test_other_links_join_nobody(chart: Desk, door: Any, kind: str) -> None:
+    await put(door, encounter())
+    await put(door, patient(link=link(kind, {"reference": "Patient/p2"})))
+    await put(door, encounter("e2", who="p2"))
+    assert [kind for kind in await chart.kinds() if kind == "recorded"] == ["recorded", "recorded"]
