@@ -1,7 +1,7 @@
 """From an HL7 v2 message to what it claims (HL7 v2.9 chapters 3, 12 and 15); the rules on it are `policy`'s."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
@@ -250,12 +250,16 @@ def _offset(text: str) -> timezone:
 
 
 def occurred_at(message: Message, zone: str, now: datetime) -> datetime:
-    """PID-29, else PV1-45, EVN-6, EVN-2, MSH-7, else now; never later than now.
+    """PID-29, else PV1-45, EVN-6, EVN-2, MSH-7, else now; never later than now."""
+    places = ((b"PID", 29), (b"PV1", 45), (b"EVN", 6), (b"EVN", 2), (b"MSH", 7))
+    return first_given([moment(message.segment(name).text(number), zone) for name, number in places], now)
+
+
+def first_given(given: Sequence[Moment | None], now: datetime) -> datetime:
+    """The first of these times, else now; never later than now.
 
     Where the one that counts is only a day, the next one within that day says it better.
     """
-    places = ((b"PID", 29), (b"PV1", 45), (b"EVN", 6), (b"EVN", 2), (b"MSH", 7))
-    given = [moment(message.segment(name).text(number), zone) for name, number in places]
     moments = [one for one in given if one]
     if not moments:
         return now

@@ -12,7 +12,16 @@ from typing import Final
 from leeward.policy import Level, Source
 from services.incident import severity
 from services.incident.domain import Claim, Disposition, Identifier, Indicator, Mention, Pair, Report, Severity, Visit
-from services.incident.sources.adt import LONGEST, MOST, OUTSIDE_ROLES, OUTSIDE_WORDS, UNIT_LENGTH, Moment, moment
+from services.incident.sources.adt import (
+    LONGEST,
+    MOST,
+    OUTSIDE_ROLES,
+    OUTSIDE_WORDS,
+    UNIT_LENGTH,
+    Moment,
+    first_given,
+    moment,
+)
 from services.incident.sources.json_tree import NOTHING, Node
 from services.incident.sources.references import Resources, local_reference
 
@@ -190,7 +199,7 @@ def _adverse_event(event: Node, resources: Resources) -> Report:
         source_ref=f"{own.text('system')}|{own.text('value')}" if own else _ident(event),
         category=_category(event, resources.source),
         severity=Severity(ADVERSE_EVENT, code, level),
-        occurred_at=_first(resources, None, *times, event.one("occurrencePeriod").text("start")) or resources.now,
+        occurred_at=_first(resources, None, *times, event.one("occurrencePeriod").text("start")),
         unit=_place(event.one("location"), event, resources),
         urgency="routine",
         patient=_patient_keys(event.one("subject"), patient, resources),
@@ -343,6 +352,4 @@ def _moment(text: str, resources: Resources) -> Moment | None:
 
 
 def _first(resources: Resources, first: Moment | None, *texts: str) -> datetime:
-    """The first time that is given, never later than now."""
-    given = [first, *(_moment(text, resources) for text in texts)]
-    return min(next((one.at for one in given if one), resources.now), resources.now)
+    return first_given([first, *(_moment(text, resources) for text in texts)], resources.now)

@@ -2,8 +2,7 @@
 
 from typing import Final
 
-TYPES: Final = frozenset(
-    """
+_NAMES: Final = """
     Account ActivityDefinition ActorDefinition AdministrableProductDefinition AdverseEvent AllergyIntolerance
     Appointment AppointmentResponse ArtifactAssessment AuditEvent Basic Binary BiologicallyDerivedProduct
     BiologicallyDerivedProductDispense BodyStructure Bundle CapabilityStatement CarePlan CareTeam CatalogEntry
@@ -32,5 +31,5 @@ TYPES: Final = frozenset(
     SubstanceProtein SubstanceReferenceInformation SubstanceSourceMaterial SubstanceSpecification SupplyDelivery
     SupplyRequest Task TerminologyCapabilities TestPlan TestReport TestScript Transport ValueSet VerificationResult
     VisionPrescription
-    """.split()
-)
+"""
+TYPES: Final = frozenset(_NAMES.split())

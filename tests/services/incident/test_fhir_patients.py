@@ -1,4 +1,4 @@
-"""Two records of one patient: Patient.link says which is given up, as A40 does."""
+"""What a Patient says: when they died, and which of two records of theirs is given up (Patient.link, as A40 does)."""
 
 from typing import Any
 
@@ -37,3 +37,20 @@ async def test_other_links_join_nobody(chart: Desk, door: Any, kind: str) -> Non
     await put(door, patient(link=link(kind, {"reference": "Patient/p2"})))
     await put(door, encounter("e2", who="p2"))
     assert [kind for kind in await chart.kinds() if kind == "recorded"] == ["recorded", "recorded"]
+
+
+@pytest.mark.parametrize(
+    ("died", "ended", "occurred"),
+    [
+        ("2026-11-21", "2026-11-21T08:20:00Z", "2026-11-21T08:15:00Z"),
+        ("2026-11-21T07:10:00Z", "2026-11-21T08:20:00Z", "2026-11-21T07:00:00Z"),
+        ("2026-11-20", "2026-11-21T08:20:00Z", "2026-11-20T00:00:00Z"),
+    ],
+    ids=["a day, and its time", "a time", "another day"],
+)
+async def test_of_a_day_alone_the_stay_knows_the_time(
+    chart: Desk, door: Any, died: str, ended: str, occurred: str
+) -> None:
+    await post(door, backport(encounter(period={"end": ended}), patient(deceasedDateTime=died)))
+    [(_, body)] = await chart.events()
+    assert body["occurred_at"] == occurred
