@@ -24,8 +24,9 @@ class Marks:
         return cls(*(keys.derive(f"incident {name}") for name in ("patient", "visit", "message", "staff")))
 
     def of_patient(self, identifier: Identifier) -> str:
-        """The hash of a patient's identifier; systems are compared without case."""
-        return keyed_hash(self.patient, (identifier.system or "").casefold(), identifier.value)
+        """The hash of a patient's identifier; systems are compared without case, an OID with or without `urn:oid:`."""
+        system = (identifier.system or "").casefold().removeprefix("urn:oid:")
+        return keyed_hash(self.patient, system, identifier.value)
 
     def of_patients(self, identifiers: Iterable[Identifier]) -> tuple[str, ...]:
         """The same for several."""

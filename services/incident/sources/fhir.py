@@ -204,7 +204,7 @@ def _adverse_event(event: Node, resources: Resources) -> Report:
         urgency="routine",
         patient=_patient_keys(event.one("subject"), patient, resources),
         mentions=_mentions(_reporters(event), event, resources),
-        withdrawn=event.text("actuality") == "potential" or event.text("status") == "entered-in-error",
+        withdrawn=event.text("actuality").casefold() == "potential" or event.text("status") == "entered-in-error",
     )
 
 

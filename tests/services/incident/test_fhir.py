@@ -218,7 +218,7 @@ class TestAdverseEvents:
     @pytest.mark.parametrize(
         "fields",
         [
-            {"severity": coded("severe"), "actuality": "potential"},
+            {"severity": coded("severe"), "actuality": "Potential"},
             {"severity": coded("moderate")},
             {"seriousness": coded("Non-serious")},
             {"outcome": coded("fatal"), "status": "entered-in-error"},

@@ -1,11 +1,13 @@
 """What a Patient says: when they died, and which of two records of theirs is given up (Patient.link, as A40 does)."""
 
+import json
 from typing import Any
 
 import pytest
 
 from tests.services.incident.conftest import Desk, death
 from tests.services.incident.fhir import Resource, backport, encounter, patient, post, put
+from tests.services.incident.test_api import REPORT, SAFETY
 
 
 def link(kind: str, other: Resource) -> list[Resource]:
@@ -54,3 +56,12 @@ async def test_of_a_day_alone_the_stay_knows_the_time(
     await post(door, backport(encounter(period={"end": ended}), patient(deceasedDateTime=died)))
     [(_, body)] = await chart.events()
     assert body["occurred_at"] == occurred
+
+
+@pytest.mark.parametrize("system", ["urn:oid:1.9", "URN:OID:1.9", "1.9"])
+async def test_an_oid_is_the_same_whoever_writes_it(chart: Desk, door: Any, system: str) -> None:
+    await post(door, backport(encounter(), patient()))
+    about = {"system": system, "value": "MRN-p1"}
+    body = {**REPORT, "severity": {"scheme": "leeward", "code": "death"}, "patient": about}
+    assert (await door.post("/v1/incidents", headers=SAFETY, content=json.dumps(body))).status_code == 202
+    assert [kind for kind in await chart.kinds() if kind == "recorded"] == ["recorded"]
