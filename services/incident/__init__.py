@@ -17,7 +17,7 @@ from leeward.store.retention import Retention
 from services.incident import fhir_api, review_page
 from services.incident.api import routes
 from services.incident.edge import Edge
-from services.incident.fetching import Fetcher
+from services.incident.fetching import fetchers
 from services.incident.intake import Intake
 from services.incident.marks import Marks
 from services.incident.models import METADATA, Fetch, Incident, StaffIdentifier, Unmatched, table_of
@@ -42,7 +42,7 @@ def build(ground: Ground) -> Parts:
         timers={KEY_TIMER: partial(destroy_keys, tidy=retention.soon)},
         tasks=(
             partial(listen, ground.settings, edge),
-            Fetcher(ground, intake).run,
+            *(fetcher.run for fetcher in fetchers(ground, intake)),
             Silence(ground).run,
             retention.run,
             Figures(ground.store).run,

@@ -25,7 +25,6 @@ from services.incident.sources.json_tree import NOTHING, JsonError, Node
 from services.incident.sources.notification import referenced
 from services.incident.sources.references import Resources, references
 
-LOCK: Final = "fetch"
 AT_ONCE: Final = 50
 LANES: Final = 8
 LOOK: Final = 1.0
@@ -44,36 +43,43 @@ class Job:
     made_at: datetime
 
 
-class Fetcher:
-    """Reads what is queued, on one replica at a time, from each source's own base URL alone."""
+def fetchers(ground: Ground, intake: Intake) -> list["Fetcher"]:
+    """One for each source whose server is known."""
+    sources = ground.settings.sources.items()
+    return [Fetcher(ground, intake, name) for name, one in sources if one.kind == "fhir" and one.base_url]
 
-    def __init__(self, ground: Ground, intake: Intake) -> None:
+
+class Fetcher:
+    """Reads what is queued for one source, on one replica at a time, from its own base URL alone.
+
+    Each source has one, so that a server that does not answer holds up no other.
+    """
+
+    def __init__(self, ground: Ground, intake: Intake, source: str) -> None:
+        self._source = source
+        self._lock = f"fetch {source}"
         self._ground = ground
         self._store = ground.store
         self._intake = intake
         self._marks = Marks.of(ground.keys)
         self._keys = DayKeys(ground.keys)
         self._lanes = asyncio.Semaphore(LANES)
-        self._servers = {
-            name: Server(name, source, private_key(ground.settings, name), ground.http)
-            for name, source in ground.settings.sources.items()
-            if source.kind == "fhir" and source.base_url
-        }
+        rules = ground.settings.sources[source]
+        self._server = Server(source, rules, private_key(ground.settings, source), ground.http)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop` is set."""
-        while self._servers and not stop.is_set():
+        while not stop.is_set():
             busy = False
             self._intake.left.clear()
             try:
-                if await self._store.hold(LOCK):
+                if await self._store.hold(self._lock):
                     busy = await self.once()
             except StoreUnavailable as fault:
                 telemetry.log("store_away", service="incident", fault=type(fault).__name__)
             if not busy:
                 await first_of(stop.wait(), self._intake.left.wait(), asyncio.sleep(LOOK))
-        if self._servers:
-            await self._store.release(LOCK)
+        await self._store.release(self._lock)
 
     async def once(self) -> bool:
         """Read what is due; False where nothing is."""
@@ -83,9 +89,9 @@ class Fetcher:
 
     def _claim(self, unit: Unit) -> list[Job]:
         """What is due, put off first, so that what kills this process is not read again at once."""
-        due = select(FETCH).where(FETCH.c.due_at <= unit.now).order_by(FETCH.c.due_at).limit(AT_ONCE)
+        due = select(FETCH).where(FETCH.c.source == self._source, FETCH.c.due_at <= unit.now)
         jobs: dict[tuple[str, ...], Job] = {}
-        for row in unit.conn.execute(due).all():
+        for row in unit.conn.execute(due.order_by(FETCH.c.due_at).limit(AT_ONCE)).all():
             again = unit.now + timedelta(seconds=BACK_OFF[min(row.attempts, len(BACK_OFF) - 1)])
             put_off = {"attempts": row.attempts + 1, "due_at": again}
             unit.conn.execute(update(FETCH).where(FETCH.c.fetch_ref == row.fetch_ref).values(put_off))
@@ -107,7 +113,9 @@ class Fetcher:
     async def _do(self, job: Job) -> None:
         async with self._lanes:
             try:
-                item = self._given_up(job) if job.wanted is None else self._item(job, await self._found(job))
+                item = (
+                    self._given_up(job) if job.wanted is None else self._item(job, await self._found(job, job.wanted))
+                )
                 await self._intake(item)
                 result = "read" if item.fetched else "partly"
             except NotRead as fault:
@@ -152,12 +160,10 @@ class Fetcher:
         rules = self._ground.settings.sources[source]
         return Resources(source, rules, self._ground.clock.now(), found, more_comes=more_comes)
 
-    async def _found(self, job: Job) -> "Found":
-        server = self._servers.get(job.source)
-        if server is None or job.wanted is None:
-            raise NotRead("not_set_up")
-        reading = Reading(server)
-        found = [await server.get(job.wanted.path)] if job.wanted.path else await reading.changed(job.wanted.since)
+    async def _found(self, job: Job, wanted: Wanted) -> "Found":
+        reading = Reading(self._server)
+        path, since = wanted.path, wanted.since
+        found = [await self._server.get(path)] if path else await reading.changed(since)
         about = mattering(self._resources(job.source, found))
         more = await reading.around(about, found) if about else []
         if reading.late:

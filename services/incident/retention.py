@@ -10,6 +10,7 @@ from leeward.store import Timer, Unit
 from services.incident import queue
 from services.incident.models import (
     DayKey,
+    Fetch,
     Incident,
     Involved,
     Patient,
@@ -34,6 +35,7 @@ _UNMATCHED: Final = table_of(Unmatched)
 _TOLD: Final = table_of(Told)
 _DAY_KEY: Final = table_of(DayKey)
 _RAW: Final = table_of(RawMessage)
+_FETCH: Final = table_of(Fetch)
 
 
 def forget(unit: Unit) -> None:
@@ -43,6 +45,8 @@ def forget(unit: Unit) -> None:
     _forget_patients(unit)
     for table in (table_of(Seen), table_of(Receipt)):
         unit.conn.execute(delete(table).where(table.c.accepted_at < unit.now - ANSWERS_KEPT))
+    # of a source that is no more nobody takes it
+    unit.conn.execute(delete(_FETCH).where(_FETCH.c.made_at < unit.now - PEOPLE_KEPT))
     old = unit.conn.execute(select(_DAY_KEY.c.key_ref).where(_DAY_KEY.c.made_at <= unit.now - KEY_LIFE))
     _destroy(unit, list(old.scalars()))
 

@@ -125,7 +125,7 @@ async def told(desk: Desk, *bodies: Resource | bytes) -> Fetcher:
     async with await client(desk) as door:
         for body in bodies:
             assert (await post(door, body)).status_code == 204
-    return Fetcher(desk.ground, desk.intake)
+    return Fetcher(desk.ground, desk.intake, "chart")
 
 
 @pytest.mark.database("sqlite", "postgresql")
@@ -153,7 +153,7 @@ async def test_a_hook_without_a_body_names_what_is_read(made: Making, chart: Cha
         for kind, ident, status in (("Encounter", "e1", 204), ("Observation", "o1", 204), ("Encounter", "..;", 422)):
             answer = await door.put(f"/v1/fhir/chart/{kind}/{ident}", headers={"Authorization": f"Bearer {SECRET}"})
             assert answer.status_code == status
-    fetcher = Fetcher(desk.ground, desk.intake)
+    fetcher = Fetcher(desk.ground, desk.intake, "chart")
     assert (await fetcher.once(), await fetcher.once()) == (True, False)
     assert (await desk.kinds(), chart.asked[0]) == (["recorded"], "Encounter/e1")
 
@@ -359,7 +359,7 @@ async def test_it_reads_at_once_as_long_as_it_runs_and_stops_at_once(
     monkeypatch.setattr("services.incident.fetching.LOOK", 60)
     chart.hold(encounter("e2", who="p2"))
     desk = made()
-    fetcher = Fetcher(desk.ground, desk.intake)
+    fetcher = Fetcher(desk.ground, desk.intake, "chart")
     stop = asyncio.Event()
     running = asyncio.create_task(fetcher.run(stop))
     async with asyncio.timeout(10):

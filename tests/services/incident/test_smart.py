@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -11,8 +12,14 @@ from joserfc.jwk import ECKey
 
 from leeward.policy import Source
 from services.incident import smart
+from services.incident.fetches import Wanted
+from services.incident.fetching import fetchers
+from services.incident.intake import Intake, Item
 from services.incident.smart import NotRead, Server
 from services.incident.sources.json_tree import Node
+from services.incident.subscriptions import Heard
+from tests.services.incident.conftest import Desk
+from tests.services.incident.fhir import encounter, with_fhir
 
 BASE = "http://chart.example/fhir"
 KEY = ECKey.generate_key("P-384")
@@ -105,3 +112,28 @@ async def test_a_server_that_creates_and_says_nothing() -> None:
         made = await Server("chart", source, None, http).create("Subscription", {"resourceType": "Subscription"})
     assert made.value == {}
     assert asked[0].headers["prefer"] == "return=representation"
+
+
+async def test_a_server_that_does_not_answer_holds_up_no_other(desk: Desk) -> None:
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "slow.example":
+            await asyncio.sleep(60)
+        return httpx.Response(200, json=encounter())
+
+    chart = with_fhir(desk, base_url=BASE)
+    slow = Source(kind="fhir", base_url="http://slow.example/fhir")
+    sources = {**chart.ground.settings.sources, "slow": slow}
+    settings = chart.ground.settings.model_copy(update={"sources": sources})
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        ground = replace(chart.ground, settings=settings, http=http)
+        intake = Intake(ground)
+        for number, name in enumerate([*["slow"] * 60, "chart"]):
+            wanted = (Wanted(name, f"Encounter/e{number}"),)
+            await intake(Item(name, b"", str(number), heard=Heard(name, "s"), wanted=wanted))
+        reading = [asyncio.create_task(one.once()) for one in fetchers(ground, intake)]
+        async with asyncio.timeout(5):
+            while not await desk.states():
+                await asyncio.sleep(0.01)
+        for one in reading:
+            one.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
