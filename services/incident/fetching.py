@@ -20,7 +20,7 @@ from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import DayKeys
 from services.incident.smart import NotRead, Server, private_key
-from services.incident.sources.fhir import mattering, read
+from services.incident.sources.fhir import each, mattering, read
 from services.incident.sources.json_tree import NOTHING, JsonError, Node
 from services.incident.sources.notification import referenced
 from services.incident.sources.references import Resources, references
@@ -163,8 +163,8 @@ class Fetcher:
     async def _found(self, job: Job, wanted: Wanted) -> "Found":
         reading = Reading(self._server)
         path, since = wanted.path, wanted.since
-        found = [await self._server.get(path)] if path else await reading.changed(since)
-        about = mattering(self._resources(job.source, found))
+        found = [await reading.one(path)] if path else await reading.changed(since)
+        about = mattering(each(self._resources(job.source, found)))
         more = await reading.around(about, found) if about else []
         if reading.late:
             telemetry.log("fhir_not_read", source=job.source, reason=reading.late[0], count=len(reading.late))
@@ -186,6 +186,14 @@ class Reading:
         self._server = server
         self._lanes = asyncio.Semaphore(LANES)
         self.late: list[str] = []  # why things could not be had for now
+
+    async def one(self, path: str) -> Node:
+        """A resource by its path.
+
+        Raises:
+            NotRead: it could not be read, or is of another type.
+        """
+        return _of_type(path.partition("/")[0], await self._server.get(path))
 
     async def changed(self, since: str) -> list[Node]:
         """Whatever has changed; of types that the server does not give, nothing.
@@ -210,7 +218,7 @@ class Reading:
         path = kind
         params: dict[str, str] | None = {"_lastUpdated": f"ge{since}", "_count": "200"}
         for _ in range(PAGES):
-            page = await self._server.get(path, params)
+            page = _of_type("Bundle", await self._server.get(path, params))
             found += [one for one in referenced(page) if one.kind == kind]
             following = [one.text("url") for one in page.many("link") if one.text("relation") == "next"]
             if not following:
@@ -250,6 +258,12 @@ class Reading:
     def _note(self, fault: NotRead) -> None:
         if not (fault.gone or fault.refused):
             self.late.append(fault.reason)
+
+
+def _of_type(kind: str, found: Node) -> Node:
+    if found.kind != kind:
+        raise NotRead("other_type")
+    return found
 
 
 def _below(base: str, following: str) -> str:

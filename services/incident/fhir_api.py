@@ -25,7 +25,7 @@ from services.incident.fetches import Wanted, enqueue
 from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import DayKeys
-from services.incident.sources.fhir import mattering, read
+from services.incident.sources.fhir import Said, each, mattering, read
 from services.incident.sources.json_tree import JsonError, Node, load
 from services.incident.sources.notification import READ, Notification, parse, referenced
 from services.incident.sources.references import Resources, local_reference, references
@@ -146,15 +146,15 @@ class FhirDoor:
     ) -> None:
         source = self.ground.settings.sources[name]
         # two posts without a body are two events
-        told = body or uuid4().bytes
+        content = body or uuid4().bytes
         found = Resources(name, source, self.ground.clock.now(), list(resources), more_comes=bool(source.base_url))
-        said = read(found)
-        more = _not_here(found) if source.base_url else []
+        told = list(each(found))
+        more = _not_here(found, told) if source.base_url else []
         item = Item(
             source=name,
             raw=body,
-            mark=self.marks.of_message(b"fhir", name.encode(), told),
-            signals=tuple(hashed(one, self.marks) for one in said),
+            mark=self.marks.of_message(b"fhir", name.encode(), content),
+            signals=tuple(hashed(one, self.marks) for _, one in told),
             heard=heard,
             wanted=tuple(dict.fromkeys([*wanted, *(Wanted(name, one) for one in more)])),
         )
@@ -162,13 +162,13 @@ class FhirDoor:
         (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(name).inc()
 
 
-def _not_here(resources: Resources) -> list[str]:
+def _not_here(resources: Resources, told: Sequence[Said]) -> list[str]:
     """What matters and names a patient, people or places who did not come along: it is read with those."""
     here = {f"{one.kind}/{one.text('id')}" for one in resources.each}
     base = resources.source.base_url
     return [
         f"{one.kind}/{one.text('id')}"
-        for one in mattering(resources)
+        for one in mattering(told)
         if one.text("id") and not here.issuperset(references([one], base))
     ]
 

@@ -52,20 +52,23 @@ WORST: Final[tuple[Level, ...]] = ("unknown", "none", "mild", "moderate", "sever
 _CODE: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}")
 
 
-def mattering(resources: Resources) -> list[Node]:
+Said = tuple[Node, Claim | Report]
+
+
+def read(resources: Resources) -> tuple[Claim | Report, ...]:
+    """What the resources of one message say: encounters with their patients, patients alone, adverse events."""
+    return tuple(said for _, said in each(resources))
+
+
+def mattering(told: Iterable[Said]) -> list[Node]:
     """The resources that may lead to anything, so that it is worth knowing who was there."""
-    told = _each(resources)
     return [
         one for one, said in told if isinstance(said, Report) or said.disposition == "dead" or said.indicator == "Y"
     ]
 
 
-def read(resources: Resources) -> tuple[Claim | Report, ...]:
-    """What the resources of one message say: encounters with their patients, patients alone, adverse events."""
-    return tuple(said for _, said in _each(resources))
-
-
-def _each(resources: Resources) -> Iterator[tuple[Node, Claim | Report]]:
+def each(resources: Resources) -> Iterator[Said]:
+    """The same with the resource that says it."""
     told: set[str] = set()
     for encounter in resources.of("Encounter"):
         patient = resources.find(encounter.one("subject"), encounter)
