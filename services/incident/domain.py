@@ -1,7 +1,7 @@
 """What incident talks about: what a message claims, what is known of a patient, and what was decided."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
@@ -116,6 +116,11 @@ class Report:
     mentions: tuple[Mention, ...]
     withdrawn: bool = False
     ruled: Finding | None = None  # a rule of the site's own decides, and not the triggers
+
+
+def out_of_turn(said: Claim | Report) -> Claim | Report:
+    """What came after later messages shows evidence and takes nothing back: what it says may be no more."""
+    return replace(said, kind="evidence") if isinstance(said, Claim) and said.kind == "update" else said
 
 
 @dataclass(slots=True)

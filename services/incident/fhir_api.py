@@ -26,8 +26,8 @@ from services.incident.intake import Intake, Item, hashed
 from services.incident.marks import Marks
 from services.incident.sealing import DayKeys
 from services.incident.sources.fhir import Said, each, mattering, read
-from services.incident.sources.json_tree import JsonError, Node, load
-from services.incident.sources.notification import READ, Notification, parse, referenced
+from services.incident.sources.json_tree import NOTHING, JsonError, Node, load
+from services.incident.sources.notification import BUNDLES, READ, Notification, parse, referenced
 from services.incident.sources.references import Resources, local_reference, references
 from services.incident.sources.resource_types import TYPES
 from services.incident.subscriptions import Heard, note
@@ -70,6 +70,20 @@ def said_by(raw: bytes, name: str, source: Source, now: datetime) -> tuple[Claim
     """
     found = _resources(load(raw)) if raw else []
     return read(Resources(name, source, now, found, more_comes=bool(source.base_url)))
+
+
+def turn_of(raw: bytes) -> tuple[str, int] | None:
+    """The subscription by which a stored message came, and the last of its events' numbers; None without any.
+
+    Raises:
+        JsonError: where it is no FHIR.
+    """
+    body = load(raw) if raw else NOTHING
+    if body.kind != "Bundle" or body.text("type") not in BUNDLES:
+        return None
+    told = parse(body, "")
+    numbers = [event.number for event in told.events if event.number is not None]
+    return (told.name, max(numbers)) if numbers else None
 
 
 def _resources(body: Node) -> list[Node]:

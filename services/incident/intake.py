@@ -16,7 +16,7 @@ from sqlalchemy import select
 from leeward.refs import new_ref
 from leeward.service import Ground
 from leeward.store import Insert, Unit
-from services.incident.domain import Action, Claim, Decision, Patient, Report
+from services.incident.domain import Action, Claim, Decision, Patient, Report, out_of_turn
 from services.incident.fetches import Wanted, enqueue, settle
 from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
@@ -160,7 +160,11 @@ class Intake:
         settle(unit, [ref for item in items for ref in item.fetched])
 
     def _decide(self, unit: Unit, items: Sequence[Item], behind: set[Heard]) -> None:
-        signals = [_shown(one) if item.heard in behind else one for item in items for one in item.signals]
+        signals = [
+            replace(one, said=out_of_turn(one.said)) if item.heard in behind else one
+            for item in items
+            for one in item.signals
+        ]
         book = Book(unit.conn, unit.now.date(), (key for signal in signals for key in signal.all_keys()))
         reports = [signal.said for signal in signals if isinstance(signal.said, Report)]
         records = Records(unit, self._marks, Queue(self._box), reports)
@@ -212,13 +216,6 @@ def joined(keys: Sequence[str], book: Book, records: Records) -> list[Patient]:
     for doubt in book.merge(keys, ()):
         records.dismiss(doubt)
     return book.known(keys)
-
-
-def _shown(signal: Signal) -> Signal:
-    """What came out of its turn shows evidence and takes nothing back: what it says may be no more."""
-    if isinstance(signal.said, Claim) and signal.said.kind == "update":
-        return replace(signal, said=replace(signal.said, kind="evidence"))
-    return signal
 
 
 def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:

@@ -20,9 +20,9 @@ from leeward.keys import Keyring
 from leeward.policy import Source, SourceKind
 from leeward.settings import Settings
 from leeward.store import Store, Unit
-from services.incident.domain import Action, Claim, Current, Decision, Patient, Report, current_of
+from services.incident.domain import Action, Claim, Current, Decision, Patient, Report, current_of, out_of_turn
 from services.incident.edge import read
-from services.incident.fhir_api import said_by
+from services.incident.fhir_api import said_by, turn_of
 from services.incident.intake import Signal, apply, hashed
 from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
@@ -35,6 +35,7 @@ from services.incident.sealing import Box, DayKeys, Sealed, identifier_box
 from services.incident.sources.json_tree import JsonError
 from services.incident.sources.native import NativeIncident
 from services.incident.sources.table import TableError, read_table
+from services.incident.subscriptions import is_behind
 from services.incident.trial import Stored, Trial, Tried
 
 AT_ONCE: Final = 256
@@ -90,6 +91,7 @@ class Inbox:
         self._since = since
         self._boxes: dict[str, Box | None] = {}
         self._read: set[str] = set()
+        self._last: dict[tuple[str, str], int] = {}  # the last event of each subscription
         self.refused: Counter[str] = Counter()
 
     def unread(self, conn: Connection) -> list[Stored]:
@@ -122,7 +124,17 @@ class Inbox:
             raw = box.open(sealed, one.raw_ref)
         except Sealed:
             raise Unreadable("not_whole") from None
-        return READERS[source.kind](raw, one.source, source, one.accepted_at)
+        said = READERS[source.kind](raw, one.source, source, one.accepted_at)
+        return [out_of_turn(each) for each in said] if source.kind == "fhir" and self._behind(one, raw) else said
+
+    def _behind(self, one: Stored, raw: bytes) -> bool:
+        """Whether a notification came after later events of its subscription."""
+        turn = turn_of(raw)
+        if turn is None:
+            return False
+        key, last = (one.source, turn[0]), self._last.get((one.source, turn[0]), 0)
+        self._last[key] = max(last, turn[1])
+        return is_behind(turn[1], last)
 
 
 def oldest_key(conn: Connection) -> datetime | None:

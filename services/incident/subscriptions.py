@@ -65,7 +65,7 @@ def note(unit: Unit, heard: Iterable[Heard]) -> Noted:
         last, missing = (row.last_event, {int(number) for number in row.missing.split()}) if row else (0, set())
         if one.began:
             last, missing = one.counted or 0, set()
-        if one.numbers and last - BEHIND <= one.newest < last:
+        if one.numbers and is_behind(one.newest, last):
             noted.behind.add(one)
         new = _missing(one, last, known=row is not None)
         last = max(last, one.newest)
@@ -78,6 +78,11 @@ def note(unit: Unit, heard: Iterable[Heard]) -> Noted:
             noted.gaps.add(one.source)
             unit.after_commit(partial(_tell, one.source, len(new)))
     return noted
+
+
+def is_behind(newest: int, last: int) -> bool:
+    """Whether events came after later ones."""
+    return last - BEHIND <= newest < last
 
 
 def _missing(one: Heard, last: int, *, known: bool) -> set[int]:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.services.incident.conftest import Desk
 from tests.services.incident.fhir import HOME, Resource, backport, encounter, patient, post, put
+from tests.services.incident.test_replay import replay
 
 
 def opened(**fields: Any) -> Resource:
@@ -43,6 +44,7 @@ async def test_what_comes_after_a_later_event_takes_nothing_back(chart: Desk, do
     await post(door, backport(encounter("e9", who="p9", disposition=None), number=1))
     await post(door, backport(encounter(), number=3))
     await post(door, backport(before, number=2))
+    assert (await replay(chart, source="chart")).decided == []
     assert await chart.kinds() == ["recorded"]
     await post(door, backport(before, number=4))
     assert await chart.kinds() == ["recorded", "retracted"]
