@@ -10,6 +10,7 @@ SECURITY: Final = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 FILES: Final[tuple[str, ...]] = ("ca", "cert", "key")
 NUMBERS: Final = ("partitions", "replication")
+_NO_ADDRESS: Final = "is no address of Kafka; allowed is kafka://host:port,host:port"
 _ALLOWED: Final = ("security", "mechanism", *FILES, *NUMBERS)
 
 
@@ -44,7 +45,8 @@ class Brokers:
     def _tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.files.get("ca"))
         if "cert" in self.files:
-            context.load_cert_chain(self.files["cert"], self.files.get("key"))
+            # no password, lest OpenSSL asks the terminal for one
+            context.load_cert_chain(self.files["cert"], self.files.get("key"), password="")
         return context
 
 
@@ -54,22 +56,30 @@ def parse_brokers(url: str) -> Brokers:
     Raises:
         ValueError: saying what is wrong and what is allowed; never with a password.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # its text holds the whole login
+        raise ValueError(_NO_ADDRESS) from None
     login, _, servers = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.scheme != "kafka" or parts.path.strip("/") or not all(map(_is_server, servers.split(","))):
-        raise ValueError("is no address of Kafka; allowed is kafka://host:port,host:port")
+        raise ValueError(_NO_ADDRESS)
     if stray := given.keys() - set(_ALLOWED):
         raise ValueError(f"{min(stray)} is no setting of Kafka; allowed are {', '.join(_ALLOWED)}")
     security = _one_of(given, "security", SECURITY, "plaintext")
     mechanism = _one_of(given, "mechanism", MECHANISMS, "SCRAM-SHA-512")
     if security.startswith("sasl") and not (user and password):
         raise ValueError(f"security={security} needs a user; allowed is kafka://user:password@host:port")
+    if login and not security.startswith("sasl"):
+        raise ValueError("a user is asked for by SASL alone; allowed is security=sasl_plaintext or sasl_ssl with it")
     files = {name: _file(name, given[name]) for name in FILES if name in given}
     partitions, replication = (_number(given, name, default) for name, default in zip(NUMBERS, (12, 1), strict=True))
     secret = unquote(password)
-    return Brokers(servers, security, mechanism, unquote(user), secret, files, partitions, replication)
+    found = Brokers(servers, security, mechanism, unquote(user), secret, files, partitions, replication)
+    _check_files(found)
+    return found
 
 
 def _is_server(text: str) -> bool:
@@ -87,6 +97,18 @@ def _file(name: str, path: str) -> Path:
     if not Path(path).is_file():
         raise ValueError(f"{name} is no file; allowed is the path of one in PEM form")
     return Path(path)
+
+
+def _check_files(brokers: Brokers) -> None:
+    """Nothing that was meant to protect a connection may be passed over in silence, or fail at each attempt."""
+    if brokers.files and "ssl" not in brokers.security:
+        raise ValueError(f"{min(brokers.files)} is for TLS alone; allowed is security=ssl or sasl_ssl with it")
+    if "key" in brokers.files and "cert" not in brokers.files:
+        raise ValueError("key needs a cert; allowed is cert=… with it")
+    try:
+        brokers.client()
+    except OSError:
+        raise ValueError("ca, cert or key cannot be used; allowed are PEM files, the key without a password") from None
 
 
 def _number(given: dict[str, str], name: str, default: int) -> int:

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from leeward.brokers import parse_brokers
 from leeward.clock import Clock, ScaledClock, SystemClock, parse_clock
+from leeward.databases import check_database, cluster_of
 from leeward.policy import FHIR_ALONE, Policy
 
 ServiceName = Literal["incident", "matching", "notify", "issuer", "box"]
@@ -275,6 +276,12 @@ def _check_urls(settings: Settings) -> None:
     for key, schemes in allowed.items():
         if (value := settings.variable(key)) and not _is_url(value, schemes):
             raise SettingsError(f"LEEWARD_{key}: is no address of this kind; allowed is {' or '.join(schemes)}://host…")
+    for name in SERVICES:
+        if url := settings.database_url(name):
+            try:
+                check_database(url)
+            except ValueError as fault:
+                raise SettingsError(f"LEEWARD_{name.upper()}_DATABASE_URL: {fault}") from None
 
 
 def _is_url(value: str, schemes: Sequence[str]) -> bool:
@@ -342,19 +349,14 @@ def _check_mode(settings: Settings) -> None:
             parse_brokers(settings.bus_url)
         except ValueError as fault:
             raise SettingsError(f"LEEWARD_BUS_URL: {fault}") from None
-    box = _cluster(settings, "box")
-    if shared := [name for name in databases if name != "box" and box and _cluster(settings, name) == box]:
+    clusters = {name: cluster_of(url) for name in SERVICES if (url := settings.database_url(name))}
+    box = clusters.pop("box", None)
+    if shared := [name for name, cluster in clusters.items() if cluster == box]:
         other = f"LEEWARD_{shared[0].upper()}_DATABASE_URL"
         raise SettingsError(
             f"LEEWARD_BOX_DATABASE_URL: is the cluster of {other} too; allowed is one of its own, since the order of "
             "transactions in a cluster would tell whose rating came when"
         )
-
-
-def _cluster(settings: Settings, service: ServiceName) -> tuple[str | None, int] | None:
-    """Host and port of a service's PostgreSQL."""
-    url = settings.database_url(service)
-    return (urlsplit(url).hostname, urlsplit(url).port or 5432) if url else None
 
 
 def _check_feedback(settings: Settings) -> None:

@@ -159,7 +159,20 @@ WRONG_VARIABLES: list[tuple[str, str]] = [
     ("SMTP_URL", f"smtp://{CANARY}:99999"),
     ("MATCHING_DATABASE_URL", f"mysql://{CANARY}"),
     ("MATCHING_DATABASE_URL", f"postgresql+asyncpg://{CANARY}"),
+    ("MATCHING_DATABASE_URL", f"postgresql+asyncpg://me:{CANARY}@db:/matching"),
+    ("MATCHING_DATABASE_URL", f"POSTGRESQL+ASYNCPG://me:{CANARY}@db/matching"),
+    ("MATCHING_DATABASE_URL", f"postgresql+asyncpg://me:{CANARY}@{CANARY}@db/matching"),
+    ("MATCHING_DATABASE_URL", f"postgresql+asyncpg://me:{CANARY}@db/matching?sslmode=require"),
+    ("MATCHING_DATABASE_URL", f"postgresql+asyncpg://me:{CANARY}@db/matching?ssl=always"),
+    ("MATCHING_DATABASE_URL", f"postgresql+asyncpg://me:12?{CANARY}@db/matching"),
     ("BUS_URL", "kafka://localhost"),
+    ("BUS_URL", f"kafka://me:{CANARY}[@localhost:9092"),
+    ("BUS_URL", f"kafka://me:{CANARY}\u2100@localhost:9092"),
+    ("BUS_URL", f"kafka://me:{CANARY}@localhost:9092"),
+    ("BUS_URL", f"kafka://localhost:9092?ca={__file__}"),
+    ("BUS_URL", f"kafka://localhost:9092?security=ssl&ca={__file__}"),
+    ("BUS_URL", f"kafka://localhost:9092?security=ssl&cert={__file__}"),
+    ("BUS_URL", f"kafka://localhost:9092?security=ssl&key={__file__}"),
     ("BUS_URL", "kafka://localhost:9092?colour=blue"),
     ("BUS_URL", "kafka://localhost:9092?security=sasl_ssl"),
     ("INCIDENT_KEY", CANARY),
@@ -192,6 +205,15 @@ def test_any_variable_may_come_from_a_file(tmp_path: Path) -> None:
     )
     assert settings.variable("INCIDENT_KEY") == KEY
     assert settings.source_secrets("ehr") == (KEY,)
+
+
+def test_a_cluster_is_a_host_and_port_or_the_folder_of_a_socket(tmp_path: Path) -> None:
+    def of_a_socket(folder: str) -> str:
+        return f"postgresql+asyncpg://me:@/it?host={folder}"
+
+    given = {"BUS_URL": "kafka://localhost:9092", "INCIDENT_DATABASE_URL": of_a_socket("/run/one")}
+    load(folder=tmp_path, **given, BOX_DATABASE_URL=of_a_socket("/run/two"))
+    assert "BOX" in refusal(folder=tmp_path, **given, BOX_DATABASE_URL=of_a_socket("/run/one"))
 
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
