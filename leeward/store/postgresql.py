@@ -140,7 +140,8 @@ class PostgresStore(Store):
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(_SCHEMA_LOCK)})
             return work(conn)
 
-        patient = postgresql_engine(self._url, self._name, pool=1, patience=None)
+        # a snapshot of before the wait for the lock would not have what the process before us did
+        patient = postgresql_engine(self._url, self._name, pool=1, isolation="READ COMMITTED", patience=None)
         try:
             with _said_plainly():
                 async with patient.begin() as conn:

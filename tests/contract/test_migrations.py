@@ -1,16 +1,19 @@
 """A database brought up from nothing is what the models say, to the name, on every service."""
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
+from leeward.clock import SystemClock
 from leeward.service import Service
 from leeward.settings import SERVICES, ServiceName
 from leeward.store.migrate import drift, migrate
-from leeward.store.postgresql import postgresql_engine
+from leeward.store.postgresql import PostgresStore, postgresql_engine
 from leeward.store.sqlite import sqlite_engine
 from services.commands import catalogue
 from services.commands.revision import folder
@@ -127,6 +130,19 @@ async def test_on_postgresql_nothing_drifts_either(service: Service, postgresql:
     await engine.dispose()
     assert found[0] == found[1]
     assert set(service.metadata.tables) == set(found[0]) - {"indexes"}
+
+
+async def test_of_several_that_migrate_at_once_one_does(service: Service, postgresql: PostgreSQL) -> None:
+    postgresql.create("at-once")
+    url = postgresql.url("at-once")
+    stores = [PostgresStore(url, service.name, service.metadata, SystemClock()) for _ in range(3)]
+    migrating = partial(migrate, package=service.package, metadata=service.metadata)
+    try:
+        assert sorted(await asyncio.gather(*(store.administer(migrating) for store in stores))) == [False, False, True]
+    finally:
+        for store in stores:
+            await store.close()
+        postgresql.drop("at-once")
 
 
 def test_a_database_of_a_newer_release_is_left_as_it_is(service: Service, tmp_path: Path) -> None:
