@@ -31,10 +31,10 @@ _LOCK: Final = "relay"
 
 
 class KafkaRelay:
-    """The relay of one service; `stuck` while events wait that it cannot send."""
+    """The relay of one service; `stuck` until it has found that it can send, and while it cannot."""
 
     def __init__(self, brokers: Brokers, producer: str, store: Store) -> None:
-        self.stuck = False
+        self.stuck = True
         self._brokers = brokers
         self._service = producer
         self._topic = f"leeward.{producer}"
@@ -67,6 +67,8 @@ class KafkaRelay:
                 try:
                     self._mine = await self._store.hold(_LOCK)
                     busy = self._mine and await self.send()
+                    if not self._mine:
+                        self._measure(())
                     faults, self.stuck, self._told = 0, False, ""
                 except (StoreUnavailable, BusUnavailable) as fault:
                     await self._set_back(fault)
@@ -83,19 +85,21 @@ class KafkaRelay:
         Raises:
             StoreUnavailable, BusUnavailable: nothing is lost; some of it may come twice.
         """
-        kafka = await self._producer()
+        # first, so that what waits is measured while Kafka is away
         rows = await self._store.glance(self._waiting)
-        if not rows:
-            return False
-        await self._acknowledged(kafka, rows)
-        self._sent.update(row.seq for row in rows)
-        if self._deleting is None or self._deleting.done():
+        kafka = await self._producer()
+        if rows:
+            await self._acknowledged(kafka, rows)
+            self._sent.update(row.seq for row in rows)
+        if self._sent and (self._deleting is None or self._deleting.done()):
             self._deleting = asyncio.create_task(self._delete())
         return len(rows) >= BATCH
 
     def _waiting(self, conn: Connection) -> Sequence[Any]:
-        found = conn.execute(self._next, {"limit": BATCH + len(self._sent)}).all()
-        waiting = [row for row in found if row.seq not in self._sent]
+        # of before the look: what is deleted meanwhile may still be found
+        sent = self._sent.copy()
+        found = conn.execute(self._next, {"limit": BATCH + len(sent)}).all()
+        waiting = [row for row in found if row.seq not in sent]
         self._measure(waiting)
         return waiting
 

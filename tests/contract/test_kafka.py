@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock, create_autospec
 
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from leeward.bus import BusUnavailable, kafka, relay, topics
 from leeward.bus.kafka import KafkaSubscription
@@ -20,10 +21,12 @@ from leeward.bus.relay import KafkaRelay
 from leeward.clock import FakeClock
 from leeward.contracts import Event, IncidentRecorded
 from leeward.settings import Settings
-from leeward.store import Store, Unit
+from leeward.store import Store, StoreUnavailable, Unit
 from tests.conftest import eventually
 from tests.contract.adapters import Distributed
 from tests.contract.world import PRODUCER, Process, World, counted, recorded, ref
+
+OUTBOX = ("waiting_events", "oldest_seconds")
 
 
 @pytest_asyncio.fixture
@@ -103,6 +106,42 @@ async def test_the_outbox_is_emptied_once_kafka_has_its_events(world: World) -> 
         assert not sending.stuck
     await world.process().step()
     assert len(await world.applied()) == 20
+
+
+async def test_what_could_not_be_deleted_is_deleted_later_though_nothing_more_is_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, tries = world.producer.sweep, 0
+
+    async def once_away(work: Callable[[Connection], object]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise StoreUnavailable
+        await sweep(work)
+
+    monkeypatch.setattr(world.producer, "sweep", once_away)
+    async with relaying(world, world.producer):
+        await commit(world.producer, recorded(1, "1-1"))
+
+        async def deleted() -> bool:
+            return await waiting(world.producer) == 0
+
+        await eventually(deleted)
+
+
+async def test_what_is_deleted_while_the_relay_looks_is_not_sent_again(world: World) -> None:
+    sending = KafkaRelay(ways(world).brokers, world.ways.producer, world.producer)
+    await commit(world.producer, recorded(1, "1-1"))
+
+    def look(conn: Connection) -> int:
+        [row] = sending._waiting(conn)
+        sending._sent.add(row.seq)
+        found = create_autospec(conn, instance=True)
+        found.execute.side_effect = lambda *_: sending._sent.clear() or Mock(all=lambda: [row])
+        return len(sending._waiting(found))
+
+    assert await world.producer.glance(look) == 0
 
 
 async def test_an_events_age_travels_and_its_time_does_not(world: World) -> None:
@@ -212,12 +251,18 @@ async def test_kafka_away_at_the_start_is_said_and_waited_for(world: World) -> N
     await asyncio.to_thread(server.kill)
     process = world.process()
     async with relaying(world, world.producer) as [sending], consuming(process):
+        assert sending.stuck
         await commit(world.producer, recorded(1, "1-1"))
 
         async def both_stuck() -> bool:
             return sending.stuck and process.consumer.stuck
 
+        async def measured() -> bool:
+            found = [counted(f"leeward_outbox_{what}", service=world.ways.producer) for what in OUTBOX]
+            return found[0] == 1 and found[1] > 0.5
+
         await eventually(both_stuck)
+        await eventually(measured)
         await asyncio.to_thread(server.start)
         await eventually(all_applied(world, 1), within=30)
 
