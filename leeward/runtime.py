@@ -134,8 +134,12 @@ class Runtime:
         for running in self.running.values():
             self._serve(running, self._sockets[running.service.name])
         await self._listening()
-        beginning = [self._begin(running, bus) for running in self.running.values()]
-        await first_of(self._stop.wait(), asyncio.gather(*beginning))
+        beginning = asyncio.gather(*(self._begin(running, bus) for running in self.running.values()))
+        await first_of(self._stop.wait(), beginning)
+        [fault] = await asyncio.gather(beginning, return_exceptions=True)
+        if isinstance(fault, BaseException) and not self._stop.is_set():
+            # what is no matter of waiting must not leave a process that is up and does nothing
+            raise fault
         # what is loaded by now stays; collecting it again and again costs tail latency
         gc.collect()
         gc.freeze()

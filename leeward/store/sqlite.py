@@ -213,6 +213,8 @@ class SqliteStore(Store):
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Move what is committed from the log into the file, lest a commit should have to do it and wait for it."""
+        if not self.path.exists():
+            telemetry.log("waiting_for_migration", service=self.path.stem, reason="run leeward migrate")
         while not stop.is_set():
             await first_of(stop.wait(), asyncio.sleep(_CHECKPOINT_EVERY))
             if self._logged:

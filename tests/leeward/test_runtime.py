@@ -1,6 +1,7 @@
 """Small services on real ports: started together, stopped without dropping what they took, restarted after a fault."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -243,6 +244,34 @@ async def test_a_service_that_cannot_be_built_closes_what_was_opened(settings: S
         await Runtime(settings, [MATCHING, Service("issuer", NOTES, broken, count)], clock).run()
     async with started(settings, clock, MATCHING, ISSUER):
         pass
+
+
+async def test_a_service_without_a_database_says_so_once_and_stops_when_told(
+    settings: Settings, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (settings.data / "matching.db").unlink()
+    running = Runtime(settings, [MATCHING], clock)
+    task = asyncio.create_task(running.run())
+    await asyncio.sleep(0.5)
+    running.stop()
+    async with asyncio.timeout(10):
+        await task
+    gc.collect()
+    told = [record.message for record in caplog.records if record.name in ("leeward", "asyncio")]
+    assert told == ["waiting_for_migration"]
+
+
+async def test_a_service_that_cannot_begin_ends_the_process(
+    settings: Settings, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_conn: Connection, _package: str) -> bool:
+        raise LookupError
+
+    monkeypatch.setattr(runtime, "up_to_date", refused)
+    async with asyncio.timeout(10):
+        with pytest.raises(LookupError):
+            await Runtime(settings, [MATCHING, ISSUER], clock).run()
 
 
 async def test_a_task_that_raises_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
