@@ -8,9 +8,11 @@ from leeward.settings import ServiceName, load_settings
 from leeward.web.access import Role, issue, new_token
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json
-from services.commands.databases import migrate_all, reading, transaction, with_databases
+from services.commands.databases import prepare, reading, transaction, with_databases
 
 DOOR: Final[ServiceName] = "matching"
+# who has routes for a role
+ASKING: Final[tuple[ServiceName, ...]] = ("incident", "matching")
 
 
 @with_databases
@@ -20,7 +22,7 @@ def login(role: Role) -> None:
     if not settings.on_loopback:
         raise Failed("login: links are for loopback alone; LEEWARD_HOST or LEEWARD_PUBLIC_URL leaves this machine")
     door = catalogue.load([DOOR])
-    migrate_all(settings, door)
+    prepare(settings, door)
     code = new_token()
     with transaction(settings, door[0], settings.clock().now()) as unit:
         issue(unit, role, "login", code)
@@ -29,10 +31,10 @@ def login(role: Role) -> None:
 
 @with_databases
 def create(role: Role) -> None:
-    """Make a token that every service knows by its hash; it is shown this once."""
+    """Make a token that the services that ask for one know by its hash; it is shown this once."""
     settings = load_settings(starting=False)
-    services = catalogue.load()
-    migrate_all(settings, services)
+    services = catalogue.load(ASKING)
+    prepare(settings, services)
     token, handle = new_token(), ""
     for service in services:
         with transaction(settings, service, settings.clock().now()) as unit:

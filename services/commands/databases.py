@@ -15,7 +15,7 @@ from leeward.adapters import store_of
 from leeward.service import Service
 from leeward.settings import ServiceName, Settings
 from leeward.store import StoreUnavailable, Unit
-from leeward.store.migrate import migrate
+from leeward.store.migrate import migrate, up_to_date
 from leeward.store.sqlite import sqlite_engine
 from leeward.store.unit import GroundWrites
 from services.commands.console import Failed
@@ -92,6 +92,30 @@ def migrate_all(settings: Settings, services: Sequence[Service]) -> list[Service
         Failed: when one cannot be reached.
     """
     return [service.name for service in services if await_only(_migrate(settings, service))]
+
+
+@with_databases
+def prepare(settings: Settings, services: Sequence[Service]) -> None:
+    """Have the databases that a command works on at the newest revision; on PostgreSQL `leeward migrate` alone does so.
+
+    Raises:
+        Failed: when one cannot be reached, or has not been migrated.
+    """
+    for service in services:
+        if not settings.database_url(service.name):
+            migrate_all(settings, [service])
+        elif not await_only(_current(settings, service)):
+            raise Failed(f"{service.name}: the database is not at the newest revision; run `leeward migrate`")
+
+
+async def _current(settings: Settings, service: Service) -> bool:
+    store = store_of(settings, service.name, service.metadata, settings.clock())
+    try:
+        return await store.read(lambda conn: up_to_date(conn, service.package))
+    except StoreUnavailable as fault:
+        raise Failed(f"{service.name}: the database cannot be reached ({fault})") from fault
+    finally:
+        await store.close()
 
 
 async def _migrate(settings: Settings, service: Service) -> bool:

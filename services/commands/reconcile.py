@@ -12,7 +12,7 @@ from leeward.keys import own_key
 from leeward.settings import Settings, load_settings
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json, step
-from services.commands.databases import migrate_all, reading, transaction, with_databases
+from services.commands.databases import prepare, reading, transaction, with_databases
 
 SHOWN: Final = 200  # faults; a file with more of them has one cause
 OFFERED: Final = frozenset({"offered", "on_its_way"})
@@ -110,7 +110,7 @@ def compared(settings: Settings, content: bytes, name: str, now: datetime) -> li
         lines = [str(one) for one in fault.faults[:SHOWN]]
         raise Failed("\n".join([*lines, f"{name}: nothing of it was compared"])) from None
     services = catalogue.load(("incident", "matching"))
-    migrate_all(settings, services)
+    prepare(settings, services)
     step("looking for incidents")
     with reading(settings, "incident") as conn:
         assert conn is not None

@@ -16,7 +16,7 @@ from leeward.settings import Settings, load_settings
 from leeward.store import StoreUnavailable
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json, step
-from services.commands.databases import migrate_all
+from services.commands.databases import prepare
 
 if TYPE_CHECKING:
     from services.incident.replay import Replayed
@@ -77,7 +77,7 @@ async def _replayed(settings: Settings, source: str, since: datetime, until: dat
     from services.incident.replay import Replay
 
     services = catalogue.load(("incident",))
-    await asyncio.to_thread(migrate_all, settings, services)
+    await asyncio.to_thread(prepare, settings, services)
     store = store_of(settings, "incident", services[0].metadata, settings.clock())
     try:
         return await Replay(store, settings, own_key(settings, "incident"), source).run(since, until, dry_run=dry_run)

@@ -11,7 +11,7 @@ from leeward.people import person_ref
 from leeward.settings import Settings, load_settings
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json, step
-from services.commands.databases import migrate_all, transaction, with_databases
+from services.commands.databases import prepare, transaction, with_databases
 
 
 def import_file(file: Path, *, as_json: bool) -> None:
@@ -38,7 +38,7 @@ def import_shifts(settings: Settings, content: bytes, name: str, now: datetime) 
     from services.matching.rota import RotaError, apply_shifts, import_ics
 
     services = catalogue.load(("matching", "notify"))
-    migrate_all(settings, services)
+    prepare(settings, services)
     key = people_key(settings)
     with ExitStack() as stack:
         matching, notify = (stack.enter_context(transaction(settings, one, now)) for one in services)

@@ -18,7 +18,7 @@ from leeward.settings import ServiceName, Settings, load_settings
 from leeward.store import Unit
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json, step
-from services.commands.databases import migrate_all, transaction, with_databases
+from services.commands.databases import prepare, transaction, with_databases
 
 READERS: Final[tuple[ServiceName, ...]] = ("incident", "matching", "notify")
 # where each service keeps what the roster says of somebody, and by which reference
@@ -84,7 +84,7 @@ def import_members(settings: Settings, found: Sequence[Member], now: datetime) -
     crash within those milliseconds; importing the file again then settles it.
     """
     services = catalogue.load(READERS)
-    migrate_all(settings, services)
+    prepare(settings, services)
     with ExitStack() as stack:
         units = {one.name: stack.enter_context(transaction(settings, one, now)) for one in services}
         step("comparing")

@@ -137,8 +137,13 @@ async def test_what_is_deleted_while_the_relay_looks_is_not_sent_again(world: Wo
     def look(conn: Connection) -> int:
         [row] = sending._waiting(conn)
         sending._sent.add(row.seq)
+
+        def deleted_meanwhile(*_: Any) -> Mock:
+            sending._sent.clear()
+            return Mock(all=lambda: [row])
+
         found = create_autospec(conn, instance=True)
-        found.execute.side_effect = lambda *_: sending._sent.clear() or Mock(all=lambda: [row])
+        found.execute.side_effect = deleted_meanwhile
         return len(sending._waiting(found))
 
     assert await world.producer.glance(look) == 0
