@@ -83,7 +83,9 @@ class Consumer:
         fetching = asyncio.ensure_future(self._subscription.fetch(BATCH))
         try:
             await asyncio.wait([fetching], timeout=QUIET)
-            self.stuck = self.stuck and fetching.done()
+            if not fetching.done():
+                # a batch that could not be applied has become another replica's
+                self._since, self.stuck = None, False
             return await fetching
         finally:
             fetching.cancel()

@@ -73,7 +73,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._clock = clock
         self._consumer: AIOKafkaConsumer | None = None
         self._held: list[Raw] = []
-        self._fetched: dict[TopicPartition, int] = {}
+        self._next: dict[TopicPartition, int] = {}
         self._assigned = asyncio.Event()
         self._checked = 0.0
         self._moved = 0.0
@@ -95,6 +95,8 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 consumer = await self._joined()
                 found = await consumer.getmany(timeout_ms=int(POLL * 1000), max_records=limit)
                 self._held = [raw_of(one, self._clock.now()) for records in found.values() for one in records]
+                for partition, records in found.items():
+                    self._next.setdefault(partition, records[0].offset)
                 await self._check(consumer)
             except BusUnavailable:
                 await self._leave()
@@ -162,7 +164,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         offsets = {TopicPartition(self._topic, raw.partition): raw.position + 1 for raw in batch}
         assigned = self._consumer.assignment() if self._consumer else set()
         mine = {partition: offset for partition, offset in offsets.items() if partition in assigned}
-        self._fetched |= mine
+        self._next |= mine
         try:
             if self._consumer and mine:
                 async with asyncio.timeout(CHECK):  # of a topic that was deleted the client tries without end
@@ -171,13 +173,13 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             telemetry.log("offsets_not_committed", topic=self._topic, fault=type(fault).__name__)
 
     def lag(self) -> int:
-        ends = {} if self._consumer is None else {one: self._consumer.highwater(one) for one in self._fetched}
-        return sum(max(0, (end or 0) - self._fetched[partition]) for partition, end in ends.items())
+        ends = {} if self._consumer is None else {one: self._consumer.highwater(one) for one in self._next}
+        return sum(max(0, (end or 0) - self._next[partition]) for partition, end in ends.items())
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         """What is held and not yet applied comes again to whoever owns the partition next."""
         self._held = []
-        self._fetched = {}
+        self._next = {}
         self._assigned.clear()
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
@@ -187,7 +189,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _leave(self) -> None:
         consumer, self._consumer = self._consumer, None
-        self._held, self._fetched = [], {}
+        self._held, self._next = [], {}
         self._assigned.clear()
         if consumer is not None:
             await discard(consumer)

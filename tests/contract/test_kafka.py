@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
-from unittest.mock import Mock, create_autospec
+from unittest.mock import AsyncMock, Mock, create_autospec
 
 import pytest
 import pytest_asyncio
@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from sqlalchemy import Connection, func, select
 
-from leeward.bus import BusUnavailable, kafka, relay, topics
+from leeward.bus import BusUnavailable, Raw, consumer, kafka, relay, topics
 from leeward.bus.kafka import KafkaSubscription
 from leeward.bus.relay import KafkaRelay
 from leeward.clock import FakeClock
@@ -385,6 +385,41 @@ async def test_a_consumer_that_is_alive_and_stuck_is_replaced(world: World, monk
     async with consuming(process):
         await eventually(all_applied(world, 1), within=20)
     assert counted("leeward_bus_rebuilt_total", **labels) - before == 1
+
+
+async def test_what_is_fetched_and_not_yet_applied_is_lag(world: World) -> None:
+    await world.publish(*(recorded(1, f"1-{number}") for number in range(5)))
+    process = world.process()
+    batch = await process.subscription.fetch(256)
+    assert process.subscription.lag() == 5
+    await process.consumer.take(batch)
+    assert process.subscription.lag() == 5 - len(batch)
+
+
+async def test_a_batch_that_another_replica_has_is_not_held_here(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer, "QUIET", 0.2)
+    monkeypatch.setattr(consumer, "_BACK_OFF", (1.0,))
+    await world.publish(recorded(1, "1-1"))
+    process = world.process()
+    [raw] = await process.subscription.fetch(1)
+    monkeypatch.setattr(process.store, "write", AsyncMock(side_effect=StoreUnavailable))
+
+    batches = [[raw]]
+
+    async def once(_limit: int) -> list[Raw]:
+        return batches.pop() if batches else await asyncio.Future()
+
+    monkeypatch.setattr(process.subscription, "fetch", once)
+
+    async def held() -> bool:
+        return counted("leeward_bus_oldest_seconds", service="matching", topic=world.topic) > 0
+
+    async def let_go() -> bool:
+        return not await held()
+
+    async with consuming(process):
+        await eventually(held)
+        await eventually(let_go)
 
 
 async def test_topics_are_made_once_with_their_retention(world: World) -> None:
