@@ -62,8 +62,9 @@ def fire(unit: "Unit", timers: Sequence[Timer], handlers: Mapping[str, TimerHand
 
 
 def postpone(unit: "Unit", timer: Timer) -> None:
-    """After a fault: try this timer again, later each time, never giving up."""
-    table, same = unit.tables.timer, _same(unit, timer)
+    """After a fault: try this timer again, later each time, never giving up; not one that was set anew meanwhile."""
+    table = unit.tables.timer
+    same = _same(unit, timer) & (table.c.due_at <= unit.now)
     attempts = unit.conn.execute(select(table.c.attempts).where(same)).scalar() or 0
     wait = min(_RETRY * 2 ** min(attempts, 10), _LONGEST_RETRY)
     unit.conn.execute(table.update().where(same).values(attempts=attempts + 1, due_at=unit.now + wait))

@@ -12,7 +12,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
 
 from leeward.clock import FakeClock
 from leeward.store import Store, StoreUnavailable, Timer, Unit, ground_tables
-from leeward.store.timers import BATCH, TimerHandler
+from leeward.store.timers import BATCH, TimerHandler, postpone
 from leeward.store.timing import TimerLoop
 from tests.conftest import eventually
 from tests.contract.databases import Databases
@@ -194,6 +194,16 @@ async def test_a_handlers_fault_leaves_nothing_of_its_work(store: Store) -> None
     await set_timers(store, "bad")
     await Handlers(faulty={"bad"}).loop(store).fire_due()
     assert await fired(store) == []
+
+
+async def test_a_timer_that_another_replica_fired_and_set_anew_is_not_brought_forward(
+    store: Store, clock: FakeClock
+) -> None:
+    failed = Timer("reminder", "a", clock.now())
+    await set_timers(store, "a", hours=72)
+    await store.write(lambda unit: postpone(unit, failed))
+    due_at = await store.read(lambda conn: conn.execute(select(TABLES.timer.c.due_at)).scalar_one())
+    assert due_at == clock.now() + timedelta(hours=72)
 
 
 async def test_a_database_that_is_away_postpones_nothing(store: Store, clock: FakeClock) -> None:
