@@ -92,14 +92,15 @@ class PostgresStore(Store):
         self._presence = Presence(self._engine, name, self._woken)
 
     async def write(self, work: Callable[[Unit], T]) -> T:
-        began = perf_counter()
+        began, taken = perf_counter(), 0
         for attempt in range(_TRIES):
             try:
                 with _said_plainly():
                     unit, result = await self._connected(lambda conn: self._transaction(conn, work))
                 break
             except DBAPIError as fault:
-                if _state(fault) not in _AGAIN and not (_state(fault) == _TAKEN and attempt < _TAKEN_TRIES):
+                taken += _state(fault) == _TAKEN
+                if _state(fault) not in _AGAIN and not (_state(fault) == _TAKEN and taken <= _TAKEN_TRIES):
                     raise
                 telemetry.TRANSACTIONS_REPEATED.labels(self._name).inc()
                 await asyncio.sleep(_PAUSE * random.random() * 2 ** min(attempt, 6))  # noqa: S311 no secret
@@ -211,7 +212,8 @@ class Presence:
                 pause, away = _LOOK, False
             except StoreUnavailable as fault:
                 if not away:
-                    where = f"{self._engine.url.host}:{self._engine.url.port or 5432}"
+                    url = self._engine.url
+                    where = f"{url.host or url.query.get('host')}:{url.port or 5432}"
                     telemetry.log("database_away", service=self._name, address=where, fault=str(fault))
                 pause, away = min(_LONGEST_PAUSE, pause * 1.5), True
             await first_of(stop.wait(), asyncio.sleep(pause))

@@ -9,9 +9,12 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.exc import IntegrityError
 
+from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
 from leeward.store import Store, StoreUnavailable, Timer, Unit
+from leeward.store.postgresql import PostgresStore
 from leeward.store.timing import TimerLoop
 from tests.conftest import eventually
 from tests.contract.databases import Cluster
@@ -80,6 +83,33 @@ async def test_work_that_never_gets_its_turn_is_said_to_be_unavailable(replica: 
     with pytest.raises(StoreUnavailable):
         await store.write(overtaken)
     assert tries == 20
+
+
+async def test_a_key_that_is_taken_late_gets_its_newer_snapshot_too(replica: Open) -> None:
+    store, states = replica(), ["40001", "40001", "40001", "23505", "23505"]
+
+    def unlucky(unit: Unit) -> None:
+        if states:
+            raise_in_postgresql(unit, states.pop(0))
+
+    await store.write(unlucky)
+    states += ["23505"] * 3
+    with pytest.raises(IntegrityError):
+        await store.write(unlucky)
+
+
+async def test_a_socket_that_is_away_is_said_by_its_folder(caplog: pytest.LogCaptureFixture, clock: FakeClock) -> None:
+    caplog.set_level("INFO", "leeward")
+    store, stop = PostgresStore("postgresql+asyncpg://me@/it?host=/nowhere", "box", METADATA, clock), asyncio.Event()
+    watching = asyncio.create_task(store.watch(stop))
+
+    async def said() -> bool:
+        return any(getattr(record, "fields", {}).get("address") == "/nowhere:5432" for record in caplog.records)
+
+    await eventually(said)
+    stop.set()
+    await watching
+    await store.close()
 
 
 def raise_in_postgresql(unit: Unit, state: str) -> None:
