@@ -64,9 +64,7 @@ class Running:
     def ready(self) -> bool:
         """Whether it has begun and its consumers and relay make progress; a database that goes away shows as a 503."""
         stuck = any(consumer.stuck for consumer in self.consumers) or (self.relay is not None and self.relay.stuck)
-        fit = self.begun and not stuck
-        telemetry.READY.labels(self.service.name).set(fit)
-        return fit
+        return self.begun and not stuck
 
 
 @contextlib.asynccontextmanager
@@ -154,7 +152,9 @@ class Runtime:
         # before any service begins: what somebody here has still to read, nobody forgets
         topics = sorted({topic_of(event_type) for event_type in handlers})
         consumers = [Consumer(topic, bus.subscribe(service.name, topic), store, parking) for topic in topics]
-        self.running[service.name] = Running(service, ground, parts, parking, consumers)
+        self.running[service.name] = running = Running(service, ground, parts, parking, consumers)
+        # asked at each scrape: nobody else need ask
+        telemetry.READY.labels(service.name).set_function(lambda: running.ready() and not store.away)
 
     async def _begin(self, running: Running, bus: Bus) -> None:
         name, store, parking, parts = running.service.name, running.ground.store, running.parking, running.parts
@@ -170,7 +170,6 @@ class Runtime:
         for task in (*(consumer.run for consumer in running.consumers), *carrying, *keeping, *parts.tasks):
             self._spawn(name, task)
         running.begun = True
-        telemetry.READY.labels(name).set(running.ready())
 
     async def _usable(self, running: Running) -> None:
         """Wait for a database that answers and has been migrated; its `watch` says where one that is away should be."""

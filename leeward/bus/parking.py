@@ -60,6 +60,9 @@ class Parking:
         self._table = store.writes.tables.parked
         self._any_waiting = select(self._table.c.seq).where(self._table.c.dead == 0).limit(1)
         self._insert = Insert(self._table, _COLUMNS, conflict="nothing", keys=("event_id",))
+        for counter in (telemetry.EVENTS_PARKED, telemetry.EVENTS_DEAD):
+            # there at nought, since Prometheus sees no increase in a series that begins at one
+            counter.labels(service)
 
     def followers_aside(self, unit: Unit, topic: str, events: Sequence[Raw]) -> list[Raw]:
         """Park the events whose key has one waiting already; gives the others."""

@@ -27,6 +27,7 @@ class Store(ABC):
         self.writes = GroundWrites(metadata)
         self.listeners: list[Callable[[Unit], None]] = []
         self.wakers: list[Callable[[], None]] = []
+        self.away = False
 
     @abstractmethod
     async def write(self, work: Callable[[Unit], T]) -> T:
@@ -96,7 +97,7 @@ class Store(ABC):
 
     @abstractmethod
     async def watch(self, stop: asyncio.Event) -> None:
-        """Keep what this process needs beside its transactions, until `stop` is set."""
+        """Keep what this process needs beside its transactions, until `stop` is set; `away` says what it found."""
 
     @abstractmethod
     async def close(self) -> None:

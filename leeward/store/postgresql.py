@@ -89,7 +89,7 @@ class PostgresStore(Store):
         self._engine = postgresql_engine(url, name)
         self._sweeper = postgresql_engine(url, name, pool=1, isolation="AUTOCOMMIT", synchronous_commit="off")
         self._glancer = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._presence = Presence(self._engine, name, self._woken)
+        self._presence = Presence(self._engine, name, self._woken, self._looked)
 
     async def write(self, work: Callable[[Unit], T]) -> T:
         began, taken = perf_counter(), 0
@@ -173,6 +173,9 @@ class PostgresStore(Store):
         for waker in self.wakers:
             waker()
 
+    def _looked(self, away: bool) -> None:
+        self.away = away
+
     async def watch(self, stop: asyncio.Event) -> None:
         await self._presence.run(stop)
 
@@ -190,10 +193,13 @@ class Presence:
     need not wait for a lease to run out.
     """
 
-    def __init__(self, engine: AsyncEngine, name: str, woken: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, name: str, woken: Callable[[], None], looked: Callable[[bool], None]
+    ) -> None:
         self._engine = engine
         self._name = name
         self._woken = woken
+        self._looked = looked
         self._conn: AsyncConnection | None = None
         self._driver: Any = None
         self._held: set[str] = set()
@@ -216,6 +222,7 @@ class Presence:
                     where = f"{url.host or url.query.get('host')}:{url.port or 5432}"
                     telemetry.log("database_away", service=self._name, address=where, fault=str(fault))
                 pause, away = min(_LONGEST_PAUSE, pause * 1.5), True
+            self._looked(away)
             await first_of(stop.wait(), asyncio.sleep(pause))
 
     async def hold(self, name: str) -> bool:

@@ -29,6 +29,9 @@ class TimerLoop:
         self._woken = asyncio.Event()
         self._next: datetime | None = None
         store.listeners.append(self._notice)
+        for name in handlers:
+            # there at nought, since Prometheus sees no increase in a series that begins at one
+            telemetry.TIMERS_FAILED.labels(service, name)
 
     def _notice(self, unit: Unit) -> None:
         earliest = unit.earliest_timer

@@ -206,6 +206,11 @@ async def test_a_server_that_is_killed_is_away_and_then_back(replica: Open, clus
         await store.write(lambda unit: unit.emit(CaseOpened(case_ref=CASE)))
     with pytest.raises(StoreUnavailable):
         await store.hold("relay")
+
+    async def away() -> bool:
+        return store.away
+
+    await eventually(away)
     cluster.server.start()
 
     async def works() -> bool:
@@ -215,7 +220,11 @@ async def test_a_server_that_is_killed_is_away_and_then_back(replica: Open, clus
         except StoreUnavailable:
             return False
 
+    async def back() -> bool:
+        return not store.away
+
     await eventually(works)
+    await eventually(back)
     outbox: Any = METADATA.tables["outbox"]
     assert len(await store.read(lambda conn: conn.execute(select(outbox)).all())) == 1
     stop.set()

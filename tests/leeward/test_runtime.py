@@ -26,6 +26,7 @@ from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import Timer, Unit, ground_tables
 from leeward.store.sqlite import sqlite_engine
+from leeward.telemetry import REGISTRY
 from leeward.web.access import PUBLIC
 from tests.conftest import eventually
 
@@ -163,6 +164,25 @@ async def test_each_has_health_metrics_and_a_description(settings: Settings, clo
         assert f'leeward_ready{{service="{name}"}} 1.0' in (await client.get("/metrics")).text
 
 
+async def test_whether_a_service_is_ready_is_measured_though_nobody_asks(settings: Settings, clock: FakeClock) -> None:
+    def measured() -> float | None:
+        return REGISTRY.get_sample_value("leeward_ready", {"service": "issuer"})
+
+    async with started(settings, clock, MATCHING, ISSUER) as running:
+        assert measured() == 1
+        running.running["issuer"].consumers[0].stuck = True
+        assert measured() == 0
+
+
+async def test_what_alerts_ask_for_is_there_before_it_happens(settings: Settings, clock: FakeClock) -> None:
+    async with started(settings, clock, MATCHING, ISSUER):
+        for service in ("matching", "issuer"):
+            for name in ("leeward_events_parked_total", "leeward_events_dead_total"):
+                assert REGISTRY.get_sample_value(name, {"service": service}) is not None
+        labels = {"service": "matching", "timer": "later"}
+        assert REGISTRY.get_sample_value("leeward_timers_failed_total", labels) is not None
+
+
 async def test_a_timer_fires_in_a_running_service(settings: Settings, clock: FakeClock) -> None:
     async def fired() -> bool:
         return written(settings, "matching") == ["later 7f2b"]
@@ -254,6 +274,7 @@ async def test_a_service_without_a_database_says_so_once_and_stops_when_told(
     running = Runtime(settings, [MATCHING], clock)
     task = asyncio.create_task(running.run())
     await asyncio.sleep(0.5)
+    assert REGISTRY.get_sample_value("leeward_ready", {"service": "matching"}) == 0
     running.stop()
     async with asyncio.timeout(10):
         await task
