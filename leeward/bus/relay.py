@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, delete, select
 from leeward import telemetry
 from leeward.brokers import Brokers
 from leeward.bus import BusUnavailable, TopicMissing
+from leeward.bus.topics import LARGEST
 from leeward.clock import first_of
 from leeward.contracts.envelope import attributes
 from leeward.store import Store, StoreUnavailable, Unit
@@ -136,7 +137,11 @@ class KafkaRelay:
         """The producer, made anew after any fault: a fatal one leaves it dead (aio-libs/aiokafka#1017)."""
         if self._kafka is None:
             kafka = AIOKafkaProducer(
-                **self._brokers.client(), enable_idempotence=True, acks="all", request_timeout_ms=10_000
+                **self._brokers.client(),
+                enable_idempotence=True,
+                acks="all",
+                request_timeout_ms=10_000,
+                max_request_size=LARGEST,
             )
             try:
                 async with asyncio.timeout(PATIENCE):

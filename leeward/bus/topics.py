@@ -17,6 +17,8 @@ TOPICS: Final = tuple(sorted({topic_of(event_type) for event_type in EVENTS}))
 _DAY: Final = 24 * 3600 * 1000  # ms
 # DESIGN §5.12: retention 7 days, in segments of one hour, since only whole segments are deleted
 _KEPT: Final = {"retention.ms": str(7 * _DAY), "segment.ms": str(_DAY // 24), "cleanup.policy": "delete"}
+# bytes: the people of a report of 1 MiB take three times as much in its event, and one refused holds up the rest
+LARGEST: Final = 4 * 1024 * 1024
 
 
 async def make_topics(brokers: Brokers) -> list[str]:
@@ -26,7 +28,7 @@ async def make_topics(brokers: Brokers) -> list[str]:
         BusUnavailable: when Kafka cannot be reached, or refuses.
     """
     copies = max(1, brokers.replication - 1)
-    wanted = {**_KEPT, "min.insync.replicas": str(copies)}
+    wanted = {**_KEPT, "min.insync.replicas": str(copies), "max.message.bytes": str(LARGEST)}
     async with _admin(brokers) as admin:
         missing = [topic for topic in TOPICS if topic not in await admin.list_topics()]
         made = [NewTopic(topic, brokers.partitions, brokers.replication, topic_configs=wanted) for topic in missing]

@@ -20,6 +20,7 @@ from leeward.bus.kafka import KafkaSubscription
 from leeward.bus.relay import KafkaRelay
 from leeward.clock import FakeClock
 from leeward.contracts import Event, IncidentRecorded
+from leeward.contracts.events import Involved
 from leeward.settings import Settings
 from leeward.store import Store, StoreUnavailable, Unit
 from tests.conftest import eventually
@@ -432,7 +433,25 @@ async def test_topics_are_made_once_with_their_retention(world: World) -> None:
     [answer] = await administer(world, "describe_configs", asked)
     settings = {setting[0]: setting[1] for setting in answer.resources[0][4]}
     assert (settings["retention.ms"], settings["segment.ms"]) == ("604800000", "3600000")
+    assert settings["max.message.bytes"] == str(topics.LARGEST)
     await administer(world, "delete_topics", list(topics.TOPICS))
+
+
+async def test_an_event_of_a_whole_hospital_is_carried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as a report of 1 MiB can name."""
+    everybody = tuple(Involved(person_ref=ref(number)) for number in range(35_000))
+    monkeypatch.setattr(topics, "TOPICS", ("leeward.p-large",))
+    await topics.make_topics(ways(world).brokers)
+    sending = KafkaRelay(ways(world).brokers, "p-large", world.producer)
+    event = recorded(1, "1-1").model_copy(update={"involved": everybody})
+    assert len(event.model_dump_json()) > 3_000_000
+    await commit(world.producer, event)
+    await sending.send()
+    await sending.close()
+    process = world.consuming("leeward.p-large", {})
+    await process.step()
+    assert await world.applied() == ["1-1"]
+    await administer(world, "delete_topics", ["leeward.p-large"])
 
 
 async def test_a_consumer_without_a_topic_says_so(world: World) -> None:
