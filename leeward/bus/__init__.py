@@ -91,7 +91,11 @@ class Bus(Protocol):
 
 
 class BusUnavailable(Exception):
-    """The log cannot be read or written now."""
+    """The log cannot be read or written now; `address` is where that was tried, empty where it has none."""
+
+    def __init__(self, why: str = "", address: str = "") -> None:
+        super().__init__(why)
+        self.address = address
 
 
 class TopicMissing(BusUnavailable):

@@ -65,6 +65,8 @@ class Consumer:
             self._told = repr(fault)
             why = {} if isinstance(fault, TopicMissing) else {"fault": str(fault) or type(fault).__name__}
             event = "consumer_waits" if why else "topic_missing"
+            if isinstance(fault, BusUnavailable) and fault.address:
+                why["address"] = fault.address
             telemetry.log(event, service=self._parking.service, topic=self.topic, **why)
         await asyncio.wait([stopping], timeout=_BACK_OFF[min(self._faults, len(_BACK_OFF) - 1)])
         self._faults += 1

@@ -153,7 +153,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _rebuild(self, cause: str) -> None:
         telemetry.BUS_REBUILT.labels(self._service, cause).inc()
         await self._leave()
-        raise BusUnavailable(cause)
+        raise BusUnavailable(cause, self._brokers.servers)
 
     def settle(self, unit: Unit, batch: Sequence[Raw]) -> None:
         """Nothing: the offset is Kafka's, and is committed after the effects."""

@@ -120,7 +120,7 @@ class KafkaRelay:
                 sent = [await kafka.send(self._topic, **_record(row, now)) for row in rows]
                 await asyncio.gather(*sent)
         except (KafkaError, OSError, TimeoutError) as fault:
-            raise BusUnavailable(type(fault).__name__) from fault
+            raise BusUnavailable(type(fault).__name__, self._brokers.servers) from fault
 
     async def _delete(self) -> None:
         """Forget what is acknowledged, beside the sending; what a crash brings back is sent again and dropped."""
@@ -150,7 +150,7 @@ class KafkaRelay:
             except BaseException as fault:
                 await discard(kafka)
                 if isinstance(fault, (KafkaError, OSError, TimeoutError)):
-                    raise BusUnavailable(type(fault).__name__) from fault
+                    raise BusUnavailable(type(fault).__name__, self._brokers.servers) from fault
                 raise
             self._kafka = kafka
         if self._topic not in self._kafka.client.cluster.topics():
@@ -160,9 +160,10 @@ class KafkaRelay:
     async def _set_back(self, fault: Exception) -> None:
         if self._told != repr(fault):
             self._told = repr(fault)
-            text = str(fault) or type(fault).__name__
-            why = {} if isinstance(fault, TopicMissing) else {"fault": text, "address": self._brokers.servers}
+            why = {} if isinstance(fault, TopicMissing) else {"fault": str(fault) or type(fault).__name__}
             event = "relay_waits" if why else "topic_missing"
+            if isinstance(fault, BusUnavailable) and fault.address:
+                why["address"] = fault.address
             telemetry.log(event, service=self._service, topic=self._topic, **why)
         self.stuck = True
         if isinstance(fault, BusUnavailable):

@@ -252,7 +252,21 @@ async def test_leaving_a_broker_that_is_away_ends_in_no_cancellation(world: Worl
     await asyncio.to_thread(ways(world).server.start)
 
 
-async def test_kafka_away_at_the_start_is_said_and_waited_for(world: World) -> None:
+def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """What waits, and for which address."""
+    ours = [record for record in caplog.records if record.name == "leeward"]
+    return sorted((one.message, getattr(one, "fields", {}).get("address", "")) for one in ours)
+
+
+async def test_a_database_that_is_away_is_not_said_to_be_kafka(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "leeward")
+    sending = KafkaRelay(ways(world).brokers, world.ways.producer, world.producer)
+    await sending._set_back(StoreUnavailable("ConnectionRefusedError"))
+    assert said(caplog) == [("relay_waits", "")]
+
+
+async def test_kafka_away_at_the_start_is_said_and_waited_for(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "leeward")
     server = ways(world).server
     await asyncio.to_thread(server.kill)
     process = world.process()
@@ -269,6 +283,7 @@ async def test_kafka_away_at_the_start_is_said_and_waited_for(world: World) -> N
 
         await eventually(both_stuck)
         await eventually(measured)
+        assert said(caplog) == [(event, ways(world).brokers.servers) for event in ("consumer_waits", "relay_waits")]
         await asyncio.to_thread(server.start)
         await eventually(all_applied(world, 1), within=30)
 
