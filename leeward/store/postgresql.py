@@ -31,9 +31,9 @@ _TRIES: Final = 20
 _TAKEN: Final = "23505"
 _TAKEN_TRIES: Final = 2
 _PAUSE: Final = 0.004
-# connection lost, out of disk, memory or connections, shutting down, an I/O fault, a standby that cannot write, damage,
-# or nobody lets us in: each may be mended while we wait
-_AWAY: Final = ("08", "53", "57P", "58", "25006", "55P03", "XX001", "XX002", "28", "3D000")
+# connection lost, out of disk, memory or connections, shutting down or cut short (a role's statement_timeout), an I/O
+# fault, a standby that cannot write, damage, or nobody lets us in: each may be mended while we wait
+_AWAY: Final = ("08", "53", "57", "58", "25006", "55P03", "XX001", "XX002", "28", "3D000")
 _LOOK: Final = 2.0
 _LONGEST_PAUSE: Final = 15.0
 _CALM: Final = 0.02

@@ -116,7 +116,7 @@ def raise_in_postgresql(unit: Unit, state: str) -> None:
     unit.conn.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$"))
 
 
-@pytest.mark.parametrize("state", ["53100", "53200", "57P01", "58030", "25006", "08006"])
+@pytest.mark.parametrize("state", ["53100", "53200", "57014", "57P01", "58030", "25006", "08006"])
 async def test_a_full_or_failing_server_stores_nothing_and_says_so(replica: Open, state: str) -> None:
     store = replica()
 
