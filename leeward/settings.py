@@ -226,14 +226,10 @@ def _check_source_names(settings: Settings) -> None:
 
 
 def _check_fhir(settings: Settings) -> None:
-    """What concerns FHIR alone stands with FHIR sources alone, and a client has its key."""
+    """What concerns FHIR alone stands with FHIR sources alone."""
     for name, source in settings.sources.items():
         if source.kind != "fhir" and (stray := sorted(FHIR_ALONE & source.model_fields_set)):
             raise SettingsError(f"leeward.toml: sources.{name}.{stray[0]}: is for fhir sources alone")
-        if source.client_id and not settings.variable(f"SOURCE_{name.upper()}_PRIVATE_KEY"):
-            raise SettingsError(
-                f"LEEWARD_SOURCE_{name.upper()}_PRIVATE_KEY: is missing; sources.{name} has a client_id"
-            )
 
 
 def _check_certificates(settings: Settings) -> None:

@@ -45,11 +45,15 @@ class NotRead(Exception):
 def private_key(settings: Settings, name: str) -> Key | None:
     """A source's key from LEEWARD_SOURCE_<NAME>_PRIVATE_KEY (PEM): an EC key on P-384, or RSA of 2048 bits or more.
 
+    None for a source that does not sign in; the others' key is asked for here, for no other service may have it.
+
     Raises:
-        SettingsError: for any other.
+        SettingsError: for any other, and where it is missing.
     """
     variable = f"SOURCE_{name.upper()}_PRIVATE_KEY"
     text = settings.variable(variable)
+    if text is None and name in settings.sources and settings.sources[name].client_id:
+        raise SettingsError(f"LEEWARD_{variable}: is missing; sources.{name} has a client_id")
     if text is None:
         return None
     for kind in (ECKey, RSAKey):

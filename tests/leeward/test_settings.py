@@ -198,6 +198,10 @@ def test_a_wrong_variable_is_one_line_with_its_name(tmp_path: Path, name: str, v
     assert name in line or "PORT" in name
 
 
+def test_a_services_secret_is_not_asked_for_in_the_processes_of_others(tmp_path: Path) -> None:
+    load('[sources.chart]\nkind = "fhir"\nbase_url = "https://ehr.example"\nclient_id = "us"', folder=tmp_path)
+
+
 def test_any_variable_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")
     settings = load(
