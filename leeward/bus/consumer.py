@@ -55,6 +55,10 @@ class Consumer:
                     self._faults, self._told = 0, ""
                 except (StoreUnavailable, BusUnavailable, TooManyParked) as fault:
                     await self._wait_after(fault, stopping)
+                except Exception:
+                    # the runtime starts us anew; what cannot even be parked must not look like progress
+                    self.stuck, self._faults = True, self._faults + 1
+                    raise
         finally:
             stopping.cancel()
             await self._subscription.close()

@@ -78,6 +78,7 @@ class KafkaRelay:
                 if not busy:
                     await first_of(stop.wait(), self._woken.wait(), asyncio.sleep(LOOK_AGAIN))
         finally:
+            self.stuck = True
             await self._hand_over()
 
     async def send(self) -> bool:

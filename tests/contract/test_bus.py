@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -134,6 +135,27 @@ async def test_a_consumer_whose_database_is_away_says_so_and_recovers(world: Wor
     async with process.running():
         await eventually(stuck)
         world.handlers.away = False
+        await eventually(applied)
+
+
+async def test_a_consumer_that_cannot_even_park_does_not_look_ready(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.publish(recorded(1, "a"))
+    process = world.process()
+
+    async def applied() -> bool:
+        return await world.applied() == ["a"] and not process.consumer.stuck
+
+    with monkeypatch.context() as broken:
+        broken.setattr(process.store, "write", AsyncMock(side_effect=LookupError))
+        for _ in range(2):
+            process.consumer.stuck = False
+            with pytest.raises(LookupError):
+                async with asyncio.timeout(20):
+                    await process.consumer.run(asyncio.Event())
+            assert process.consumer.stuck
+    async with process.running():
         await eventually(applied)
 
 

@@ -150,6 +150,17 @@ async def test_what_is_deleted_while_the_relay_looks_is_not_sent_again(world: Wo
     assert await world.producer.glance(look) == 0
 
 
+async def test_a_relay_that_ends_with_a_fault_does_not_look_ready(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending = KafkaRelay(ways(world).brokers, world.ways.producer, world.producer)
+    monkeypatch.setattr(sending, "send", AsyncMock(side_effect=[False, LookupError]))
+    monkeypatch.setattr(relay, "LOOK_AGAIN", 0.01)
+    with pytest.raises(LookupError):
+        await sending.run(asyncio.Event())
+    assert sending.stuck
+
+
 async def test_an_events_age_travels_and_its_time_does_not(world: World) -> None:
     began = world.clock.now()
     seen: list[Event] = []
