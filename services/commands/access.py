@@ -8,7 +8,7 @@ from leeward.settings import ServiceName, load_settings
 from leeward.web.access import Role, issue, new_token
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json
-from services.commands.databases import prepare, reading, transaction, with_databases
+from services.commands.databases import check_current, prepare, reading, transaction, with_databases
 
 DOOR: Final[ServiceName] = "matching"
 # who has routes for a role
@@ -50,6 +50,8 @@ def listed(*, as_json: bool) -> None:
     for service in catalogue.load():
         with reading(settings, service.name) as conn:
             table = service.metadata.tables["access"]
+            if conn:
+                check_current(conn, service)
             rows = conn.execute(select(table).where(table.c.kind == "token")) if conn else ()
             for row in rows:
                 found[row.handle] = {"handle": row.handle, "role": row.role, "expires": f"{row.expires_at:%Y-%m-%d}"}
@@ -72,6 +74,7 @@ def revoke(handle: str) -> None:
             continue
         table = service.metadata.tables["access"]
         with transaction(settings, service, settings.clock().now()) as unit:
+            check_current(unit.conn, service)
             gone += unit.conn.execute(delete(table).where(table.c.handle == handle, table.c.kind == "token")).rowcount
     if not gone:
         raise Failed("token revoke: there is no token of that handle; `leeward token list` shows those there are")

@@ -102,20 +102,30 @@ def prepare(settings: Settings, services: Sequence[Service]) -> None:
         Failed: when one cannot be reached, or has not been migrated.
     """
     for service in services:
-        if not settings.database_url(service.name):
+        if settings.database_url(service.name):
+            await_only(_checked(settings, service))
+        else:
             migrate_all(settings, [service])
-        elif not await_only(_current(settings, service)):
-            raise Failed(f"{service.name}: the database is not at the newest revision; run `leeward migrate`")
 
 
-async def _current(settings: Settings, service: Service) -> bool:
+async def _checked(settings: Settings, service: Service) -> None:
     store = store_of(settings, service.name, service.metadata, settings.clock())
     try:
-        return await store.read(lambda conn: up_to_date(conn, service.package))
+        await store.read(lambda conn: check_current(conn, service))
     except StoreUnavailable as fault:
         raise Failed(f"{service.name}: the database cannot be reached ({fault})") from fault
     finally:
         await store.close()
+
+
+def check_current(conn: Connection, service: Service) -> None:
+    """See that a database has been migrated.
+
+    Raises:
+        Failed: when it has not.
+    """
+    if not up_to_date(conn, service.package):
+        raise Failed(f"{service.name}: the database is not at the newest revision; run `leeward migrate`")
 
 
 async def _migrate(settings: Settings, service: Service) -> bool:

@@ -28,9 +28,10 @@ def test_on_postgresql_a_command_needs_only_what_it_uses_and_migrates_nothing(
     for name in ASKING:
         postgresql.create(f"access-{name}")
         environment[f"LEEWARD_{name.upper()}_DATABASE_URL"] = postgresql.url(f"access-{name}")
-    refused = leeward("token", "create", "coordinator")
-    assert refused.returncode == 1
-    assert refused.stderr == "incident: the database is not at the newest revision; run `leeward migrate`\n"
+    for words in (("create", "coordinator"), ("list",), ("revoke", "abc")):
+        refused = leeward("token", *words)
+        assert refused.returncode == 1
+        assert refused.stderr == "incident: the database is not at the newest revision; run `leeward migrate`\n"
     # databases come before the bus, which is away
     assert "Kafka cannot be reached" in leeward("migrate", *ASKING).stderr
     made = leeward("token", "create", "coordinator")
