@@ -6,21 +6,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
-from unittest.mock import AsyncMock, Mock, create_autospec
+from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
 from leeward.bus import BusUnavailable, Raw, consumer, kafka, relay, topics
 from leeward.bus.kafka import KafkaSubscription
 from leeward.bus.relay import KafkaRelay
 from leeward.clock import FakeClock
 from leeward.contracts import Event, IncidentRecorded
-from leeward.contracts.events import Involved
 from leeward.settings import Settings
 from leeward.store import Store, StoreUnavailable, Unit
 from tests.conftest import eventually
@@ -94,71 +93,6 @@ async def by_key(world: World) -> dict[str, list[int]]:
         key, _, number = what.partition("-")
         found[key].append(int(number))
     return found
-
-
-async def test_the_outbox_is_emptied_once_kafka_has_its_events(world: World) -> None:
-    async with relaying(world, world.producer) as [sending]:
-        await commit(world.producer, *(recorded(n, f"{n}-0") for n in range(20)))
-
-        async def sent() -> bool:
-            return await waiting(world.producer) == 0
-
-        await eventually(sent)
-        assert not sending.stuck
-    await world.process().step()
-    assert len(await world.applied()) == 20
-
-
-async def test_what_could_not_be_deleted_is_deleted_later_though_nothing_more_is_sent(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sweep, tries = world.producer.sweep, 0
-
-    async def once_away(work: Callable[[Connection], object]) -> None:
-        nonlocal tries
-        tries += 1
-        if tries == 1:
-            raise StoreUnavailable
-        await sweep(work)
-
-    monkeypatch.setattr(world.producer, "sweep", once_away)
-    async with relaying(world, world.producer):
-        await commit(world.producer, recorded(1, "1-1"))
-
-        async def deleted() -> bool:
-            return await waiting(world.producer) == 0
-
-        await eventually(deleted)
-
-
-async def test_what_is_deleted_while_the_relay_looks_is_not_sent_again(world: World) -> None:
-    sending = KafkaRelay(ways(world).brokers, world.ways.producer, world.producer)
-    await commit(world.producer, recorded(1, "1-1"))
-
-    def look(conn: Connection) -> int:
-        [row] = sending._waiting(conn)
-        sending._sent.add(row.seq)
-
-        def deleted_meanwhile(*_: Any) -> Mock:
-            sending._sent.clear()
-            return Mock(all=lambda: [row])
-
-        found = create_autospec(conn, instance=True)
-        found.execute.side_effect = deleted_meanwhile
-        return len(sending._waiting(found))
-
-    assert await world.producer.glance(look) == 0
-
-
-async def test_a_relay_that_ends_with_a_fault_does_not_look_ready(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sending = KafkaRelay(ways(world).brokers, world.ways.producer, world.producer)
-    monkeypatch.setattr(sending, "send", AsyncMock(side_effect=[False, LookupError]))
-    monkeypatch.setattr(relay, "LOOK_AGAIN", 0.01)
-    with pytest.raises(LookupError):
-        await sending.run(asyncio.Event())
-    assert sending.stuck
 
 
 async def test_an_events_age_travels_and_its_time_does_not(world: World) -> None:
@@ -267,13 +201,6 @@ def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     """What waits, and for which address."""
     ours = [record for record in caplog.records if record.name == "leeward"]
     return sorted((one.message, getattr(one, "fields", {}).get("address", "")) for one in ours)
-
-
-async def test_a_database_that_is_away_is_not_said_to_be_kafka(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "leeward")
-    sending = KafkaRelay(ways(world).brokers, world.ways.producer, world.producer)
-    await sending._set_back(StoreUnavailable("ConnectionRefusedError"))
-    assert said(caplog) == [("relay_waits", "")]
 
 
 async def test_kafka_away_at_the_start_is_said_and_waited_for(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -461,23 +388,6 @@ async def test_topics_are_made_once_with_their_retention(world: World) -> None:
     assert (settings["retention.ms"], settings["segment.ms"]) == ("604800000", "3600000")
     assert settings["max.message.bytes"] == str(topics.LARGEST)
     await administer(world, "delete_topics", list(topics.TOPICS))
-
-
-async def test_an_event_of_a_whole_hospital_is_carried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as a report of 1 MiB can name."""
-    everybody = tuple(Involved(person_ref=ref(number)) for number in range(35_000))
-    monkeypatch.setattr(topics, "TOPICS", ("leeward.p-large",))
-    await topics.make_topics(ways(world).brokers)
-    sending = KafkaRelay(ways(world).brokers, "p-large", world.producer)
-    event = recorded(1, "1-1").model_copy(update={"involved": everybody})
-    assert len(event.model_dump_json()) > 3_000_000
-    await commit(world.producer, event)
-    await sending.send()
-    await sending.close()
-    process = world.consuming("leeward.p-large", {})
-    await process.step()
-    assert await world.applied() == ["1-1"]
-    await administer(world, "delete_topics", ["leeward.p-large"])
 
 
 async def test_a_consumer_without_a_topic_says_so(world: World) -> None:
