@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from leeward.policy import Level
 
+DENIED: Final = "disposition_denied"  # a discharge of somebody dead, who PID-30 says is not
 DEATH: Final = "death"  # the category of an outcome that an EHR reports
 Indicator = Literal["", "Y", "N", "null"]  # PID-30; "null" is an explicit deletion
 Disposition = Literal["", "dead", "living", "null"]  # PV1-36 by the source's death_dispositions
@@ -134,6 +135,7 @@ class Current:
     source: str
     visit: Visit
     accepted_at: datetime
+    denied: bool = False  # the message that told of it said no as well
 
 
 def current_of(row: Mapping[str, Any]) -> Current:
@@ -146,6 +148,7 @@ def current_of(row: Mapping[str, Any]) -> Current:
         source=row["source"],
         visit=Visit(row["visit"], row["account"]),
         accepted_at=row["accepted_at"],
+        denied=DENIED in row["reasons"].split(),
     )
 
 

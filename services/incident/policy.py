@@ -66,11 +66,12 @@ def _indicated(claim: Claim, patient: Patient, now: datetime) -> Finding | None:
 def withdrawn(claim: Claim, current: Current, finding: Finding | None) -> bool:
     """Whether an A08 takes back what its own source had said; an empty field says nothing, so it takes nothing back.
 
-    What a coordinator has dismissed can be taken back too: else a later death would count as known.
+    Nor does the N in spite of which a death was confirmed. What a coordinator has dismissed can be taken back too: else
+    a later death would count as known.
     """
     if current.state == "retracted" or claim.source != current.source or claim.disposition == "dead":
         return False
-    if claim.indicator in ("N", "null"):
+    if claim.indicator == "null" or (claim.indicator == "N" and not current.denied):
         return current.certain or finding is None
     revoked = claim.disposition in ("living", "null") and same_visit(claim.visit, current.visit)
     return revoked and current.by_disposition and claim.indicator != "Y"

@@ -17,7 +17,19 @@ from leeward.contracts import (
 )
 from leeward.refs import new_ref
 from leeward.store import Insert, Unit, Update
-from services.incident.domain import DEATH, Action, Claim, Current, Decision, Mention, Person, Report, Visit, current_of
+from services.incident.domain import (
+    DEATH,
+    DENIED,
+    Action,
+    Claim,
+    Current,
+    Decision,
+    Mention,
+    Person,
+    Report,
+    Visit,
+    current_of,
+)
 from services.incident.lookup import KEYS, rows_of
 from services.incident.marks import Marks
 from services.incident.models import Incident, StaffIdentifier, Told, UnmatchedLink, table_of
@@ -101,6 +113,7 @@ class Records:
             source=signal.source,
             visit=signal.visit if isinstance(signal, Claim) else Visit(),
             accepted_at=bucket_down(self._unit.now),
+            denied=DENIED in decision.reasons,
         )
         if isinstance(signal, Report):
             self._reported[self._source_ref(signal)] = made

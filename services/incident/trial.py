@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from leeward.contracts import bucket_down
 from leeward.policy import IncidentPolicy
 from leeward.refs import new_ref
-from services.incident.domain import Action, Claim, Current, Decision, Patient, Report, Visit
+from services.incident.domain import DENIED, Action, Claim, Current, Decision, Patient, Report, Visit
 from services.incident.intake import Signal
 from services.incident.marks import Marks
 from services.incident.patients import Book, combined, heavier
@@ -164,4 +164,5 @@ def _made(decision: Decision, said: Claim | Report, at: datetime) -> Current:
         source=said.source,
         visit=claim.visit if claim else Visit(),
         accepted_at=bucket_down(at),
+        denied=DENIED in decision.reasons,
     )

@@ -140,6 +140,25 @@ class TestSignals:
         assert (answer.status_code, answer.headers["location"]) == (303, "/?said=dismissed")
         assert (await desk.kinds(), await desk.states()) == ([], ["dismissed"])
 
+    async def test_a_feed_that_always_says_no_takes_back_nothing_that_was_confirmed(
+        self, desk: Desk, signed_in: httpx.AsyncClient
+    ) -> None:
+        await desk.send(death(ident="1", PID_30="N"))
+        [row] = await desk.rows("incident")
+        await send(signed_in, f"/review/signals/{row.incident_ref}/confirm")
+        await desk.send(hl7("A08", ident="2", PID_30="N"))
+        assert (await desk.kinds(), await desk.states()) == (["recorded"], ["recorded"])
+
+    async def test_a_death_that_was_dismissed_and_cancelled_may_come_later(
+        self, desk: Desk, signed_in: httpx.AsyncClient
+    ) -> None:
+        await desk.send(death(ident="1", PV1_45="20261001080000"))
+        [row] = await desk.rows("incident")
+        await send(signed_in, f"/review/signals/{row.incident_ref}/dismiss")
+        await desk.send(hl7("A13", ident="2"))
+        await desk.send(death(ident="3"))
+        assert (await desk.kinds(), sorted(await desk.states())) == (["recorded"], ["recorded", "retracted"])
+
     async def test_somebody_else_was_quicker(self, desk: Desk, signed_in: httpx.AsyncClient) -> None:
         ref = await doubt(desk)
         other = await doubt(desk, "2")
