@@ -24,6 +24,7 @@ from leeward.store.unit import Unit
 
 T = TypeVar("T")
 _POOL: Final = 10
+_RECYCLE: Final = 60  # seconds: no plan outlives by more what was known when it was made
 # a serialization failure or a deadlock: the same work on a newer snapshot may succeed (PostgreSQL 18, chapter 13.5)
 _AGAIN: Final = frozenset({"40001", "40P01"})
 _TRIES: Final = 20
@@ -39,12 +40,15 @@ _LONGEST_PAUSE: Final = 15.0
 _CALM: Final = 0.02
 _CHANNEL: Final = "leeward"
 _SCHEMA_LOCK: Final = "schema"
+_FILLED: Final = text("SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0")
 _SESSION: Final = {
     "jit": "off",
-    # plans are made once and kept, while tables are still small, and every statement of weight goes by a key: without
-    # these a batch would read a whole table later, or be planned anew because it is a short one
+    # a plan is made once a connection, maybe while its tables are small, and then kept: it must go by keys from the first
+    # row on, or a batch would read a whole table once that has grown; nor is one made anew for each short batch
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
     "lock_timeout": "20s",
     "idle_in_transaction_session_timeout": "60s",
     # a machine that vanished must not hold its locks for two hours
@@ -71,6 +75,8 @@ def postgresql_engine(
         pool_size=pool,
         max_overflow=pool,
         pool_timeout=10,
+        pool_recycle=_RECYCLE,
+        pool_use_lifo=True,
         hide_parameters=True,
         connect_args={"timeout": 5, "command_timeout": patience, "server_settings": session},
     )
@@ -151,11 +157,16 @@ class PostgresStore(Store):
             await patient.dispose()
 
     async def tidy(self) -> None:
-        """Let go of dead rows; what PostgreSQL's files and its write-ahead log still hold, an encrypted disk covers."""
+        """Let go of dead rows; what PostgreSQL's files and its write-ahead log still hold, an encrypted disk covers.
+
+        Tables that never held any stay as they are: of one that it has found empty PostgreSQL plans to read all, also
+        when it has filled.
+        """
         with _said_plainly():
             async with self._engine.connect() as conn:
                 quiet = await conn.execution_options(isolation_level="AUTOCOMMIT")
-                for table in self.metadata.tables:
+                filled = set((await quiet.execute(_FILLED)).scalars())
+                for table in filled & self.metadata.tables.keys():
                     await quiet.execute(text(f'VACUUM "{table}"'))
 
     async def hold(self, name: str) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
-from leeward.store import Store, StoreUnavailable, Timer, Unit
+from leeward.store import Store, StoreUnavailable, Timer, Unit, Update
 from leeward.store.postgresql import PostgresStore
 from leeward.store.timing import TimerLoop
 from tests.conftest import eventually
@@ -239,3 +239,18 @@ async def test_a_list_of_any_length_is_the_same_statement(replica: Open) -> None
         found = await store.read(lambda conn, names=wanted: conn.execute(query, {"names": names}).scalars().all())  # type: ignore[misc]
         assert list(found) == sorted(set(wanted) & set("abcd"))
     assert "ANY ($1" in str(query.compile(dialect=asyncpg.dialect()))  # type: ignore[no-untyped-call]
+
+
+def plan(unit: Unit) -> str:
+    """How this connection carries out the update that it has prepared."""
+    prepared = text("SELECT name FROM pg_prepared_statements WHERE statement LIKE 'UPDATE \"thing\"%'")
+    [name] = unit.conn.execute(prepared).scalars()
+    return "\n".join(unit.conn.exec_driver_sql(f'EXPLAIN EXECUTE "{name}"(NULL)').scalars())
+
+
+async def test_a_plan_made_while_a_table_was_empty_does_not_read_all_of_it_later(replica: Open) -> None:
+    store, resize = replica(), Update(THING, ("name",), ("size",))
+    await store.tidy()
+    await store.write(lambda unit: ADD.run(unit.conn, [("first", 0, None)]))
+    await store.write(lambda unit: resize.run(unit.conn, [("first", 1)]))
+    assert "Index Cond" in await store.write(plan)

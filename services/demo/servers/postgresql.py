@@ -19,11 +19,10 @@ SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
-    "shared_buffers": "32MB",
     "dynamic_shared_memory_type": "mmap",  # in its folder: what a killed one leaves in the machine's memory stays there
 }
 # what a killed process wrote is still with the system: only a dead machine loses by these
-FLEETING: Final = {"fsync": "off", "full_page_writes": "off"}
+FLEETING: Final = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
 USER: Final = "nobody"  # PostgreSQL refuses to run as root
 
 
