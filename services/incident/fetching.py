@@ -120,8 +120,11 @@ class Fetcher:
                 result = "read" if item.fetched else "partly"
             except NotRead as fault:
                 result = fault.reason
-                if fault.gone:
+                if fault.deleted:
                     await self._store.write(lambda unit: settle(unit, job.refs))
+                elif fault.gone:
+                    # it was told of, so perhaps it is the base_url that is wrong
+                    await self._intake(self._given_up(job))
                 telemetry.log("fhir_not_read", source=job.source, reason=fault.reason)
             except JsonError as fault:
                 result = fault.reason

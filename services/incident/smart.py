@@ -41,6 +41,11 @@ class NotRead(Exception):
         self.gone = gone
         self.refused = refused
 
+    @property
+    def deleted(self) -> bool:
+        """Whether it was there, and is no more."""
+        return self.reason == "410"
+
 
 def private_key(settings: Settings, name: str) -> Key | None:
     """A source's key from LEEWARD_SOURCE_<NAME>_PRIVATE_KEY (PEM): an EC key on P-384, or RSA of 2048 bits or more.

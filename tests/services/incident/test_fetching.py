@@ -286,11 +286,11 @@ async def test_a_server_that_does_not_give_it_is_asked_again_later(
     assert await desk.kinds() == ["recorded"]
 
 
-async def test_what_is_gone_is_not_asked_for_again(made: Making, chart: Chart) -> None:
-    del chart.held["Encounter/e1"]
-    fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
-    await fetcher.once()
-    assert (await desk.rows("fetch"), await desk.states()) == ([], [])
+@pytest.mark.parametrize(("status", "states"), [(410, []), (404, ["review"])])
+async def test_what_is_gone_is_not_asked_for_again(made: Making, chart: Chart, status: int, states: list[str]) -> None:
+    chart.answers = {"Encounter/e1": [Response(status_code=status)]}
+    await (await told(desk := made(), backport(focus="Encounter/e1"))).once()
+    assert (await desk.rows("fetch"), await desk.states()) == ([], states)
 
 
 @pytest.mark.parametrize(
