@@ -355,11 +355,6 @@ def test_another_key_stops_the_start(made: Making, text: str) -> None:
     assert text not in str(fault.value)
 
 
-def test_a_client_without_its_key_stops_incident_alone(made: Making) -> None:
-    with pytest.raises(SettingsError, match="LEEWARD_SOURCE_CHART_PRIVATE_KEY: is missing"):
-        private_key(made(client_id="leeward").ground.settings, "chart")
-
-
 async def test_it_reads_at_once_as_long_as_it_runs_and_stops_at_once(
     made: Making, chart: Chart, monkeypatch: pytest.MonkeyPatch
 ) -> None:

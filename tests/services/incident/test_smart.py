@@ -11,6 +11,7 @@ import pytest
 from joserfc.jwk import ECKey
 
 from leeward.policy import Source
+from leeward.settings import SettingsError
 from services.incident import smart
 from services.incident.fetches import Wanted
 from services.incident.fetching import fetchers
@@ -137,3 +138,8 @@ async def test_a_server_that_does_not_answer_holds_up_no_other(desk: Desk) -> No
         for one in reading:
             one.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
+
+
+def test_a_client_without_its_key_stops_incident_alone(desk: Desk) -> None:
+    with pytest.raises(SettingsError, match="LEEWARD_SOURCE_CHART_PRIVATE_KEY: is missing"):
+        smart.private_key(with_fhir(desk, client_id="leeward").ground.settings, "chart")
