@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from leeward import telemetry
-from leeward.bus import BusUnavailable, Raw, Subscription, TopicMissing
+from leeward.bus import BusUnavailable, Raw, Subscription, TopicMissing, dead_letters
 from leeward.bus.parking import Parking, TooManyParked, event_of
 from leeward.contracts import EVENTS, Event
 from leeward.service import Handler
@@ -140,6 +140,7 @@ class Consumer:
         self._subscription.settle(unit, batch)
         events = decoded(self._parking.followers_aside(unit, self.topic, fresh))
         apply_events(unit, events, self._parking.handlers)
+        dead_letters.end(unit, events)
         unit.after_commit(lambda: self._parking.count_handled(events))
 
     def _set_aside(self, unit: Unit, raw: Raw, fault: Exception) -> None:

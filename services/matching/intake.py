@@ -20,6 +20,7 @@ from services.matching.choosing import EXPOSURE, LOAD, SHIFT, search, state
 from services.matching.desk import ENTRY, INSERT_ENTRIES, Desk, OpenedElsewhere
 from services.matching.hours import hold_until
 from services.matching.models import Incident, table
+from services.matching.moves import LIMIT
 from services.matching.office import Office
 from services.matching.people import Colleague, People
 from services.matching.rows import CASE, MAY_BE_THERE, REQUEST, Draft
@@ -78,12 +79,12 @@ class Outcome:
 
 
 def recorded(unit: Unit, events: Sequence[Event], office: Office) -> None:
-    """Store outcomes and who was around, and open cases."""
+    """Store outcomes and who was around, and open cases; what would be forgotten at once has no effect."""
     outcomes = {}
     units = {}
     for event in events:
         data = event.data
-        if isinstance(data, IncidentRecorded):
+        if isinstance(data, IncidentRecorded) and data.occurred_at > unit.now - LIMIT:
             outcome = _outcome(data, office)
             outcome.accepted_at = event.accepted_at
             outcome.involve(data.involved)

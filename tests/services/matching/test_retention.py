@@ -57,6 +57,33 @@ async def test_ninety_days_after_the_event_everything_is_forgotten(hospital: Hos
     assert await ties(hospital, "ann") == []
 
 
+async def test_what_is_told_of_a_forgotten_case_brings_nobody_back(hospital: Hospital) -> None:
+    """As late as a dead letter that is tried again."""
+    message = await hospital.offered("ann")
+    await hospital.forward(days=14, hours=9)
+    said = len(hospital.published), len(hospital.sent)
+    for answer in ("accept", "another", "not_now", "ended", "not_contacted", "check_ins"):
+        await hospital.answer(message, answer)
+    await hospital.outcome(message)
+    assert await ties(hospital, "ann") == []
+    assert (len(hospital.published), len(hospital.sent)) == said
+
+
+async def test_who_has_left_and_asked_before_is_offered_nothing(hospital: Hospital) -> None:
+    await hospital.staff(member("ann", status="left"), supporter("sue"))
+    await hospital.ask("ann")
+    assert (await hospital.cases(), hospital.sent) == ([], [])
+
+
+async def test_an_outcome_that_comes_when_it_would_be_forgotten_has_no_effect(hospital: Hospital) -> None:
+    await hospital.incident("ann", reviewers=["sue"], hours_ago=90 * 24)
+    assert await ties(hospital, "ann") == await ties(hospital, "sue") == []
+    assert (await hospital.rows_of("incident"), await hospital.rows_of("entry")) == ([], [])
+    assert hospital.sent == []
+    await hospital.incident("ann", hours_ago=90 * 24 - 1)
+    assert hospital.last("ann").template == "offer"
+
+
 async def test_who_was_around_in_their_quiet_time_is_forgotten_too(hospital: Hospital) -> None:
     await hospital.answer(await hospital.offered("ann"), "ended")
     await hospital.forward(days=13)
