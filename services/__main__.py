@@ -32,6 +32,7 @@ staff = group("staff", "The roster: check, import.")
 rota = group("rota", "The rota: import.")
 fhir = group("fhir", "FHIR servers: subscribe, keys.")
 hl7 = group("hl7", "HL7 v2 messages: send, explain, replay.")
+dlq = group("dlq", "Events that were given up, and those that wait to be tried again: list, show, replay, drop.")
 
 
 class ServiceWord(StrEnum):
@@ -53,7 +54,9 @@ class RoleWord(StrEnum):
     OPS = "ops"
 
 
+Idents = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `leeward dlq list` gives them.")]
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
 
 
@@ -241,6 +244,42 @@ def fhir_keys(source: str) -> None:
     from services.commands import fhir as command
 
     command.keys(source)
+
+
+@dlq.command("list")
+def dlq_list(*, service: Annotated[ServiceWord | None, typer.Option()] = None, as_json: Json = False) -> None:
+    """List what was given up, by which fault and where, and what waits; never what is in it."""
+    from services.commands import dlq as command
+
+    command.listed(service.value if service else None, as_json=as_json)
+
+
+@dlq.command("show")
+def dlq_show(ident: Annotated[str, typer.Argument(metavar="ID")], *, as_json: Json = False) -> None:
+    """Show one with its attributes; of an event that this release does not understand only how long it is."""
+    from services.commands import dlq as command
+
+    command.show(ident, as_json=as_json)
+
+
+@dlq.command("replay")
+def dlq_replay(
+    idents: Idents = None,
+    *,
+    service: Annotated[ServiceWord | None, typer.Option(help="All that one service has given up.")] = None,
+) -> None:
+    """Have the service try them again at once; what was erased or called off meanwhile has no effect."""
+    from services.commands import dlq as command
+
+    command.replay(idents or [], service.value if service else None)
+
+
+@dlq.command("drop")
+def dlq_drop(idents: Annotated[list[str], typer.Argument(metavar="ID...")], *, yes: Yes = False) -> None:
+    """Remove for good what was given up."""
+    from services.commands import dlq as command
+
+    raise typer.Exit(command.drop(idents, yes=yes))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from leeward.bus.consumer import apply_events
 from leeward.clock import FakeClock
@@ -27,7 +27,7 @@ from services.matching import build
 from services.matching.models import METADATA as MATCHING
 from services.matching.office import office_of
 from tests.conftest import MakeGround
-from tests.services.commands.conftest import Leeward
+from tests.services.commands.conftest import Leeward, newest
 from tests.services.incident.conftest import ANNA, BEN, STAFF, Desk, death, hl7
 from tests.services.incident.test_api import REPORT
 from tests.services.matching.hospital import LIVE, Hospital, member, supporter
@@ -105,12 +105,6 @@ async def world(
         for one in (desk.ground, ground):
             await one.store.write(newest)
     return World(desk, hospital, settings)
-
-
-def newest(unit: Any) -> None:
-    """Say that the tables, made without migrations, are as the newest would make them."""
-    unit.conn.execute(text("CREATE TABLE alembic_version (version_num VARCHAR)"))
-    unit.conn.execute(text("INSERT INTO alembic_version VALUES ('9999')"))
 
 
 @pytest.mark.database("sqlite", "postgresql")
