@@ -69,6 +69,13 @@ class Books:
         row = self.deliveries.get(arrival.key)
         return str(row["step"]) if row and row["kind"] == "message" else ""
 
+    def whose(self, case_ref: str) -> str:
+        """The contact whose case it is, by what lies at rest or by what reached them; else the case itself."""
+        person = self.cases[case_ref]["person_ref"] if case_ref in self.cases else None
+        told = (one for contact in self.persons for one in self.offers(contact))
+        by_offer = (one.to for one in told if self.deliveries[one.key]["case_ref"] == case_ref)
+        return next((contact for contact, ref in self.persons.items() if ref == person), next(by_offer, case_ref))
+
     def offers(self, contact: str) -> list[Arrival]:
         """What arrived to offer somebody to them, reminders apart."""
         return [one for one in self.came_to.get(contact, ()) if self.step(one).startswith(("offer", "asked"))]
@@ -202,18 +209,15 @@ def one_offer_a_person(books: Books) -> Iterator[str]:
 
 
 def one_request_an_answer(books: Books) -> Iterator[str]:
-    """Supporters are asked as often as somebody's answer makes it necessary."""
+    """Supporters are asked as often as somebody's answer makes it necessary, be it on the page of an earlier case."""
     due: Counter[str] = Counter()
     for one in books.given("accept", "another", "pass"):
         if one.key in books.deliveries:
-            due[books.deliveries[one.key]["case_ref"]] += one.presses
-    sent: defaultdict[str, set[str]] = defaultdict(set)
-    for row in books.deliveries.values():
-        if row["step"].startswith("request-"):
-            sent[row["case_ref"]].add(row["step"])
-    for case_ref, steps in sent.items():
-        if len(steps) > due[case_ref]:
-            yield f"{len(steps)} requests to supporters for a case in which {due[case_ref]} answers call for one"
+            due[books.whose(books.deliveries[one.key]["case_ref"])] += one.presses
+    steps = {(row["case_ref"], row["step"]) for row in books.deliveries.values() if row["step"].startswith("request-")}
+    for whose, sent in Counter(books.whose(case_ref) for case_ref, _ in steps).items():
+        if sent > due[whose]:
+            yield f"{sent} requests to supporters for somebody {due[whose]} of whose answers call for one"
 
 
 def nobody_else(books: Books) -> Iterator[str]:
