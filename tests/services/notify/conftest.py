@@ -95,7 +95,7 @@ async def make_world(
 
     yield make
     for world in worlds:
-        await world.die()
+        await world.close()
         await world.mail.stop()
         await world.http.stop()
 

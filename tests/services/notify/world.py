@@ -24,6 +24,7 @@ from leeward.store import Timer, Unit
 from leeward.store.timers import due, fire
 from leeward.web.app import create_app
 from services.notify import SERVICE, roster
+from services.notify.dispatch import Post
 
 KEY = b"p" * 32
 WEBHOOK_SECRET = "whsec_" + "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
@@ -193,6 +194,7 @@ class World:
     told: list[EventData] = field(default_factory=list)
     _tasks: list[asyncio.Future[None]] = field(default_factory=list)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _posts: list[Post] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ground.store.listeners.append(lambda unit: self.told.extend(event.data for event in unit.emitted))
@@ -202,6 +204,8 @@ class World:
         self.parts = SERVICE.build(self.ground)
         self._stop = asyncio.Event()
         self._tasks = [asyncio.ensure_future(task(self._stop)) for task in self.parts.tasks]
+        owners = [getattr(task, "__self__", None) for task in self.parts.tasks]
+        self._posts += [owner for owner in owners if isinstance(owner, Post)]
         recovery: Any = getattr(self.parts.tasks[0], "__self__", None)
         async with asyncio.timeout(10):
             await recovery.present.wait()
@@ -225,6 +229,13 @@ class World:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0.05)
+
+    async def close(self) -> None:
+        """Die, and close what a system closes for a process that was killed."""
+        await self.die()
+        for post in self._posts:
+            if post.channel.name == "webhook":
+                await post.channel.close()
 
     def wakes_up(self) -> None:
         """A process that stood still goes on where it was."""
