@@ -43,8 +43,9 @@ async def test_what_is_committed_reaches_the_file_beside_the_commits(store: Sqli
     stop = asyncio.Event()
     watching = asyncio.create_task(store.watch(stop))
     await store.write(lambda unit: ADD.run(unit.conn, [("moved-by-itself", 1, None)]))
-    while b"moved-by-itself" not in store.path.read_bytes():
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        while b"moved-by-itself" not in store.path.read_bytes():
+            await asyncio.sleep(0.05)
     stop.set()
     await watching
 
