@@ -58,7 +58,7 @@ up: install ## run everything with leeward.toml
 	@$(BIN)/leeward up
 
 revision: dev ## MESSAGE=…: write what the models have and the databases lack
-	@$(BIN)/python -m services.commands.revision $(MESSAGE)
+	@$(BIN)/python -m services.commands.operate.revision $(MESSAGE)
 
 lock: | $(BIN)/uv ## pin every dependency with hashes, without a registry's address
 	$(LOCK) --extra build -o requirements.lock

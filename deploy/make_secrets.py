@@ -14,8 +14,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives import serialization
 
-from leeward.keys import assertion_key
 from leeward.settings import SERVICES, ServiceName
+from leeward.settings.keys import assertion_key
 
 HOSTS: Final[dict[ServiceName, str]] = dict.fromkeys(SERVICES, "postgres") | {"box": "postgres-box"}
 # A container's user is not the one who runs this, so the files must be readable by everybody; the folder is closed, so

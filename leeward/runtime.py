@@ -23,10 +23,10 @@ from leeward.bus.consumer import Consumer
 from leeward.bus.parking import Parking
 from leeward.clock import Clock, first_of
 from leeward.contracts.envelope import topic_of
-from leeward.keys import keyring
 from leeward.listening import allow_files, listening
 from leeward.service import Ground, Parts, Service, Task
 from leeward.settings import Settings, SettingsError
+from leeward.settings.keys import keyring
 from leeward.store import Store, StoreUnavailable
 from leeward.store.migrate import up_to_date
 from leeward.store.retention import Retention

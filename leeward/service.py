@@ -11,8 +11,8 @@ from sqlalchemy import Connection, MetaData
 
 from leeward.clock import Clock
 from leeward.contracts import Event, EventData
-from leeward.keys import Keyring
 from leeward.settings import ServiceName, Settings
+from leeward.settings.keys import Keyring
 from leeward.store import Store, Timer, Unit
 
 Handler = Callable[[Unit, Sequence[Event]], None]

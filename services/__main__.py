@@ -63,7 +63,7 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
 @app.command()
 def up() -> None:
     """Bring the databases up to date and run everything until Ctrl-C or SIGTERM."""
-    from services.commands import running
+    from services.commands.operate import running
 
     running.up()
 
@@ -71,7 +71,7 @@ def up() -> None:
 @app.command()
 def run(services: Annotated[list[ServiceWord], typer.Argument(metavar="SERVICE...")]) -> None:
     """Run some services alone: incident, matching, notify, issuer, box."""
-    from services.commands import running
+    from services.commands.operate import running
 
     running.run([service.value for service in services])
 
@@ -91,7 +91,7 @@ def demo(
 @app.command()
 def migrate(services: Annotated[list[ServiceWord] | None, typer.Argument(metavar="[SERVICE...]")] = None) -> None:
     """Bring databases to their newest revision, all or some, and make what the bus lacks."""
-    from services.commands import running
+    from services.commands.operate import running
 
     running.migrate([service.value for service in services or ()])
 
@@ -99,7 +99,7 @@ def migrate(services: Annotated[list[ServiceWord] | None, typer.Argument(metavar
 @app.command()
 def doctor(*, as_json: Json = False) -> None:
     """Say what is missing or wrong, one line each, and what to do about it."""
-    from services.commands import doctor as command
+    from services.commands.operate import doctor as command
 
     raise typer.Exit(command.doctor(as_json=as_json))
 
@@ -107,7 +107,7 @@ def doctor(*, as_json: Json = False) -> None:
 @app.command()
 def status(*, as_json: Json = False) -> None:
     """Show figures of every service; in rehearsal, what would have been sent and which gaps there are."""
-    from services.commands import status as command
+    from services.commands.operate import status as command
 
     command.status(as_json=as_json)
 
@@ -115,7 +115,7 @@ def status(*, as_json: Json = False) -> None:
 @app.command()
 def login(role: RoleWord) -> None:
     """Print a link that signs a browser on this machine in, once."""
-    from services.commands import access
+    from services.commands.operate import access
 
     access.login(role.value)
 
@@ -123,7 +123,7 @@ def login(role: RoleWord) -> None:
 @token.command("create")
 def token_create(role: RoleWord) -> None:
     """Make an API token; the last word printed is the token, and it is shown this once."""
-    from services.commands import access
+    from services.commands.operate import access
 
     access.create(role.value)
 
@@ -131,7 +131,7 @@ def token_create(role: RoleWord) -> None:
 @token.command("list")
 def token_list(*, as_json: Json = False) -> None:
     """List the tokens by handle, role and last day."""
-    from services.commands import access
+    from services.commands.operate import access
 
     access.listed(as_json=as_json)
 
@@ -139,7 +139,7 @@ def token_list(*, as_json: Json = False) -> None:
 @token.command("revoke")
 def token_revoke(handle: str) -> None:
     """End a token by its handle."""
-    from services.commands import access
+    from services.commands.operate import access
 
     access.revoke(handle)
 
@@ -147,7 +147,7 @@ def token_revoke(handle: str) -> None:
 @staff.command("check")
 def staff_check(file: File) -> None:
     """Check a roster (CSV or XLSX) and write nothing."""
-    from services.commands import staff as command
+    from services.commands.people import staff as command
 
     command.check(file)
 
@@ -155,7 +155,7 @@ def staff_check(file: File) -> None:
 @staff.command("import")
 def staff_import(file: File, *, as_json: Json = False) -> None:
     """Import a roster (CSV or XLSX); whoever is missing from it has left."""
-    from services.commands import staff as command
+    from services.commands.people import staff as command
 
     command.import_file(file, as_json=as_json)
 
@@ -163,7 +163,7 @@ def staff_import(file: File, *, as_json: Json = False) -> None:
 @rota.command("import")
 def rota_import(file: File, *, as_json: Json = False) -> None:
     """Import a rota (iCalendar)."""
-    from services.commands import rota as command
+    from services.commands.people import rota as command
 
     command.import_file(file, as_json=as_json)
 
@@ -179,7 +179,7 @@ def hl7_send(
     key: Annotated[Path | None, typer.Option(help="PEM of that certificate's key, if it is not beside it.")] = None,
 ) -> None:
     """Send the messages of a file over MLLP and show how each was acknowledged."""
-    from services.commands import hl7 as command
+    from services.commands.sources import hl7 as command
 
     if ca is None and (cert or key):
         raise typer.BadParameter("--cert and --key need --ca")
@@ -189,7 +189,7 @@ def hl7_send(
 @hl7.command("explain")
 def hl7_explain(file: File, *, as_json: Json = False) -> None:
     """Say what would be done with the messages of a file, and why, without sending them."""
-    from services.commands import hl7 as command
+    from services.commands.sources import hl7 as command
 
     command.explain(file, as_json=as_json)
 
@@ -204,7 +204,7 @@ def hl7_replay(
     as_json: Json = False,
 ) -> None:
     """Decide a source's stored messages of the last days anew, after a rule was mended."""
-    from services.commands import replay as command
+    from services.commands.sources import replay as command
 
     command.replay(source, since, until, dry_run=dry_run, as_json=as_json)
 
@@ -212,7 +212,7 @@ def hl7_replay(
 @app.command()
 def reconcile(file: File, *, as_json: Json = False) -> None:
     """Compare the hospital's own list of severe outcomes with incidents and offers; 1 where any is missing."""
-    from services.commands import reconcile as command
+    from services.commands.sources import reconcile as command
 
     raise typer.Exit(command.reconcile(file, as_json=as_json))
 
@@ -233,7 +233,7 @@ def fhir_subscribe(
     as_json: Json = False,
 ) -> None:
     """Create the subscription of a source at its FHIR server."""
-    from services.commands import fhir as command
+    from services.commands.sources import fhir as command
 
     command.subscribe(source, content.value, as_json=as_json)
 
@@ -241,7 +241,7 @@ def fhir_subscribe(
 @fhir.command("keys")
 def fhir_keys(source: str) -> None:
     """Print the JWK set to register with a source's server (SMART Backend Services)."""
-    from services.commands import fhir as command
+    from services.commands.sources import fhir as command
 
     command.keys(source)
 
@@ -249,7 +249,7 @@ def fhir_keys(source: str) -> None:
 @dlq.command("list")
 def dlq_list(*, service: Annotated[ServiceWord | None, typer.Option()] = None, as_json: Json = False) -> None:
     """List what was given up, by which fault and where, and what waits; never what is in it."""
-    from services.commands import dlq as command
+    from services.commands.operate import dlq as command
 
     command.listed(service.value if service else None, as_json=as_json)
 
@@ -257,7 +257,7 @@ def dlq_list(*, service: Annotated[ServiceWord | None, typer.Option()] = None, a
 @dlq.command("show")
 def dlq_show(ident: Annotated[str, typer.Argument(metavar="ID")], *, as_json: Json = False) -> None:
     """Show one with its attributes; of an event that this release does not understand only how long it is."""
-    from services.commands import dlq as command
+    from services.commands.operate import dlq as command
 
     command.show(ident, as_json=as_json)
 
@@ -269,7 +269,7 @@ def dlq_replay(
     service: Annotated[ServiceWord | None, typer.Option(help="All that one service has given up.")] = None,
 ) -> None:
     """Have the service try them again at once; what was erased or called off meanwhile has no effect."""
-    from services.commands import dlq as command
+    from services.commands.operate import dlq as command
 
     command.replay(idents or [], service.value if service else None)
 
@@ -277,7 +277,7 @@ def dlq_replay(
 @dlq.command("drop")
 def dlq_drop(idents: Annotated[list[str], typer.Argument(metavar="ID...")], *, yes: Yes = False) -> None:
     """Remove for good what was given up."""
-    from services.commands import dlq as command
+    from services.commands.operate import dlq as command
 
     raise typer.Exit(command.drop(idents, yes=yes))
 

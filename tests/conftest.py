@@ -12,10 +12,10 @@ import pytest_asyncio
 from sqlalchemy import MetaData
 
 from leeward.clock import FakeClock
-from leeward.keys import keyring
 from leeward.runtime import http_client
 from leeward.service import Ground
 from leeward.settings import ServiceName, Settings, load_settings
+from leeward.settings.keys import keyring
 from leeward.store import Store
 from services.demo.servers import Kafka, PostgreSQL
 from tests.databases import KINDS, Databases, OpenStore, PostgresDatabases, SqliteDatabases, chosen

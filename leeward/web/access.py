@@ -19,8 +19,8 @@ from sqlalchemy import Connection, select
 from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
-from leeward.keys import derive
 from leeward.service import Ground
+from leeward.settings.keys import derive
 from leeward.store import Unit
 from leeward.web.problem import Problem
 

@@ -9,17 +9,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from services.demo import hospital, node
-from services.demo.distributed import distributed
-from services.demo.embedded import Embedded
-from services.demo.hospital import ICU_DEATH
-from services.demo.mailbox import Mail
-from services.demo.members import NotRunning
-from services.demo.narrator import Narrator, NotObserved
-from services.demo.play import Play
+from services.demo.play import node
+from services.demo.play.narrator import Narrator, NotObserved
+from services.demo.play.story import Play
 from services.demo.servers import ServerError
-from services.demo.system import System
-from services.demo.world import RATE, World, running_world
+from services.demo.world import hospital
+from services.demo.world.distributed import distributed
+from services.demo.world.embedded import Embedded
+from services.demo.world.hospital import ICU_DEATH
+from services.demo.world.mailbox import Mail
+from services.demo.world.members import NotRunning
+from services.demo.world.running import RATE, World, running_world
+from services.demo.world.system import System
 
 HOLD: Final = timedelta(minutes=50)
 

@@ -7,6 +7,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
+from fastapi import APIRouter
 from sqlalchemy import Connection, func, select
 
 from leeward import telemetry
@@ -14,28 +15,32 @@ from leeward.listening import listening
 from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings
 from leeward.store.retention import Retention
-from services.incident import fhir_api, review_page
-from services.incident.api import routes
-from services.incident.edge import Edge
-from services.incident.fetching import fetchers
-from services.incident.intake import Intake
-from services.incident.marks import Marks
+from services.incident.hashing import Marks
+from services.incident.intake.intake import Intake
+from services.incident.intake.subscriptions import Silence
 from services.incident.models import METADATA, Fetch, Incident, StaffIdentifier, Unmatched, table_of
 from services.incident.reconciliation import Figures, summary
 from services.incident.retention import destroy_keys, forget
+from services.incident.review import page
+from services.incident.review import routes as review_routes
 from services.incident.sealing import KEY_TIMER
-from services.incident.sources.listener import Listener
-from services.incident.sources.tls import expiries, gate_of
-from services.incident.subscriptions import Silence
+from services.incident.sources import routes as source_routes
+from services.incident.sources.fhir import routes as fhir_routes
+from services.incident.sources.fhir.fetcher import fetchers
+from services.incident.sources.hl7v2.listener import Listener
+from services.incident.sources.hl7v2.receiver import Edge
+from services.incident.sources.hl7v2.tls import expiries, gate_of
 
 
 def build(ground: Ground) -> Parts:
     """Routes, the MLLP listener, the reading from FHIR servers, the destruction of day keys, and retention."""
     marks, intake = Marks.of(ground.keys), Intake(ground)
     edge = Edge(ground.settings.sources, ground.clock, marks, intake)
-    router = routes(ground, edge, intake, marks)
-    fhir_api.add_routes(router, ground, intake, marks)
-    review_page.add_routes(router, ground, marks)
+    router = APIRouter()
+    source_routes.add_routes(router, ground, edge, intake, marks)
+    review_routes.add_routes(router, ground, marks)
+    fhir_routes.add_routes(router, ground, intake, marks)
+    page.add_routes(router, ground, marks)
     retention = Retention(ground.store, forget)
     return Parts(
         router=router,

@@ -13,12 +13,12 @@ from leeward import telemetry
 from leeward.clock import first_of
 from leeward.people import Fault, RosterError, csv_rows
 from leeward.store import Insert, Store, StoreUnavailable, Unit
-from services.incident.domain import Identifier
-from services.incident.lookup import KEYS, rows_of
-from services.incident.marks import Marks
+from leeward.store.lookup import KEYS, rows_of
+from services.incident.decisions.claims import Identifier
+from services.incident.hashing import Marks
+from services.incident.intake.batch import FIND_TOLD, INCIDENT, INVOLVED, LINK
 from services.incident.models import Patient, PatientKey, Reconciliation, table_of
-from services.incident.records import FIND_TOLD, INCIDENT, INVOLVED, LINK
-from services.incident.sources.table import TableError, identifiers
+from services.incident.sources.native.table import TableError, identifiers
 
 NEEDED: Final = ("occurred_at", "unit")
 COLUMNS: Final = (*NEEDED, "patient", "source", "source_ref")

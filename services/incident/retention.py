@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import delete, select
 
 from leeward.store import Timer, Unit
-from services.incident import queue
+from services.incident.intake import unmatched
 from services.incident.models import (
     DayKey,
     Fetch,
@@ -40,7 +40,7 @@ _FETCH: Final = table_of(Fetch)
 
 def forget(unit: Unit) -> None:
     """Drop whatever has reached its age, and from the work queue what the roster knows."""
-    queue.resolve_known(unit)
+    unmatched.resolve_known(unit)
     _forget_people(unit)
     _forget_patients(unit)
     for table in (table_of(Seen), table_of(Receipt)):

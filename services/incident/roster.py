@@ -5,12 +5,12 @@ from typing import Final
 
 from sqlalchemy import delete, select
 
-from leeward.keys import Keyring
 from leeward.people import Member
+from leeward.settings.keys import Keyring
 from leeward.store import Insert, Unit, Update
-from services.incident import queue
-from services.incident.domain import Identifier
-from services.incident.marks import Marks
+from services.incident.decisions.claims import Identifier
+from services.incident.hashing import Marks
+from services.incident.intake import unmatched
 from services.incident.models import StaffIdentifier, Unmatched, table_of
 
 STAFF: Final = table_of(StaffIdentifier)
@@ -43,4 +43,4 @@ def apply(unit: Unit, members: Sequence[Member], keys: Keyring) -> None:
     kept = [row for row in others if row.alias or row.person_ref not in active]
     _ACTIVE.run(unit.conn, [(row.key_hash, active.get(row.person_ref, False)) for row in kept])
     waiting = unit.conn.execute(select(_UNMATCHED.c.key_hash)).scalars()
-    queue.resolve(unit, {key: given[key] for key in waiting if key in given and active[given[key]]})
+    unmatched.resolve(unit, {key: given[key] for key in waiting if key in given and active[given[key]]})

@@ -11,10 +11,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, select
 
-from leeward.keys import Keyring
 from leeward.refs import new_ref
+from leeward.settings.keys import Keyring
 from leeward.store import Insert, Unit
-from services.incident.domain import Identifier
+from services.incident.decisions.claims import Identifier
 from services.incident.models import DayKey, table_of
 
 KEY_LIFE: Final = timedelta(hours=72)

@@ -7,25 +7,27 @@ from fastapi import APIRouter
 
 from leeward.service import Ground, Parts, Service, Task
 from leeward.web.login import login_router
-from services.matching import api, board, handlers, upkeep
+from services.matching import inputs
+from services.matching.coordinator import board, routes
+from services.matching.coordinator.status import status
+from services.matching.inputs import hourly
 from services.matching.models import METADATA
-from services.matching.office import Office, office
-from services.matching.status import status
+from services.matching.site import Office, office
 
 
 def build(ground: Ground) -> Parts:
     """The running service's routes, handlers, timers and its first act."""
     mine = office(ground)
     router = APIRouter()
-    api.add_routes(router, ground, mine)
+    routes.add_routes(router, ground, mine)
     board.add_routes(router, ground, mine)
     router.include_router(login_router(ground))
-    return Parts(router, handlers.event_handlers(mine), handlers.timer_handlers(mine), (_begin(ground, mine),))
+    return Parts(router, inputs.event_handlers(mine), inputs.timer_handlers(mine), (_begin(ground, mine),))
 
 
 def _begin(ground: Ground, mine: Office) -> Task:
     async def begin(_stop: asyncio.Event) -> None:
-        await ground.store.write(lambda unit: upkeep.begin(unit, mine))
+        await ground.store.write(lambda unit: hourly.begin(unit, mine))
 
     return begin
 

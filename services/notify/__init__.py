@@ -10,20 +10,20 @@ from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings, SettingsError
 from leeward.web.look import Pages
 from services.notify import public, retention
-from services.notify.ask import AskPages
-from services.notify.calls import TIMER, Calls
 from services.notify.channels import Channel
-from services.notify.channels.email import Email, smtp_server
-from services.notify.channels.mail import Mailer
+from services.notify.channels.email.message import Mailer
+from services.notify.channels.email.smtp import Email, smtp_server
 from services.notify.channels.webhook import Gateway, Webhook, pooled_transport
-from services.notify.dispatch import Dispatch
-from services.notify.handlers import Handlers
+from services.notify.channels.wording import TEMPLATES, wording
+from services.notify.delivery.deliveries import GONE, Outgoing
+from services.notify.delivery.sender import Dispatch
 from services.notify.links import seals
 from services.notify.models import DELIVERY, METADATA, RECIPIENT
-from services.notify.outgoing import GONE, Outgoing
-from services.notify.pages import MessagePages
-from services.notify.questions import Answers
-from services.notify.texts import TEMPLATES, wording
+from services.notify.on_call import TIMER, Calls
+from services.notify.questions.answers import Answers
+from services.notify.questions.pages import MessagePages
+from services.notify.questions.requests import Handlers
+from services.notify.self_request import AskPages
 
 
 def build(ground: Ground) -> Parts:

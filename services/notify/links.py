@@ -6,7 +6,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 
-from leeward.keys import Keyring
+from leeward.settings.keys import Keyring
 
 TOKEN_BYTES = 24
 

@@ -10,8 +10,8 @@ from leeward.service import Ground
 from leeward.web import paging
 from leeward.web.access import PUBLIC, SERVICES
 from leeward.web.look import Pages
+from services.notify.delivery.deliveries import GONE
 from services.notify.models import RECIPIENT
-from services.notify.outgoing import GONE
 
 
 def routes(ground: Ground, pages: Pages) -> APIRouter:

@@ -10,8 +10,8 @@ from sqlalchemy import delete, exists, select
 from leeward.clock import first_of
 from leeward.service import Ground, Task
 from leeward.store import StoreUnavailable, Unit
-from services.notify.domain import LONGEST, UNDO
 from services.notify.models import CALL, CODE, DELIVERY, LINK, QUESTION
+from services.notify.questions.question import LONGEST, UNDO
 
 LOG: Final = timedelta(days=14)
 EVERY: Final = 3600.0

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from leeward.keys import assertion_key
 from leeward.settings import SERVICES
+from leeward.settings.keys import assertion_key
 from services.demo.servers import Kafka, PostgreSQL
 from tests.bench.hospital import write_roster
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from leeward.settings import SERVICES, Settings
-from services.incident.intake import Accepted
+from services.incident.intake.intake import Accepted
 from tests.chaos.points import wrap
 
 _CONSUMER: Final = "leeward.bus.consumer:Consumer"
@@ -35,7 +35,7 @@ def acknowledge_before_commit() -> None:
 
         return accept
 
-    wrap("services.incident.intake:Intake.__call__", around)
+    wrap("services.incident.intake.intake:Intake.__call__", around)
 
 
 def offsets_before_commit() -> None:
@@ -103,7 +103,7 @@ def reused_ids() -> None:
 
         return migrate
 
-    wrap("services.commands.running:migrated", around)
+    wrap("services.commands.operate.running:migrated", around)
 
 
 def _forget_numbers(path: Path) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 
 import httpx
 
-from services.demo.browser import Form, Page, read_page
+from services.demo.play.browser import Form, Page, read_page
 
 PAUSE: Final = 0.15
 WAITS: Final = 10.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from leeward.settings import ServiceName
-from services.notify.domain import Result
+from services.notify.channels import Result
 
 Given = Sequence[Any]
 Counts = Callable[[Given, Any], bool]
@@ -78,8 +78,8 @@ _CONSUMERS: Final[tuple[ServiceName, ...]] = ("matching", "notify")
 _PRODUCERS: Final[tuple[ServiceName, ...]] = ("incident", "matching", "notify")
 _CONSUMER: Final = "leeward.bus.consumer:Consumer"
 _RELAY: Final = "leeward.bus.relay"
-_DISPATCH: Final = "services.notify.dispatch:Dispatch"
-_INTAKE: Final = "services.incident.intake:Intake"
+_DISPATCH: Final = "services.notify.delivery.sender:Dispatch"
+_INTAKE: Final = "services.incident.intake.intake:Intake"
 POINTS: Final[tuple[Point, ...]] = (
     Point("accept.before_commit", f"{_INTAKE}._work", ("incident",)),
     Point("accept.after_commit", f"{_INTAKE}.__call__", ("incident",)),
@@ -93,25 +93,27 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("consume.after_offset", f"{_CONSUMER}.take", _CONSUMERS, "after", _batch_is_ours),
     Point("timer.in_transaction", "leeward.store.timing:TimerLoop._fire", ("matching",), "after", _some),
     Point("timer.after_commit", "leeward.store.timing:TimerLoop.fire_due", ("matching",), "after", _some),
-    Point("enqueue.before_commit", "services.notify.outgoing:Outgoing.enqueue", ("notify",), "after", _some),
-    Point("claim.before_commit", "services.notify.claims:Claims.take", ("notify",), "after", _some_claimed),
+    Point("enqueue.before_commit", "services.notify.delivery.deliveries:Outgoing.enqueue", ("notify",), "after", _some),
+    Point("claim.before_commit", "services.notify.delivery.queue:Claims.take", ("notify",), "after", _some_claimed),
     Point("claim.after_commit", f"{_DISPATCH}._put", ("notify",), "before", _some_given),
-    Point("handoff.before_data", "services.notify.channels.email:Email._hand_over", ("notify",), "before"),
+    Point("handoff.before_data", "services.notify.channels.email.smtp:Email._hand_over", ("notify",), "before"),
     Point("handoff.before_final_dot", "aiosmtplib.protocol:SMTPProtocol.write", ("notify",), "before", _whole_mail),
-    Point("handoff.after_reply", "services.notify.channels.email:Email._hand_over", ("notify",), "after", _taken),
+    Point("handoff.after_reply", "services.notify.channels.email.smtp:Email._hand_over", ("notify",), "after", _taken),
     Point("handoff.before_body", "services.notify.channels.webhook:Webhook._post", ("notify",), "before"),
     Point("handoff.after_status", "services.notify.channels.webhook:Webhook._post", ("notify",)),
     Point("settle.before_commit", f"{_DISPATCH}._settle", ("notify",)),
     Point("settle.after_commit", f"{_DISPATCH}.settle", ("notify",)),
     Point(
         "recover.before_commit",
-        "services.notify.recovery:Recovery._take_up",
+        "services.notify.delivery.recovery:Recovery._take_up",
         ("notify",),
         needs="handoff.after_reply",
     ),
-    Point("answer.before_commit", "services.notify.questions:Answers.take", ("notify",), "after", _some),
-    Point("answer.after_commit", "services.notify.pages:MessagePages._next", ("notify",), "before", _an_answer),
-    Point("ask.before_commit", "services.notify.ask:_ask", ("notify",), "after", _some),
+    Point("answer.before_commit", "services.notify.questions.answers:Answers.take", ("notify",), "after", _some),
+    Point(
+        "answer.after_commit", "services.notify.questions.pages:MessagePages._next", ("notify",), "before", _an_answer
+    ),
+    Point("ask.before_commit", "services.notify.self_request:_ask", ("notify",), "after", _some),
 )
 BY_NAME: Final = {point.name: point for point in POINTS}
 

@@ -17,7 +17,7 @@ from leeward.bus import kafka
 from leeward.clock import ScaledClock, parse_clock
 from leeward.store import retention
 from services import __main__ as command
-from services.notify import recovery
+from services.notify.delivery import recovery
 from tests.chaos import bugs, points
 
 LOOK: Final = 0.5

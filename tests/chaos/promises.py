@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from services.matching.case import OVER
-from services.notify.dispatch import STALE_SECONDS
-from services.notify.domain import OUTCOMES, DeliveryState
+from services.matching.lifecycle.case import OVER
+from services.notify.delivery.sender import STALE_SECONDS
+from services.notify.delivery.state import OUTCOMES, DeliveryState
 from tests.chaos import hospital
 from tests.chaos.evidence import Evidence
 from tests.chaos.outside import Arrival

@@ -16,7 +16,7 @@ from leeward.store.migrate import drift, migrate
 from leeward.store.postgresql import PostgresStore, postgresql_engine
 from leeward.store.sqlite import sqlite_engine
 from services.commands import catalogue
-from services.commands.revision import folder
+from services.commands.operate.revision import folder
 from services.demo.servers import PostgreSQL
 
 

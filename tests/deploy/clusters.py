@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from services.demo.servers import PostgreSQL
-from services.demo.servers.keeper import identity
 from services.demo.servers.postgresql import USER, _programs
+from services.demo.servers.supervisor import identity
 from tests.deploy.compose import ROOT, SERVICES
 
 PASSWORDS = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"

@@ -13,9 +13,9 @@ import typer
 import yaml
 
 import leeward
-from leeward.keys import keyring, people_key
 from leeward.settings import PORTS, ServiceName, SettingsError, load_settings
 from leeward.settings import SERVICES as FIVE
+from leeward.settings.keys import keyring, people_key
 from services.__main__ import app
 from tests.deploy.compose import (
     COMPOSE,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from leeward.keys import assertion_key
+from leeward.settings.keys import assertion_key
 from tests.deploy.compose import ROOT
 from tests.deploy.conftest import make_secrets
 

@@ -5,7 +5,7 @@ import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 
-from services.demo.front import front
+from services.demo.servers.load_balancer import front
 
 
 class Balancer:

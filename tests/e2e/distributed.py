@@ -14,8 +14,8 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from leeward.clock import parse_clock
-from leeward.keys import APART, assertion_key
 from leeward.settings import SERVICES, ServiceName
+from leeward.settings.keys import APART, assertion_key
 from services.demo.servers import Kafka, PostgreSQL
 from services.demo.servers.server import Port
 from tests.e2e.balancer import Balancer

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from leeward.keys import assertion_key, derive, keyring, people_key, service_key
 from leeward.settings import Settings, SettingsError, load_settings
+from leeward.settings.keys import assertion_key, derive, keyring, people_key, service_key
 
-MAKE = "import sys; from leeward.keys import _kept; from pathlib import Path; print(_kept(Path(sys.argv[1])).hex())"
+MAKE = (
+    "import sys; from leeward.settings.keys import _kept; from pathlib import Path; "
+    "print(_kept(Path(sys.argv[1])).hex())"
+)
 
 
 def test_a_key_is_made_for_its_owner_alone_and_kept(settings: Settings) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from leeward.policy import Emergency
 from leeward.settings import PORTS, Settings
+from leeward.settings.policy import Emergency
 from leeward.web.look import LOOK, catalogue, dialled, direction, pages, preferred
 
 CSS = (LOOK / "look.css").read_text()

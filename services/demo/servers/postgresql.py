@@ -12,8 +12,8 @@ from typing import Final
 
 import asyncpg
 
-from services.demo.servers.keeper import identity
 from services.demo.servers.server import Server, ServerError, run
+from services.demo.servers.supervisor import identity
 
 SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",

@@ -14,10 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
 
-from services.demo.servers.keeper import STAYED
+from services.demo.servers.supervisor import STAYED
 
 T = TypeVar("T")
-KEEPER: Final = Path(__file__).with_name("keeper.py")
+KEEPER: Final = Path(__file__).with_name("supervisor.py")
 # below what systems give out for outgoing connections: a client that tries again and again must not take a dead
 # server's port, or connect to itself on it
 PORTS: Final = range(15000, 30000)

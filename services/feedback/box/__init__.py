@@ -8,7 +8,7 @@ from leeward.service import Ground, Parts, Service
 from leeward.settings import Settings
 from leeward.store import ground_tables
 from services.feedback.box.api import routes
-from services.feedback.box.keeper import Keeper
+from services.feedback.box.epochs import Keeper
 from services.feedback.box.models import EPOCH, RELEASE, Model
 
 METADATA = Model.metadata

@@ -14,7 +14,7 @@ from joserfc.jwk import OKPKey
 from sqlalchemy import Row, delete, select, update
 
 from leeward.contracts import Event
-from leeward.policy import Feedback
+from leeward.settings.policy import Feedback
 from leeward.store import Insert, Timer, Unit
 from services.feedback import blind
 from services.feedback.issuer.epochs import CLOSE, Safe, issuing, may_close

@@ -8,8 +8,8 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, Row, delete, select, update
 
-from leeward.keys import Keyring
-from leeward.policy import Feedback
+from leeward.settings.keys import Keyring
+from leeward.settings.policy import Feedback
 from leeward.store import Timer, Unit
 from services.feedback import blind
 from services.feedback.issuer.models import CLAIM, EPOCH

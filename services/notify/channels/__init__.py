@@ -1,9 +1,8 @@
 """The ways a message leaves. A channel takes one letter at a time and says what became of the attempt."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal, Protocol
-
-from services.notify.domain import Result
 
 Kind = Literal["message", "link", "code", "call"]
 
@@ -22,6 +21,17 @@ class Letter:
     email: str
     mobile: str
     locale: str
+
+
+class Result(StrEnum):
+    """What one attempt came to, as a channel reports it."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    BOUNCED = "bounced"
+    LATER = "later"
+    UNSURE = "unsure"
+    NOT_TRIED = "not_tried"
 
 
 class Channel(Protocol):

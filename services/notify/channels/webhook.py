@@ -12,9 +12,8 @@ from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from httpx_aiohttp import AiohttpTransport
 from standardwebhooks.webhooks import Webhook as Signer
 
-from services.notify.channels import Letter
-from services.notify.channels.mail import Words, letter_link
-from services.notify.domain import Result
+from services.notify.channels import Letter, Result
+from services.notify.channels.email.message import Words, letter_link
 
 LANES: Final = 32
 TIMEOUT: Final = 15.0

@@ -3,8 +3,8 @@
 import tomllib
 from pathlib import Path
 
-from leeward.policy import FHIR_ALONE, Policy, Source
 from leeward.settings import load_settings
+from leeward.settings.policy import FHIR_ALONE, Policy, Source
 
 EXAMPLE = Path(__file__).parents[3] / "leeward.example.toml"
 

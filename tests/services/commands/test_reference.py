@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from leeward.contracts.events import EVENTS
 from leeward.people import COLUMNS
-from leeward.policy import Policy
 from leeward.service import Ground
 from leeward.settings import PER_SERVICE, PLAIN, SERVICES, ServiceName
+from leeward.settings.policy import Policy
 from leeward.telemetry import REGISTRY
 from services.__main__ import app
 from services.commands import catalogue

@@ -22,10 +22,10 @@ from sqlalchemy import MetaData, select
 from leeward.adapters import prepare_bus, store_of
 from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed
-from leeward.keys import assertion_key, service_key
 from leeward.runtime import Runtime
 from leeward.service import Parts, Service
 from leeward.settings import Settings, load_settings
+from leeward.settings.keys import assertion_key, service_key
 from leeward.store import ground_tables
 from leeward.store.migrate import migrate
 from services.demo.servers import Kafka, PostgreSQL

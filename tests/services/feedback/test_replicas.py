@@ -15,12 +15,12 @@ from sqlalchemy import Connection, Insert, Table, func, insert, literal, select,
 
 from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed, Event
-from leeward.policy import Feedback
 from leeward.service import Ground
+from leeward.settings.policy import Feedback
 from services.feedback import blind, reports
 from services.feedback.box import METADATA as BOX
 from services.feedback.box import ratings
-from services.feedback.box.keeper import Keeper, Keys, _pinned
+from services.feedback.box.epochs import Keeper, Keys, _pinned
 from services.feedback.box.models import EPOCH, OPENED, RELEASE, SEALED
 from services.feedback.issuer import METADATA as ISSUER
 from services.feedback.issuer import SERVICE, claims, epochs
@@ -28,7 +28,7 @@ from services.feedback.issuer.models import CLAIM
 from services.feedback.issuer.models import EPOCH as KEYS
 from tests.conftest import MakeGround
 from tests.replicas import behind
-from tests.services.feedback.test_box import NAME, TRIALS, Box, agreement, box, distinct, published
+from tests.services.feedback.box.test_box import NAME, TRIALS, Box, agreement, box, distinct, published
 
 __all__ = ["box"]
 pytestmark = pytest.mark.database("postgresql")

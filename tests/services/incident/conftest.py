@@ -15,19 +15,19 @@ from sqlalchemy import select
 
 from leeward.clock import FakeClock
 from leeward.people import Member
-from leeward.policy import Match
 from leeward.service import Ground
 from leeward.settings import Settings, load_settings
+from leeward.settings.policy import Match
 from leeward.store import Unit
 from leeward.telemetry import MESSAGES_REFUSED
 from leeward.web.access import issue, new_token
 from leeward.web.app import create_app
 from services.incident import SERVICE, roster
-from services.incident.edge import Edge
-from services.incident.intake import Intake
-from services.incident.marks import Marks
+from services.incident.hashing import Marks
+from services.incident.intake.intake import Intake
 from services.incident.models import METADATA
-from tests.services.incident.ports import Port, opened
+from services.incident.sources.hl7v2.receiver import Edge
+from tests.services.incident.sources.hl7v2.ports import Port, opened
 
 ANNA, BEN, CARO = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
 HL7_SECRET = "ehr-secret-of-many-characters"
@@ -209,7 +209,7 @@ async def settle(clock: FakeClock, **span: float) -> None:
 @pytest.fixture
 def chart(desk: Desk) -> Desk:
     """The service with a FHIR source."""
-    from tests.services.incident.fhir import with_fhir
+    from tests.services.incident.sources.fhir.resources import with_fhir
 
     return with_fhir(desk)
 
@@ -217,7 +217,7 @@ def chart(desk: Desk) -> Desk:
 @pytest_asyncio.fixture
 async def door(chart: Desk) -> AsyncIterator[httpx.AsyncClient]:
     """A client of that service's app."""
-    from tests.services.incident.fhir import client
+    from tests.services.incident.sources.fhir.resources import client
 
     async with await client(chart) as web:
         yield web

@@ -14,7 +14,7 @@ from services.incident.retention import destroy_keys, forget
 from services.incident.sealing import KEY_TIMER, DayKeys
 from tests.databases import content
 from tests.services.incident.conftest import ANNA, Desk, death, hl7
-from tests.services.incident.fhir import (
+from tests.services.incident.sources.fhir.resources import (
     adverse_event,
     backport,
     client,
@@ -25,7 +25,7 @@ from tests.services.incident.fhir import (
     practitioner,
     with_fhir,
 )
-from tests.services.incident.test_api import SAFETY
+from tests.services.incident.sources.test_api import SAFETY
 
 CANARY = "CANARYBIRD"
 
@@ -151,7 +151,7 @@ async def test_a_key_of_a_transaction_that_failed_is_not_used(desk: Desk, monkey
         raise ValueError("a fault of ours")
 
     with monkeypatch.context() as patched:
-        patched.setattr("services.incident.intake.decide_claim", broken)
+        patched.setattr("services.incident.intake.intake.decide_claim", broken)
         assert await desk.send(death(ident="1")) == ["AE"]
     assert await desk.send(death(ident="2")) == ["AA"]
     [key], [raw] = await desk.rows("day_key"), await desk.rows("raw_message")

@@ -11,7 +11,7 @@ from leeward.clock import FakeClock
 from leeward.service import Ground
 from services.matching import build
 from services.matching.models import METADATA
-from services.matching.office import office_of
+from services.matching.site import office_of
 from tests.services.matching.hospital import LIVE, Hospital, Open, member, supporter, with_policy
 
 MakeGround = Callable[[Any, Any], Ground]

@@ -32,10 +32,12 @@ from leeward.people import Member
 from leeward.service import Ground, Parts
 from leeward.settings import Settings
 from leeward.store.timing import TimerLoop
-from services.matching import api, roster, rota, rows
-from services.matching.case import Case
+from services.matching.cases import repository
+from services.matching.coordinator import routes
+from services.matching.lifecycle.case import Case
 from services.matching.models import METADATA
-from services.matching.office import Office
+from services.matching.roster import importing, rota
+from services.matching.site import Office
 
 LIVE: dict[str, Any] = {"mode": "live"}
 ROUND = timedelta(hours=8)
@@ -97,7 +99,7 @@ class Hospital:
         """Import a roster."""
         self.members = list(members)
         self.names |= {m.recipient_ref: m.display_name for m in members}
-        await self.ground.store.write(lambda unit: roster.apply(unit, members))
+        await self.ground.store.write(lambda unit: importing.apply(unit, members))
 
     async def duty(self, unit: str, name: str, start: datetime, hours: float, *, on_call: bool = False) -> None:
         """Put somebody on shift."""
@@ -233,7 +235,7 @@ class Hospital:
         return [m for m in self.sent if m.template == "supporter_request"][-1]
 
     async def cases(self) -> list[Case]:
-        found = await self.ground.store.read(rows.cases)
+        found = await self.ground.store.read(repository.cases)
         return sorted(found, key=lambda case: case.opened_at)
 
     async def case(self) -> Case:
@@ -241,9 +243,14 @@ class Hospital:
         [found] = await self.cases()
         return found
 
+    async def case_of(self, name: str) -> Case:
+        """The only case of that person: two cases of one moment have no order."""
+        [found] = [case for case in await self.cases() if case.person_ref == ref(f"person {name}")]
+        return found
+
     async def state(self) -> tuple[str, list[str]]:
         """State and reasons of the only case, as the coordinator sees them."""
-        shown = api.shown(await self.case())
+        shown = routes.shown(await self.case())
         return shown["state"], shown["reasons"]
 
     async def rows_of(self, name: str) -> list[Any]:

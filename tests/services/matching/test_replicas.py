@@ -8,9 +8,9 @@ import pytest
 
 from leeward.store import Unit
 from leeward.store.timing import TimerLoop
-from services.matching import api
-from services.matching.case import Message, Step
-from services.matching.desk import Desk
+from services.matching.cases.session import Desk
+from services.matching.coordinator import routes
+from services.matching.lifecycle.case import Message, Step
 from tests.replicas import behind
 from tests.services.matching.hospital import Hospital, Open, member, supporter
 
@@ -63,7 +63,7 @@ async def test_the_last_place_is_taken_once(open_hospital: Open, replica: Replic
     to_ann, to_bob = await hospital.offered("ann"), await hospital.offered("bob")
     await behind(other.ground.store, lambda: other.answer(to_bob, "accept"), lambda: hospital.answer(to_ann, "accept"))
     assert await hospital.loads() == {"sue": (1, 0)}
-    states = sorted(api.shown(case)["state"] for case in await hospital.cases())
+    states = sorted(routes.shown(case)["state"] for case in await hospital.cases())
     assert states == ["accepted", "needs_attention"]
 
 
@@ -214,8 +214,8 @@ async def test_a_case_closed_by_two_coordinators_closes_once(hospital: Hospital,
     ref = (await hospital.case()).case_ref
     await behind(
         other.ground.store,
-        lambda: other.as_coordinator(api.close, ref),
-        lambda: hospital.as_coordinator(api.close, ref),
+        lambda: other.as_coordinator(routes.close, ref),
+        lambda: hospital.as_coordinator(routes.close, ref),
     )
     await hospital.reload()
     assert hospital.published.count(("case_closed", ref)) == 1

@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 
 from leeward.clock import FakeClock
-from leeward.keys import keyring
 from leeward.service import Ground
 from leeward.settings import load_settings
-from services.notify import recovery
+from leeward.settings.keys import keyring
+from services.notify.delivery import recovery
 from services.notify.models import METADATA
 from tests.databases import OpenStore
 from tests.services.notify.world import ANNA, SAM, WEBHOOK_SECRET, HttpServer, MailServer, World

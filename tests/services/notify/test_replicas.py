@@ -11,16 +11,16 @@ from sqlalchemy import text
 
 from leeward.contracts import Event, MessageRequested, bucket_up
 from leeward.store import Unit
-from services.notify import dispatch, recovery
-from services.notify.claims import Claims
+from services.notify.delivery import recovery, sender
+from services.notify.delivery.deliveries import Outgoing
+from services.notify.delivery.queue import Claims
 from services.notify.links import seals
 from services.notify.models import DELIVERY, METADATA, QUESTION
-from services.notify.outgoing import Outgoing
 from services.notify.retention import forget
 from tests.databases import OpenStore
 from tests.replicas import behind
 from tests.services.notify.conftest import MakeWorld
-from tests.services.notify.forms import ACCEPT
+from tests.services.notify.questions.forms import ACCEPT
 from tests.services.notify.world import ANNA, SAM, World, eventually, member
 
 pytestmark = pytest.mark.database("postgresql")
@@ -68,9 +68,9 @@ async def test_what_a_dead_replica_was_sending_another_sends_within_seconds(worl
 async def test_what_a_dead_replica_had_queued_another_sends_soon(
     world: World, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "OTHERS", 0.2)
+    monkeypatch.setattr(sender, "OTHERS", 0.2)
     other = await replica(world)
-    monkeypatch.setattr(dispatch, "DEPTH", 0)  # no room at either, so that it is queued
+    monkeypatch.setattr(sender, "DEPTH", 0)  # no room at either, so that it is queued
     await world.die()
     await world.asks(ANNA)
     assert await states(world) == ["queued"]
@@ -124,7 +124,7 @@ async def _one_sent(world: World) -> list[Any]:
 async def test_one_that_stood_still_does_not_send_what_another_has_sent(
     world: World, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "STALE_SECONDS", 0)
+    monkeypatch.setattr(sender, "STALE_SECONDS", 0)
     await replica(world)
     await world.die()
     await world.asks(ANNA)
@@ -180,11 +180,11 @@ async def test_many_wait_and_each_leaves_once(world: World, replica: Replica, mo
     await world.people(ANNA, SAM, *people)
     other = await replica(world)
     await other.people(ANNA, SAM, *people)
-    monkeypatch.setattr(dispatch, "DEPTH", 0)
+    monkeypatch.setattr(sender, "DEPTH", 0)
     await world.happens(*(world.request(person) for person in people))
     assert await states(world) == ["queued"] * 30
-    monkeypatch.setattr(dispatch, "BATCH", 7)
-    monkeypatch.setattr(dispatch, "DEPTH", 1024)
+    monkeypatch.setattr(sender, "BATCH", 7)
+    monkeypatch.setattr(sender, "DEPTH", 1024)
     await eventually(lambda: len(world.mail.mails) >= 30, 20)
     await become(world, ["handed_off"] * 30)
     assert len(set(world.mail.ids())) == len(world.mail.mails) == 30

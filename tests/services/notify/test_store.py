@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from leeward.policy import WebhookChannel
 from leeward.settings import SettingsError
+from leeward.settings.policy import WebhookChannel
 from services.notify import SERVICE
 from services.notify.models import METADATA
 from tests.conftest import MakeGround

@@ -23,8 +23,9 @@ from leeward.service import Ground, Parts
 from leeward.store import Timer, Unit
 from leeward.store.timers import due, fire
 from leeward.web.app import create_app
-from services.notify import SERVICE, roster
-from services.notify.dispatch import Post
+from services.notify import SERVICE
+from services.notify.delivery.sender import Post
+from services.notify.recipients import importing
 
 KEY = b"p" * 32
 WEBHOOK_SECRET = "whsec_" + "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
@@ -242,7 +243,7 @@ class World:
         self._tasks = [asyncio.ensure_future(task(self._stop)) for task in self.parts.tasks]
 
     async def people(self, *members: Member) -> None:
-        await self.ground.store.write(lambda unit: roster.apply(unit, members))
+        await self.ground.store.write(lambda unit: importing.apply(unit, members))
 
     async def happens(self, *datas: EventData) -> None:
         """What the bus would bring, in one batch of one type."""

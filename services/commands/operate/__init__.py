@@ -1,0 +1,1 @@
+"""Commands that run the system and look after it."""

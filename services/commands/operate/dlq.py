@@ -1,0 +1,248 @@
+"""`dlq`: events that were given up or wait to be tried again, for whoever is on call. No word of a sender is shown."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import typer
+from sqlalchemy import Row
+
+from leeward.bus import dead_letters
+from leeward.contracts import EVENTS, bucket_down, decode
+from leeward.service import Service
+from leeward.settings import SERVICES, ServiceName, Settings, load_settings
+from services.commands import catalogue
+from services.commands.console import Failed, say, show_json, warn
+from services.commands.databases import check_current, reading, transaction, with_databases
+from services.commands.operate.status import listening
+
+IDENT: Final = re.compile(r"([a-z]+)-([0-9]{1,18})")
+TYPE: Final = re.compile(r"leeward\.[a-z_.]+\.v[0-9]+")
+REFERENCE: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# of all that bodies hold the one text that no code or reference bounds
+FREE_TEXT: Final = frozenset({"unit"})
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A parked event, and whose it is."""
+
+    service: Service
+    row: Row[Any]
+
+    @property
+    def ident(self) -> str:
+        return f"{self.service.name}-{self.row.seq}"
+
+    @property
+    def next_try(self) -> str | None:
+        """When it is tried; None for what is dead, and for what comes after another of its key."""
+        return None if self.row.dead or not self.row.first else f"{self.row.due_at:%Y-%m-%dT%H:%MZ}"
+
+    @property
+    def brief(self) -> dict[str, Any]:
+        """What may be told of any event, whoever sent it."""
+        row = self.row
+        return {
+            "id": self.ident,
+            "service": self.service.name,
+            "topic": row.topic,
+            "type": row.type if row.type in EVENTS or TYPE.fullmatch(row.type) else "unknown",
+            "fault": row.fault,
+            "place": row.place,
+            "attempts": row.attempts,
+            "day": f"{row.parked_on}",
+            "state": "dead" if row.dead else "waiting",
+            "next_try": self.next_try,
+        }
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """All that may be told; when it was accepted to a quarter of an hour, as all times of events."""
+        row = self.row
+        return {
+            **self.brief,
+            "event_id": _reference(row.event_id),
+            "key": _reference(row.key),
+            "accepted_at": f"{bucket_down(row.accepted_at):%Y-%m-%dT%H:%MZ}",
+            "bytes": len(row.body.encode()),
+            "body": _body(row.type, row.body),
+        }
+
+
+def _reference(text: str) -> str:
+    return text if REFERENCE.fullmatch(text) else "unknown"
+
+
+def _body(event_type: str, text: str) -> dict[str, Any] | None:
+    """What the contract says of a body that keeps to it: references, codes and rounded times; None for any other."""
+    try:
+        body = decode(event_type, text).model_dump(mode="json", exclude_none=True)
+    except ValueError:
+        return None
+    return {name: "(not shown)" if name in FREE_TEXT else value for name, value in body.items()}
+
+
+@with_databases
+def listed(service: ServiceName | None, *, as_json: bool) -> None:
+    """Print a line for each, oldest first within a service."""
+    settings = load_settings(starting=False)
+    services = catalogue.load([service] if service else SERVICES)
+    found = [letter for one in services for letter in _letters(settings, one)]
+    if as_json:
+        show_json([letter.brief for letter in found])
+        return
+    for line in _table([_line(letter.brief) for letter in found]):
+        say(line)
+    if not found:
+        say("there are no dead letters, and nothing waits to be tried again")
+
+
+def _letters(settings: Settings, service: Service, seqs: Sequence[int] | None = None) -> list[Letter]:
+    with reading(settings, service.name) as conn:
+        if conn is None:
+            return []
+        check_current(conn, service)
+        rows = dead_letters.letters(conn, service.metadata.tables["parked"], seqs)
+    return [Letter(service, row) for row in rows]
+
+
+def _line(brief: dict[str, Any]) -> list[str]:
+    attempts = f"{brief['attempts']} attempt{'' if brief['attempts'] == 1 else 's'}"
+    return [brief["id"], brief["topic"], brief["type"], _reason(brief), attempts, brief["day"], _state(brief)]
+
+
+def _reason(brief: dict[str, Any]) -> str:
+    return f"{brief['fault']}: {brief['place']}" if brief["fault"] else str(brief["place"])
+
+
+def _state(brief: dict[str, Any]) -> str:
+    if brief["state"] == "dead":
+        return "dead"
+    return f"waits until {brief['next_try']}" if brief["next_try"] else "waits for the one before it"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> Iterable[str]:
+    """Lines with their columns below one another."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+@with_databases
+def show(ident: str, *, as_json: bool) -> None:
+    """Print one.
+
+    Raises:
+        Failed: when there is none of that id.
+    """
+    [letter] = _found(load_settings(starting=False), [ident])
+    if as_json:
+        show_json(letter.whole)
+        return
+    shown = letter.whole
+    body = shown.pop("body")
+    for name, value in shown.items():
+        say(f"{name.replace('_', ' '):<12}{'-' if value in (None, '') else value}")
+    if body is None:
+        say("body        not shown: this release does not understand it")
+    for name, value in (body or {}).items():
+        say(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
+
+
+def _found(settings: Settings, idents: Sequence[str]) -> list[Letter]:
+    """The letters of these ids, each once.
+
+    Raises:
+        Failed: when one is not there; which is not said, since what was typed may be anything.
+    """
+    wanted = {_parsed(ident) for ident in idents}
+    found: list[Letter] = []
+    for service in catalogue.load(name for name in SERVICES if name in {name for name, _ in wanted}):
+        found += _letters(settings, service, [seq for name, seq in wanted if name == service.name])
+    if len(found) < len(wanted):
+        raise _unknown()
+    return found
+
+
+def _parsed(ident: str) -> tuple[str, int]:
+    match = IDENT.fullmatch(ident)
+    if match is None:
+        raise _unknown()
+    return match[1], int(match[2])
+
+
+def _unknown() -> Failed:
+    return Failed("dlq: there is no event of that id, or of one of them; `leeward dlq list` shows those there are")
+
+
+def replay(idents: Sequence[str], service: ServiceName | None) -> None:
+    """Have events wait to be tried at once, and say who will do so when.
+
+    Raises:
+        typer.BadParameter: unless it is either ids or a service.
+    """
+    if bool(idents) == bool(service):
+        raise typer.BadParameter("give either ids or --service")
+    _replay(idents, service)
+
+
+@with_databases
+def _replay(idents: Sequence[str], service: ServiceName | None) -> None:
+    settings = load_settings(starting=False)
+    chosen = _found(settings, idents) if service is None else _dead(settings, service)
+    for one, seqs in _by_service(chosen):
+        with transaction(settings, one, settings.clock().now()) as unit:
+            count = dead_letters.replay(unit, seqs)
+        when = "within 15 seconds" if listening(settings, one.name) else "as soon as it runs: it does not answer now"
+        say(f"{_events(count)} of {one.name} will be tried {when}")
+    if not chosen:
+        say("there are no dead letters")
+
+
+def _dead(settings: Settings, name: ServiceName) -> list[Letter]:
+    [service] = catalogue.load([name])
+    return [letter for letter in _letters(settings, service) if letter.row.dead]
+
+
+def _by_service(chosen: Iterable[Letter]) -> Iterable[tuple[Service, list[int]]]:
+    found: dict[ServiceName, tuple[Service, list[int]]] = {}
+    for letter in chosen:
+        found.setdefault(letter.service.name, (letter.service, []))[1].append(letter.row.seq)
+    return found.values()
+
+
+def _events(count: int) -> str:
+    return f"{count} event{'' if count == 1 else 's'}"
+
+
+def drop(idents: Sequence[str], *, yes: bool) -> int:
+    """Remove dead letters for good; 2 where nobody has said that this is meant.
+
+    Raises:
+        Failed: when one is not there, or is not dead.
+    """
+    if not yes and not _confirmed(len(idents)):
+        warn("dlq drop: nothing was dropped; what is dropped is gone for good, so say --yes")
+        return 2
+    _drop(idents)
+    return 0
+
+
+def _confirmed(count: int) -> bool:
+    return sys.stdin.isatty() and typer.confirm(f"Drop {_events(count)} for good?", err=True)
+
+
+@with_databases
+def _drop(idents: Sequence[str]) -> None:
+    settings = load_settings(starting=False)
+    chosen = _found(settings, idents)
+    if waiting := [letter.ident for letter in chosen if not letter.row.dead]:
+        raise Failed(f"dlq drop: {', '.join(waiting)} waits to be tried again; only what is dead can be dropped")
+    for one, seqs in _by_service(chosen):
+        with transaction(settings, one, settings.clock().now()) as unit:
+            count = dead_letters.drop(unit, seqs)
+        say(f"{_events(count)} of {one.name} dropped")

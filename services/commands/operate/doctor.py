@@ -1,0 +1,297 @@
+"""`doctor`: what is missing or wrong, one finding a line, each with what to do. Nothing here stops `live`."""
+
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from sqlalchemy import func, select
+from sqlalchemy.util.concurrency import await_only
+
+from leeward.adapters import bus_gaps, store_of
+from leeward.bus import BusUnavailable
+from leeward.service import Service
+from leeward.settings import Settings, SettingsError, load_settings
+from leeward.store import StoreUnavailable
+from leeward.store.migrate import up_to_date
+from services.commands import catalogue
+from services.commands.console import Failed, say, show_json
+from services.commands.databases import reading, with_databases
+
+SMTP_PATIENCE: Final = 10.0  # seconds
+ENDING: Final = timedelta(days=30)
+AHEAD: Final = timedelta(minutes=5)
+MIGRATE: Final = "run `leeward migrate`"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`error`: something will not work; `warning`: somebody may be missed, or should look."""
+
+    level: Literal["error", "warning"]
+    what: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.what}; {self.do}"
+
+
+def doctor(*, as_json: bool) -> int:
+    """Print the findings; 1 where one of them is an error."""
+    found = findings(load_settings(starting=False))
+    if as_json:
+        show_json([asdict(finding) for finding in found])
+    else:
+        for finding in found:
+            say(str(finding))
+        if not found:
+            say("nothing to report")
+    return int(any(finding.level == "error" for finding in found))
+
+
+@with_databases
+def findings(settings: Settings) -> list[Finding]:
+    """Everything that is missing or wrong; what rests on a database that cannot be reached is left out."""
+    found: list[Finding] = []
+    for check in CHECKS:
+        with suppress(Failed):
+            found += check(settings)
+    return found
+
+
+def _error(what: str, do: str) -> Finding:
+    return Finding("error", what, do)
+
+
+def _warning(what: str, do: str) -> Finding:
+    return Finding("warning", what, do)
+
+
+def help_lines(settings: Settings) -> Iterator[Finding]:
+    """Emergency numbers and crisis lines of every language, and how long ago somebody checked them."""
+    today = settings.clock().now().date()
+    for locale in settings.locales:
+        emergency = settings.emergency.get(locale)
+        if emergency is None or not emergency.phone:
+            yield _error(f"emergency.{locale} is missing", "production does not start without: add it to leeward.toml")
+        if not settings.crisis_lines.get(locale):
+            yield _error(f"crisis_lines.{locale} is missing", "production does not start without: look one up, add it")
+        for number, line in enumerate(settings.crisis_lines.get(locale, ()), 1):
+            if line.checked_on and line.checked_on > today:
+                yield _warning(
+                    f"crisis_lines.{locale}, number {number} was checked on a day to come", "correct checked_on"
+                )
+    for place in settings.unchecked_lines(today):
+        yield _warning(f"{place} was not checked for a year", "call it, then set checked_on to that day")
+
+
+def professionals(settings: Settings) -> Iterator[Finding]:
+    """The ones whom urgent help pages, and where else a person may turn."""
+    if not settings.on_call:
+        yield _warning("on_call is empty", "urgent help then shows the numbers and pages nobody: name a professional")
+    for number, one in enumerate(settings.on_call, 1):
+        if not one.email:
+            yield _warning(f"on_call, number {number} has no email", "nobody is paged there: add one that is read")
+    for locale in settings.locales:
+        if not settings.referrals.get(locale):
+            yield _warning(f"referrals.{locale} is empty", "add where supporters can hand on to")
+    if not settings.concerns:
+        yield _warning("concerns is empty", "name somebody outside the programme on every page")
+
+
+def sources(settings: Settings) -> Iterator[Finding]:
+    """Feeds that cannot show who they are, and none at all."""
+    if not settings.sources:
+        yield _error("sources is empty", "no outcome will arrive: add a [sources.NAME] to leeward.toml")
+    for name, source in settings.sources.items():
+        if settings.source_secrets(name) or source.certificate:
+            continue
+        key = f"LEEWARD_SOURCE_{name.upper()}_SECRET"
+        if source.kind == "hl7v2" and settings.on_loopback:
+            yield _warning(f"sources.{name} has no secret", f"it takes loopback MLLP only; set {key} for HTTP")
+        else:
+            yield _warning(f"sources.{name} has no secret", f"it takes nothing until {key} is set")
+
+
+def certificates(settings: Settings) -> Iterator[Finding]:
+    """Whether the MLLP port's certificates belong together, and how long they are still valid."""
+    from services.incident.sources.hl7v2.tls import expiries, gate_of
+
+    try:
+        gate = gate_of(settings)
+        ends = expiries(settings)
+    except SettingsError as fault:
+        yield _error(str(fault), "nothing starts before that")
+        return
+    now = settings.clock().now()
+    for name, end in ends.items():
+        if end < now:
+            yield _error(f"LEEWARD_{name} has expired", "no sender can connect: renew it, then restart")
+        elif end < now + ENDING:
+            yield _warning(f"LEEWARD_{name} expires in {(end - now).days} days", "renew it, then restart")
+    for source in settings.sources if gate.mutual else ():
+        if settings.sources[source].kind == "hl7v2" and not settings.sources[source].certificate:
+            yield _warning(f"sources.{source} lists no certificate", "it takes nothing over MLLP: name its sender's")
+
+
+def mail(settings: Settings) -> Iterator[Finding]:
+    """Whether anybody can be reached, by really connecting to the mail server."""
+    url = settings.smtp_url
+    if url is None:
+        if settings.channels.webhook is None:
+            yield _error("there is no channel", "nobody can be reached: set LEEWARD_SMTP_URL or channels.webhook")
+        return
+    if fault := await_only(_smtp_fault(url)):
+        yield _error(f"LEEWARD_SMTP_URL: {fault}", "correct it, or see whether the mail server is up")
+    if settings.variable("MAIL_FROM") is None:
+        yield _warning("LEEWARD_MAIL_FROM is not set", "mail leaves as messages@localhost: set a neutral address")
+
+
+async def _smtp_fault(url: str) -> str:
+    """Connect, encrypt and sign in as notify will; the fault without what the server said."""
+    from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException
+
+    from services.notify.channels.email.smtp import smtp_server
+
+    at = smtp_server(url)
+    client = SMTP(
+        hostname=at.host,
+        port=at.port,
+        username=at.user,
+        password=at.password,
+        use_tls=at.tls,
+        start_tls=at.starttls,
+        timeout=SMTP_PATIENCE,
+    )
+    try:
+        async with client:
+            return ""
+    except SMTPAuthenticationError:
+        return "the server does not take this user and password"
+    except (SMTPException, OSError) as fault:
+        return f"cannot be reached ({type(fault).__name__})"
+
+
+def servers(settings: Settings) -> Iterator[Finding]:
+    """Whether the databases and the bus of a distributed run answer and have what this release needs."""
+    for service in catalogue.load():
+        fault, key = await_only(_database_fault(settings, service)), f"LEEWARD_{service.name.upper()}_DATABASE_URL"
+        if fault == MIGRATE:
+            yield _error(f"{service.name} is not at the newest revision", MIGRATE)
+        elif fault:
+            yield _error(f"{key}: cannot be used ({fault})", "correct it, or see whether PostgreSQL is up")
+    try:
+        missing = await_only(bus_gaps(settings))
+    except BusUnavailable as fault:
+        yield _error(f"LEEWARD_BUS_URL: Kafka cannot be reached ({fault})", "correct it, or see whether it is up")
+        return
+    for gap in missing:
+        yield _error(f"Kafka: {gap}", MIGRATE if gap.startswith("topic ") else "change the brokers' settings")
+
+
+async def _database_fault(settings: Settings, service: Service) -> str:
+    if settings.embedded:
+        return ""
+    try:
+        store = store_of(settings, service.name, service.metadata, settings.clock())
+    except SettingsError:
+        return "it is not given here"
+    try:
+        current = await store.read(lambda conn: up_to_date(conn, service.package))
+    except StoreUnavailable as fault:
+        return str(fault)
+    finally:
+        await store.close()
+    return "" if current else MIGRATE
+
+
+def figures(settings: Settings) -> Iterator[Finding]:
+    """What the databases say: roster, training, rota, and identifiers that lead to nobody."""
+    from services.commands.operate.status import figures as read
+
+    found = read(settings)
+    if found["services"]["matching"] is None:
+        yield _warning("there is no database yet", "run `leeward migrate`, or `leeward up`")
+        return
+    counts = {**found["services"]["matching"]["roster"], **(found["services"]["incident"] or {})}
+    for gap in found["gaps"]:
+        what, do, figure = GAPS.get(gap, (gap.replace("_", " "), "see `leeward status`", ""))
+        number = f"{counts[figure]} " if figure in counts else ""
+        yield _warning(f"{number}{what}", do)
+
+
+# what is missing, what to do, and the figure that says how many
+GAPS: Final = {
+    "no_roster": ("the roster is empty", "run `leeward staff import FILE`", ""),
+    "no_supporters": ("no supporter is ready", "name supporters with valid training in the roster", ""),
+    "no_shift_data": ("no shift in the next two days", "run `leeward rota import FILE.ics`", ""),
+    "training_expired": ("supporters have expired training", "they are never asked: renew it", "training_expired"),
+    "training_expires_soon": ("supporters' training ends soon", "plan a renewal", "training_expires_soon"),
+    "unmatched_identifiers": ("identifiers lead to nobody", "GET /v1/unmatched as coordinator, resolve", "unmatched"),
+    "people_unreachable": ("people have no channel", "add an address to the roster", "unreachable"),
+}
+
+
+def key_files(settings: Settings) -> Iterator[Finding]:
+    """Keys that others on this machine could read."""
+    folder = settings.data / "keys"
+    for path in [folder, *sorted(folder.glob("*"))] if folder.is_dir() else ():
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            mode = "700" if path.is_dir() else "600"
+            yield _error(f"keys/{path.name if path != folder else ''} can be read by others", f"chmod {mode} it")
+
+
+def addresses(settings: Settings) -> Iterator[Finding]:
+    """Links that leave this machine need https, and what stands behind them must be told where it is."""
+    for key, url in (("LEEWARD_PUBLIC_URL", settings.public_url), ("LEEWARD_BOX_URL", settings.box_url)):
+        parts = urlsplit(url)
+        if parts.scheme != "https" and parts.hostname not in LOOPBACK_NAMES:
+            yield _error(f"{key} is not https", "links and ratings would travel in the clear: put TLS in front")
+    for name, source in settings.sources.items():
+        parts = urlsplit(source.base_url)
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK_NAMES:
+            yield _error(f"sources.{name}.base_url is not https", "records and tokens would travel in the clear")
+    if settings.variable("PUBLIC_URL") is None:
+        yield _warning("LEEWARD_PUBLIC_URL is not set", "links open on this machine alone: set what people reach")
+    if not settings.on_loopback and settings.variable("METRICS_TOKEN") is None:
+        yield _warning("LEEWARD_METRICS_TOKEN is not set", "/metrics answers nobody: set it where you collect them")
+
+
+def clock(settings: Settings) -> Iterator[Finding]:
+    """A clock that is set, or that has gone back behind what was stored."""
+    if settings.variable("CLOCK"):
+        yield _warning("LEEWARD_CLOCK is set", "time is not real: for tests and demonstrations only")
+        return
+    limit = settings.clock().now() + AHEAD
+    for service in catalogue.load():
+        with reading(settings, service.name) as conn:
+            newest: Any = conn and _newest(conn, service)
+        if newest and newest > limit:
+            yield _error(f"{service.name} holds events from the future", "the clock went back: check time service")
+
+
+def _newest(conn: Any, service: Any) -> Any:
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
+    try:
+        return conn.execute(select(func.max(service.metadata.tables["outbox"].c.accepted_at))).scalar()
+    except (OperationalError, ProgrammingError):
+        return None
+
+
+LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
+    servers,
+    help_lines,
+    professionals,
+    sources,
+    certificates,
+    mail,
+    addresses,
+    key_files,
+    clock,
+    figures,
+)

@@ -1,0 +1,1 @@
+"""Commands about people: the roster and the rota."""

@@ -1,0 +1,1 @@
+"""The story, and who plays it."""

@@ -1,0 +1,1 @@
+"""The hospital that does not exist, and what it runs on."""

@@ -1,0 +1,140 @@
+"""Every mailbox of the hospital: a real SMTP server, and a page on which its mails can be read and time let pass."""
+
+import asyncio
+import email
+import email.policy
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Final
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from fastapi import APIRouter, FastAPI, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from leeward.settings import Settings
+from leeward.web.app import Guard
+from leeward.web.look import pages
+from leeward.web.look.files import files
+from services.demo.world.clock import DemoClock
+
+TEMPLATES: Final = Path(__file__).parents[1] / "templates"
+LINK: Final = re.compile(r"https?://\S+")
+SPANS: Final = {
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+    "week": timedelta(days=7),
+}
+Door = Callable[[], Awaitable[str]]
+
+
+@dataclass(frozen=True)
+class Mail:
+    """One mail as it was handed over."""
+
+    number: int
+    to: str
+    sender: str
+    subject: str
+    text: str
+    raw: bytes
+    message_id: str
+    at: datetime
+
+    @property
+    def link(self) -> str:
+        """The one link of a message, "" where there is none."""
+        found = LINK.search(self.text)
+        return found[0] if found else ""
+
+
+class Mailbox:
+    """Keeps what it is given, for everybody, in memory."""
+
+    def __init__(self, clock: DemoClock) -> None:
+        self.mails: list[Mail] = []
+        self.came: Callable[[Mail], None] = lambda _mail: None
+        self._clock = clock
+        self._server: asyncio.Server | None = None
+
+    async def start(self, port: int) -> None:
+        """Listen for mail on loopback."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: SMTP(self, hostname="localhost", loop=loop), "127.0.0.1", port)
+
+    async def stop(self) -> None:
+        if self._server:
+            self._server.close()
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """Take one mail (the name is the library's)."""
+        raw = bytes(envelope.original_content or b"")
+        for recipient in envelope.rcpt_tos:
+            self._keep(recipient, raw)
+        return "250 OK"
+
+    def _keep(self, to: str, raw: bytes) -> None:
+        parsed = email.message_from_bytes(raw, _class=EmailMessage, policy=email.policy.default)
+        body = parsed.get_body(("plain", "html"))
+        text = body.get_content() if body else ""
+        heads = (str(parsed["From"]), str(parsed["Subject"]), text, raw, str(parsed["Message-ID"]))
+        mail = Mail(len(self.mails) + 1, to, *heads, self._clock.now())
+        self.mails.append(mail)
+        self.came(mail)
+
+    def to(self, address: str) -> list[Mail]:
+        """The mails of one address, oldest first."""
+        return [mail for mail in self.mails if mail.to == address]
+
+
+def web(mailbox: Mailbox, settings: Settings, clock: DemoClock, door: Door) -> FastAPI:
+    """The page of all mailboxes; `door` gives a fresh sign-in link to the coordinator's board."""
+    app = FastAPI(openapi_url=None)
+    look = pages(TEMPLATES, settings)
+    links = {
+        "What needs somebody: the coordinator's board": "/board",
+        "Ask for yourself or a colleague": f"{settings.public_url}/ask",
+        "Ratings and reports": settings.box_url,
+    }
+    app.include_router(files(settings, clock))
+    app.include_router(_mails(mailbox, look.render, clock, links))
+    app.include_router(_passing(clock, door))
+    app.add_middleware(Guard)
+    return app
+
+
+def _mails(mailbox: Mailbox, render: Callable[..., HTMLResponse], clock: DemoClock, links: dict[str, str]) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/")
+    async def index(request: Request, to: str = "") -> HTMLResponse:
+        shown = [mail for mail in reversed(mailbox.mails) if to in ("", mail.to)]
+        return render(request, "mailbox.html", mails=shown, to=to, now=clock.now(), links=links, spans=SPANS)
+
+    @router.get("/mail/{number}")
+    async def one(request: Request, number: int) -> HTMLResponse:
+        found = [mail for mail in mailbox.mails if mail.number == number]
+        if not found:
+            return render(request, "no_mail.html", status=404)
+        before, link, after = found[0].text.partition(found[0].link) if found[0].link else (found[0].text, "", "")
+        return render(request, "mail.html", mail=found[0], before=before, link=link, after=after)
+
+    return router
+
+
+def _passing(clock: DemoClock, door: Door) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/time")
+    async def pass_time(span: str = Form(default="hour")) -> RedirectResponse:
+        await clock.skip(SPANS.get(span, SPANS["hour"]))
+        return RedirectResponse("/", 303)
+
+    @router.get("/board")
+    async def board() -> RedirectResponse:
+        return RedirectResponse(await door(), 303)
+
+    return router

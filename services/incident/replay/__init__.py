@@ -1,0 +1,1 @@
+"""Stored messages decided again after a rule was mended; tried without effect first."""

@@ -1,0 +1,1 @@
+"""What a person decides: doubtful incidents and identifiers that lead to nobody."""

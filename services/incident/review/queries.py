@@ -1,0 +1,107 @@
+"""Incidents as the coordinator sees them: listed by state, confirmed, dismissed."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, or_, select, update
+
+from leeward.contracts import IncidentRecorded, Involved, Severity
+from leeward.store import Unit
+from services.incident.decisions.claims import State, current_of
+from services.incident.intake.batch import INCIDENT, INVOLVED, close
+
+
+class Settled(Exception):
+    """The incident is in another state for good."""
+
+
+def listed(conn: Connection, state: State | None, after: str | None, limit: int) -> list[Any]:
+    """Rows, the newest first; `after` is the sort key of the last one seen."""
+    query = select(INCIDENT)
+    if state:
+        query = query.where(INCIDENT.c.state == state)
+    if after:
+        moment, _, ref = after.partition(" ")
+        at = datetime.fromisoformat(moment)
+        same = and_(INCIDENT.c.accepted_at == at, INCIDENT.c.incident_ref < ref)
+        query = query.where(or_(INCIDENT.c.accepted_at < at, same))
+    return list(
+        conn.execute(query.order_by(INCIDENT.c.accepted_at.desc(), INCIDENT.c.incident_ref.desc()).limit(limit))
+    )
+
+
+def sort_key(row: Any) -> str:
+    """What `listed` sorts by, as text."""
+    return f"{row.accepted_at.isoformat()} {row.incident_ref}"
+
+
+def find(conn: Connection, incident_ref: str) -> Any:
+    """One row, None where there is none."""
+    return conn.execute(select(INCIDENT).where(INCIDENT.c.incident_ref == incident_ref)).one_or_none()
+
+
+def shown(row: Any) -> dict[str, Any]:
+    """CONTRACT §HTTP: nothing of where or who, and the day of the outcome instead of its time."""
+    return {
+        "incident_ref": row.incident_ref,
+        "state": row.state,
+        "category": row.category,
+        "level": row.level,
+        "reasons": row.reasons.split(),
+        "day": row.occurred_at.date().isoformat(),
+    }
+
+
+def confirm(unit: Unit, incident_ref: str) -> Any:
+    """A person says that it is one: it is recorded and published. Said twice, it is published once.
+
+    Raises:
+        Settled: when it was dismissed or retracted.
+    """
+    row = find(unit.conn, incident_ref)
+    if row is None or row.state == "recorded":
+        return row
+    _only_review(row)
+    unit.conn.execute(_of(incident_ref).values(state="recorded", certain=True))
+    unit.emit(
+        IncidentRecorded(
+            incident_ref=incident_ref,
+            category=row.category,
+            severity=Severity(scheme=row.scheme, code=row.code, level=row.level),
+            unit=row.unit,
+            occurred_at=row.occurred_at,
+            urgency=row.urgency,
+            involved=_involved(unit.conn, incident_ref),
+        )
+    )
+    return find(unit.conn, incident_ref)
+
+
+def dismiss(unit: Unit, incident_ref: str) -> Any:
+    """A person says that it is none; who was listed around it is forgotten.
+
+    Raises:
+        Settled: when it was recorded or retracted.
+    """
+    row = find(unit.conn, incident_ref)
+    if row is None or row.state == "dismissed":
+        return row
+    _only_review(row)
+    current = current_of(row._mapping)
+    current.state = "dismissed"
+    close(unit, [current])
+    return find(unit.conn, incident_ref)
+
+
+def _only_review(row: Any) -> None:
+    if row.state != "review":
+        raise Settled
+
+
+def _of(incident_ref: str) -> Any:
+    return update(INCIDENT).where(INCIDENT.c.incident_ref == incident_ref)
+
+
+def _involved(conn: Connection, incident_ref: str) -> tuple[Involved, ...]:
+    rows = conn.execute(select(INVOLVED).where(INVOLVED.c.incident_ref == incident_ref))
+    return tuple(Involved(person_ref=row.person_ref, reviewer=row.reviewer) for row in rows)

@@ -1,0 +1,1 @@
+"""FHIR: notifications, the resources they name, and the servers that have them."""

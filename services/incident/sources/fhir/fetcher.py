@@ -1,0 +1,280 @@
+"""Reads from FHIR servers what notifications have left to be read, after their 204 was sent."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import httpx
+from sqlalchemy import select, update
+
+from leeward import telemetry
+from leeward.clock import first_of
+from leeward.service import Ground
+from leeward.store import StoreUnavailable, Unit
+from services.incident.decisions.claims import Finding, Report, Severity
+from services.incident.hashing import Marks
+from services.incident.intake.fetch_queue import FETCH, Wanted, settle
+from services.incident.intake.intake import Intake, Item, hashed
+from services.incident.sealing import DayKeys
+from services.incident.sources.fhir.client import NotRead, Server, private_key
+from services.incident.sources.fhir.notification import referenced
+from services.incident.sources.fhir.references import Resources, references
+from services.incident.sources.fhir.resources import each, mattering, read
+from services.incident.sources.fhir.tree import NOTHING, JsonError, Node
+
+AT_ONCE: Final = 50
+LANES: Final = 8
+LOOK: Final = 1.0
+RELATED: Final = 200  # of one reading
+PAGES: Final = 50
+BACK_OFF: Final = (5, 15, 60, 300, 600)  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Rows that one reading settles; `wanted` is None where their day's key is gone."""
+
+    refs: tuple[str, ...]
+    source: str
+    wanted: Wanted | None
+    made_at: datetime
+
+
+def fetchers(ground: Ground, intake: Intake) -> list["Fetcher"]:
+    """One for each source whose server is known."""
+    sources = ground.settings.sources.items()
+    return [Fetcher(ground, intake, name) for name, one in sources if one.kind == "fhir" and one.base_url]
+
+
+class Fetcher:
+    """Reads what is queued for one source, on one replica at a time, from its own base URL alone.
+
+    Each source has one, so that a server that does not answer holds up no other.
+    """
+
+    def __init__(self, ground: Ground, intake: Intake, source: str) -> None:
+        self._source = source
+        self._lock = f"fetch {source}"
+        self._ground = ground
+        self._store = ground.store
+        self._intake = intake
+        self._marks = Marks.of(ground.keys)
+        self._keys = DayKeys(ground.keys)
+        self._lanes = asyncio.Semaphore(LANES)
+        rules = ground.settings.sources[source]
+        self._server = Server(source, rules, private_key(ground.settings, source), ground.http)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read until `stop` is set."""
+        while not stop.is_set():
+            busy = False
+            self._intake.left.clear()
+            try:
+                if await self._store.hold(self._lock):
+                    busy = await self.once()
+            except StoreUnavailable as fault:
+                telemetry.log("store_away", service="incident", fault=type(fault).__name__)
+            if not busy:
+                await first_of(stop.wait(), self._intake.left.wait(), asyncio.sleep(LOOK))
+        await self._store.release(self._lock)
+
+    async def once(self) -> bool:
+        """Read what is due; False where nothing is."""
+        jobs = await self._store.write(self._claim)
+        await asyncio.gather(*(self._do(job) for job in jobs))
+        return bool(jobs)
+
+    def _claim(self, unit: Unit) -> list[Job]:
+        """What is due, put off first, so that what kills this process is not read again at once."""
+        due = select(FETCH).where(FETCH.c.source == self._source, FETCH.c.due_at <= unit.now)
+        jobs: dict[tuple[str, ...], Job] = {}
+        for row in unit.conn.execute(due.order_by(FETCH.c.due_at).limit(AT_ONCE)).all():
+            again = unit.now + timedelta(seconds=BACK_OFF[min(row.attempts, len(BACK_OFF) - 1)])
+            put_off = {"attempts": row.attempts + 1, "due_at": again}
+            unit.conn.execute(update(FETCH).where(FETCH.c.fetch_ref == row.fetch_ref).values(put_off))
+            wanted = self._open(unit, row)
+            what = ("?", "") if wanted is None else (wanted.path and "one", wanted.path)
+            before = jobs.get((row.source, *what))
+            # one search answers for all, from the earliest time on
+            first = before.wanted if before and before.wanted else wanted
+            since = min(one.since for one in (first, wanted) if one) if wanted else ""
+            joined = Wanted(row.source, wanted.path, since) if wanted else None
+            refs = (*(before.refs if before else ()), row.fetch_ref)
+            jobs[row.source, *what] = Job(refs, row.source, joined, row.made_at)
+        return list(jobs.values())
+
+    def _open(self, unit: Unit, row: Any) -> Wanted | None:
+        box = self._keys.open(unit.conn, row.key_ref)
+        return Wanted(row.source, *json.loads(box.open(row.sealed, row.fetch_ref))) if box else None
+
+    async def _do(self, job: Job) -> None:
+        async with self._lanes:
+            try:
+                item = (
+                    self._given_up(job) if job.wanted is None else self._item(job, await self._found(job, job.wanted))
+                )
+                await self._intake(item)
+                result = "read" if item.fetched else "partly"
+            except NotRead as fault:
+                result = fault.reason
+                if fault.deleted:
+                    await self._store.write(lambda unit: settle(unit, job.refs))
+                elif fault.gone:
+                    # it was told of, so perhaps it is the base_url that is wrong
+                    await self._intake(self._given_up(job))
+                telemetry.log("fhir_not_read", source=job.source, reason=fault.reason)
+            except JsonError as fault:
+                result = fault.reason
+                await self._intake(self._given_up(job))
+            telemetry.FHIR_FETCHES.labels(job.source, result if job.wanted else "too_late").inc()
+
+    def _item(self, job: Job, found: "Found") -> Item:
+        """What was read. It is read again where something of it could not be had for now: the rest does not wait."""
+        raw = json.dumps(
+            {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one.value} for one in found.each]}
+        ).encode()
+        said = read(self._resources(job.source, found.each, more_comes=not found.whole))
+        signals = tuple(hashed(one, self._marks) for one in said)
+        ref = job.refs[0].encode()
+        mark = self._marks.of_message(b"fetched", ref) if found.whole else self._marks.of_message(b"partly", ref, raw)
+        return Item(job.source, raw, mark, signals, fetched=job.refs if found.whole else ())
+
+    def _given_up(self, job: Job) -> Item:
+        """What can never be read is the coordinator's to look after, once a day and source."""
+        report = Report(
+            source=job.source,
+            source_ref=f"not fetched {job.made_at.date().isoformat()}",
+            category="not_fetched",
+            severity=Severity("leeward", "unknown", "unknown"),
+            occurred_at=job.made_at,
+            unit="",
+            urgency="routine",
+            patient=(),
+            mentions=(),
+            ruled=Finding("not_fetched", False),
+        )
+        mark = self._marks.of_message(b"not fetched", job.refs[0].encode())
+        return Item(job.source, b"", mark, (hashed(report, self._marks),), fetched=job.refs)
+
+    def _resources(self, source: str, found: Sequence[Node], *, more_comes: bool = False) -> Resources:
+        rules = self._ground.settings.sources[source]
+        return Resources(source, rules, self._ground.clock.now(), found, more_comes=more_comes)
+
+    async def _found(self, job: Job, wanted: Wanted) -> "Found":
+        reading = Reading(self._server)
+        path, since = wanted.path, wanted.since
+        found = [await reading.one(path)] if path else await reading.changed(since)
+        about = mattering(each(self._resources(job.source, found)))
+        more = await reading.around(about, found) if about else []
+        if reading.late:
+            telemetry.log("fhir_not_read", source=job.source, reason=reading.late[0], count=len(reading.late))
+        return Found([*found, *more], not reading.late)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was read; not whole where something could not be had for now."""
+
+    each: Sequence[Node]
+    whole: bool
+
+
+class Reading:
+    """What one server is asked for at one time."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._lanes = asyncio.Semaphore(LANES)
+        self.late: list[str] = []  # why things could not be had for now
+
+    async def one(self, path: str) -> Node:
+        """A resource by its path.
+
+        Raises:
+            NotRead: it could not be read, or is of another type.
+        """
+        return _of_type(path.partition("/")[0], await self._server.get(path))
+
+    async def changed(self, since: str) -> list[Node]:
+        """Whatever has changed; of types that the server does not give, nothing.
+
+        Raises:
+            NotRead: it gives none of them.
+        """
+        found: list[Node] = []
+        faults: list[NotRead] = []
+        for kind in self._server.source.search:
+            try:
+                found += await self._every_page(kind, since)
+            except NotRead as fault:
+                faults.append(fault)
+                self._note(fault)
+        if faults and len(faults) == len(self._server.source.search):
+            raise NotRead(faults[0].reason)
+        return found
+
+    async def _every_page(self, kind: str, since: str) -> list[Node]:
+        found: list[Node] = []
+        path = kind
+        params: dict[str, str] | None = {"_lastUpdated": f"ge{since}", "_count": "200"}
+        for _ in range(PAGES):
+            page = _of_type("Bundle", await self._server.get(path, params))
+            found += [one for one in referenced(page) if one.kind == kind]
+            following = [one.text("url") for one in page.many("link") if one.text("relation") == "next"]
+            if not following:
+                return found
+            path, params = _below(self._server.base, following[0]), None
+            if not path:
+                break
+        telemetry.log("fhir_not_read", source=self._server.name, reason="further_pages")
+        return found
+
+    async def around(self, about: Sequence[Node], found: Sequence[Node]) -> list[Node]:
+        """Patient, people, places and care teams of what matters: two steps of references, as far as they are given."""
+        here = {f"{one.kind}/{one.text('id')}" for one in found}
+        more: list[Node] = []
+        for encounter in (one for one in about if one.kind == "Encounter"):
+            teams = await self._or_nothing("CareTeam", {"encounter": f"Encounter/{encounter.text('id')}"})
+            more += [one for one in referenced(teams) if one.kind == "CareTeam"]
+        here |= {f"CareTeam/{one.text('id')}" for one in more}
+        step: Sequence[Node] = [*about, *more]
+        for _ in range(2):
+            wanted = [one for one in dict.fromkeys(references(step, self._server.base)) if one not in here]
+            wanted = wanted[: max(0, RELATED - len(more))]
+            here |= set(wanted)
+            step = [one for one in await asyncio.gather(*map(self._or_nothing, wanted)) if one]
+            more += step
+        return more
+
+    async def _or_nothing(self, path: str, params: Mapping[str, str] | None = None) -> Node:
+        """What may be read, and is done without where it may not; of a server that fails and fails, nothing more."""
+        async with self._lanes:
+            try:
+                return NOTHING if len(self.late) >= LANES else await self._server.get(path, params)
+            except NotRead as fault:
+                self._note(fault)
+                return NOTHING
+
+    def _note(self, fault: NotRead) -> None:
+        if not (fault.gone or fault.refused):
+            self.late.append(fault.reason)
+
+
+def _of_type(kind: str, found: Node) -> Node:
+    if found.kind != kind:
+        raise NotRead("other_type")
+    return found
+
+
+def _below(base: str, following: str) -> str:
+    """What follows upon a server's base in the address of a search's next page; "" for one that leads elsewhere."""
+    try:
+        own = httpx.URL(base)
+        url = httpx.URL(f"{base}/").join(following)
+    except (httpx.InvalidURL, ValueError):
+        return ""
+    rest = str(url).removeprefix(str(own))
+    return rest if rest != str(url) and rest.startswith(("/", "?")) and ".." not in url.path.split("/") else ""

@@ -1,0 +1,111 @@
+"""The edge: bytes of an HL7 v2 message in, its acknowledgement out once it is stored. Patient data ends here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from sqlalchemy.exc import DBAPIError
+
+from leeward import telemetry
+from leeward.clock import Clock
+from leeward.settings.policy import Source
+from leeward.store import StoreUnavailable
+from services.incident.decisions.claims import Claim, Report
+from services.incident.hashing import Marks
+from services.incident.intake.intake import Intake, Item, hashed
+from services.incident.sources.hl7v2.ack import Header, answers, guess_header, header_of, internal_error
+from services.incident.sources.hl7v2.adt import Incoming, check_header, read_message, source_of
+from services.incident.sources.hl7v2.mllp import Oversized
+from services.incident.sources.hl7v2.parser import Hl7Error, Message
+
+STORAGE_FAULTS: Final = (StoreUnavailable, DBAPIError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A message as far as it could be read; `fault` says why it is refused."""
+
+    header: Header
+    source: str = ""
+    said: tuple[Claim | Report, ...] = ()
+    fault: Hl7Error | None = None
+
+    @property
+    def claim(self) -> Claim | None:
+        """What it claims of its patient, where it is a message about one."""
+        return next((one for one in self.said if isinstance(one, Claim)), None)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Reads, hands to intake, answers."""
+
+    sources: Mapping[str, Source]
+    clock: Clock
+    marks: Marks
+    intake: Intake
+
+    async def from_mllp(self, frame: bytes | Oversized, source: str | None = None) -> list[bytes]:
+        """The answers to one frame; a given source has shown who it is, else the frame says whose it is.
+
+        Raises:
+            leeward.store.StoreUnavailable: nothing was stored, nothing may be answered.
+        """
+        if isinstance(frame, Oversized):
+            fault = Hl7Error(104, "MSH^1", "too_large")
+            return self._refuse(Reading(guess_header(frame.head), fault=fault), "mllp")
+        return await self._take(frame, source, "mllp")
+
+    async def from_http(self, body: bytes, source: str) -> list[bytes]:
+        """The same for a message of a source that has shown who it is."""
+        return await self._take(body, source, "http")
+
+    async def _take(self, raw: bytes, source: str | None, way: str) -> list[bytes]:
+        try:
+            reading = read(raw, self.sources, self.clock, source)
+            if reading.fault:
+                return self._refuse(reading, way)
+            if reading.header.is_acknowledgement:
+                return []
+            item = self._item(raw, reading)
+            accepted = await self.intake(item)
+        except STORAGE_FAULTS:
+            telemetry.MESSAGES_REFUSED.labels(way, "storage").inc()
+            raise
+        except Exception as fault:
+            # one message that this program cannot handle must not hold up a feed: it is told so and sends the next
+            telemetry.MESSAGES_REFUSED.labels(way, "internal").inc()
+            telemetry.log("message_failed", fault=type(fault).__name__, place=telemetry.place(fault))
+            return internal_error(guess_header(raw), self.clock.now(), uuid4().hex[:16])
+        (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(reading.source).inc()
+        ident = self.marks.of_message(b"answer", item.mark.encode())[:16]
+        return answers(reading.header, None, accepted.accepted_at, ident)
+
+    def _refuse(self, reading: Reading, way: str) -> list[bytes]:
+        assert reading.fault is not None
+        telemetry.MESSAGES_REFUSED.labels(way, reading.fault.reason).inc()
+        return answers(reading.header, reading.fault, self.clock.now(), uuid4().hex[:16])
+
+    def _item(self, raw: bytes, reading: Reading) -> Item:
+        names = (reading.header.raw(3), reading.header.raw(4), reading.header.control_id)
+        mark = self.marks.of_message(*names, raw)
+        return Item(reading.source, raw, mark, tuple(hashed(one, self.marks) for one in reading.said))
+
+
+def read(raw: bytes, sources: Mapping[str, Source], clock: Clock, source: str | None = None) -> Reading:
+    """A message as far as it can be read, and whose it is; a given source has already shown who it is."""
+    try:
+        message = Message(raw)
+    except Hl7Error as fault:
+        return Reading(guess_header(raw), source or "", fault=fault)
+    header = header_of(message)
+    name = source or source_of(header, message, sources)
+    if name is None:
+        return Reading(header, fault=Hl7Error(103, "MSH^1^3", "unknown_source"))
+    try:
+        if not header.is_acknowledgement:
+            check_header(header, sources[name])
+    except Hl7Error as fault:
+        return Reading(header, name, fault=fault)
+    return Reading(header, name, read_message(Incoming(message, header, name, sources[name], clock.now())))

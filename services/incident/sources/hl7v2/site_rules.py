@@ -1,0 +1,49 @@
+"""Rules that a site writes itself for its OBX and Z segments: `[[sources.NAME.rules]]` in leeward.toml."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from leeward.settings.policy import Rule, Source
+from services.incident.decisions.claims import Finding, Visit
+from services.incident.sources.hl7v2.ack import Header
+from services.incident.sources.hl7v2.parser import Message, Segment
+
+# OBX-11 (HL7 table 0085): deleted, wrong, not obtained, not asked, no result, and pending ones say nothing
+NO_RESULT: Final = frozenset({"D", "W", "X", "N", "O", "I"})
+
+
+def matched(message: Message, names: tuple[str, str], source: Source) -> Iterator[tuple[Rule, Segment]]:
+    """The rules that a message fulfils, each with the first segment that does; `names` are MSH-9.1 and MSH-9.2."""
+    for rule in source.rules:
+        if _concerns(rule, names):
+            found = next((one for one in message.segments(rule.segment.encode()) if _fulfils(one, rule)), None)
+            if found:
+                yield rule, found
+
+
+def finding(rule: Rule) -> Finding:
+    """What a rule that is fulfilled makes of a message."""
+    return Finding("site_rule", not rule.review)
+
+
+def _concerns(rule: Rule, names: tuple[str, str]) -> bool:
+    return any(wanted in ("*", names[0], "^".join(names)) for wanted in rule.messages)
+
+
+def _fulfils(segment: Segment, rule: Rule) -> bool:
+    if segment.name == b"OBX" and segment.text(11).upper() in NO_RESULT:
+        return False
+    return all(_values(segment, place) & set(wanted) for place, wanted in rule.when.items())
+
+
+def _values(segment: Segment, place: str) -> set[str]:
+    """What stands at `FIELD`, `FIELD.COMPONENT` or `FIELD.COMPONENT.SUBCOMPONENT`, in any repetition."""
+    field, component, subcomponent = [*(int(part) for part in place.split(".")), 1, 1][:3]
+    part = segment.notation.part
+    return {part(one, component, subcomponent) for one in segment.repetitions(field)}
+
+
+def same_observation(message: Message, header: Header, visit: Visit) -> str:
+    """What preliminary, final and corrected results of one observation share: OBR-3, else the visit, else MSH-10."""
+    filler = message.segment(b"OBR").text(3)
+    return filler or next((one for one in visit if one), "") or header.control_id.decode("ascii", "replace")

@@ -1,0 +1,1 @@
+"""Reports in our own words: signed JSON, and a table of them."""

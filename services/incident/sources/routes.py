@@ -1,0 +1,66 @@
+"""HTTP: what sources send (CONTRACT §Inbound)."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Header, Request, Response
+
+from leeward import telemetry
+from leeward.service import Ground
+from leeward.web.access import SOURCE
+from leeward.web.problem import Problem
+from services.incident.hashing import Marks
+from services.incident.intake.intake import Intake
+from services.incident.sources.access import sender
+from services.incident.sources.hl7v2.receiver import STORAGE_FAULTS, Edge
+from services.incident.sources.native import submission
+from services.incident.sources.native.submission import CSV, JSON
+
+HL7: Final = "application/hl7-v2"
+IdempotencyKey = Annotated[str | None, Header()]  # for openapi.json; what counts is `submissions.idempotency_key`
+
+
+def add_routes(router: APIRouter, ground: Ground, edge: Edge, intake: Intake, marks: Marks) -> None:
+    """`/v1/hl7v2` and `/v1/incidents`."""
+
+    @router.post("/v1/hl7v2", dependencies=[SOURCE])
+    async def hl7v2(request: Request) -> Response:
+        """An HL7 v2 message; the acknowledgement is the answer, an empty one where the sender wants none."""
+        _expect(request, HL7)
+        body = await request.body()
+        source = sender(ground.settings, "hl7v2", request, body)
+        try:
+            answers = await edge.from_http(body, source)
+        except STORAGE_FAULTS:
+            raise _try_again() from None
+        return Response(answers[-1] if answers else b"", media_type=HL7)
+
+    @router.post("/v1/incidents", dependencies=[SOURCE], status_code=202)
+    async def incidents(request: Request, idempotency_key: IdempotencyKey = None) -> dict[str, str | int]:
+        """A native report, or a table of them; the receipt says that all is safely stored, and nothing about what
+        it leads to."""
+        media_type = _expect(request, JSON, CSV)
+        body = await request.body()
+        source = sender(ground.settings, "native", request, body)
+        key = submission.idempotency_key(request) or request.headers.get("webhook-id")
+        item = submission.item(body, media_type, source, key, marks)
+        try:
+            receipt = submission.receipt(await intake(item), source)
+        except STORAGE_FAULTS:
+            telemetry.MESSAGES_REFUSED.labels("http", "storage").inc()
+            raise _try_again() from None
+        return {"receipt": receipt, "count": len(item.signals)} if media_type == CSV else {"receipt": receipt}
+
+
+def _expect(request: Request, *allowed: str) -> str:
+    """The media type of a request's body, one of those allowed."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given not in allowed:
+        telemetry.MESSAGES_REFUSED.labels("http", "media_type").inc()
+        raise Problem(415, "wrong-media-type", f"Content-Type: must be {' or '.join(allowed)}.")
+    return given
+
+
+def _try_again() -> Problem:
+    return Problem(
+        503, "try-again", "Nothing was stored; the same request may work later.", headers={"Retry-After": "5"}
+    )

@@ -1,0 +1,169 @@
+"""The coordinator's board: what needs somebody, as sentences, most urgent first, with one thing to do about each."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from sqlalchemy import Connection, delete, select
+
+from leeward.service import Ground
+from leeward.store import Unit
+from leeward.web.access import csrf, role
+from leeward.web.look import pages
+from leeward.web.problem import Problem
+from services.matching.cases import repository
+from services.matching.cases.candidates import state
+from services.matching.cases.repository import CASE
+from services.matching.cases.session import ENTRY
+from services.matching.coordinator import routes
+from services.matching.coordinator.status import figures
+from services.matching.lifecycle.case import URGENCY, Case
+from services.matching.site import Office
+
+SHOWN: Final = 200
+PATIENCE: Final = 2.0
+COORDINATOR: Final = role("coordinator")
+ENTRIES: Final = ("on_call_silent", "nobody_to_reach", "retracted_after_sending", "group_session")
+_REVIEWED: Final = frozenset({"nobody_to_reach", "group_session"})
+_ACTIONS: Final[Mapping[str, Callable[[Unit, Office, str], Case]]] = {
+    "reassign": routes.reassign,
+    "close": routes.close,
+    "attended": routes.attend,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One sentence of the list: its reason, the short code it is known by, since when, and where its button leads."""
+
+    reason: str
+    code: str
+    since: date
+    action: str
+    target: str
+    review: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that the board shows; `free` are recipient_refs of supporters and whether one can take a case now."""
+
+    lines: list[Line]
+    more: bool
+    free: dict[str, bool]
+    figures: dict[str, Any]
+    today: date
+
+
+def add_routes(router: APIRouter, ground: Ground, office: Office) -> None:
+    """GET / and the forms on it."""
+    look = pages(Path(__file__).parents[1] / "templates", ground.settings)
+
+    @router.get("/", dependencies=[COORDINATOR], include_in_schema=False)
+    async def board(request: Request) -> HTMLResponse:
+        view = await ground.store.read(lambda conn: read(conn, ground, office))
+        names = await supporter_names(ground)
+        people = named(view.free, names)
+        review = f"{ground.settings.url('incident')}/"
+        return look.render(request, "board.html", view=view, people=people, csrf=csrf(request), review=review)
+
+    @router.post("/board/cases/{case_ref}/{action}", dependencies=[COORDINATOR], include_in_schema=False)
+    async def act(case_ref: str, action: str) -> RedirectResponse:
+        if action not in _ACTIONS:
+            raise Problem(404, "unknown-action", "There is no such action.")
+        await ground.store.write(lambda unit: _ACTIONS[action](unit, office, case_ref))
+        return RedirectResponse("/", 303)
+
+    @router.post("/board/entries/{entry_ref}/seen", dependencies=[COORDINATOR], include_in_schema=False)
+    async def seen(entry_ref: str) -> RedirectResponse:
+        await ground.store.write(lambda unit: unit.conn.execute(delete(ENTRY).where(ENTRY.c.entry_ref == entry_ref)))
+        return RedirectResponse("/", 303)
+
+
+def read(conn: Connection, ground: Ground, office: Office) -> View:
+    """What the board shows now."""
+    now = ground.clock.now()
+    lines = [*_cases(conn), *_entries(conn, ground.settings.url("incident"))]
+    lines.sort(key=lambda line: (_rank(line.reason), line.since, line.code))
+    free = availability(conn, office, now)
+    return View(lines[:SHOWN], len(lines) > SHOWN, free, figures(conn, ground.settings, now), now.date())
+
+
+def availability(conn: Connection, office: Office, now: datetime) -> dict[str, bool]:
+    """Supporters by recipient_ref, and whether each can take a case now; never why not."""
+    people = office.roster.read(conn)
+    today = state(conn, now, office)
+    return {
+        people.known[ref].recipient_ref: supporter.ready and supporter.trained(today.today) and today.allows(supporter)
+        for ref, supporter in people.pool.supporters.items()
+        if people.known[ref].here
+    }
+
+
+async def supporter_names(ground: Ground) -> dict[str, str] | None:
+    """Display names of supporters by recipient_ref, from notify; None while it cannot be asked."""
+    names: dict[str, str] = {}
+    cursor = ""
+    try:
+        while True:
+            page = await _names_after(ground, cursor)
+            names.update((item["recipient_ref"], item["display_name"]) for item in page["items"])
+            cursor = page.get("next") or ""
+            if not cursor:
+                return names
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+async def _names_after(ground: Ground, cursor: str) -> Any:
+    url = f"{ground.settings.url('notify')}/v1/supporters"
+    params = {"limit": "200"} | ({"cursor": cursor} if cursor else {})
+    answer = await ground.http.get(url, params=params, headers=ground.call_headers(), timeout=PATIENCE)
+    return answer.raise_for_status().json()
+
+
+def named(free: Mapping[str, bool], names: Mapping[str, str] | None) -> list[tuple[str, bool]] | None:
+    """Names with availability, in the order of the names; None where names are not at hand."""
+    if names is None:
+        return None
+    return sorted((names[ref], can) for ref, can in free.items() if ref in names)
+
+
+def _cases(conn: Connection) -> list[Line]:
+    return [
+        Line(
+            reason=case.attention,
+            code=case.case_ref[:8],
+            since=case.opened_at.date(),
+            action=case.action,
+            target=f"/board/cases/{case.case_ref}/{case.action}",
+        )
+        for case in repository.cases(conn, CASE.c.attention.is_not(None))
+        if case.attention and case.action
+    ]
+
+
+def _entries(conn: Connection, incident_url: str) -> list[Line]:
+    return [
+        Line(
+            reason=row.kind,
+            code=row.about[:8],
+            since=row.created_at.date(),
+            action="seen",
+            target=f"/board/entries/{row.entry_ref}/seen",
+            review=f"{incident_url}/review/signals/{row.about}"
+            if row.kind in ("nobody_to_reach", "group_session")
+            else "",
+        )
+        for row in conn.execute(select(ENTRY))
+    ]
+
+
+def _rank(reason: str) -> int:
+    order = [*URGENCY, *(kind for kind in ENTRIES if kind not in URGENCY)]
+    return order.index(reason) if reason in order else len(order)

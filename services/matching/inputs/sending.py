@@ -1,0 +1,17 @@
+"""Messages that belong to no case."""
+
+from datetime import timedelta
+from typing import Final
+
+from leeward.refs import new_ref
+from leeward.store import Unit
+from services.matching.cases.repository import Draft
+from services.matching.lifecycle.case import Message
+from services.matching.site import Office
+
+A_BATCH: Final = 2000
+
+
+def alone(unit: Unit, office: Office, message: Message, recipient_ref: str, lasts: timedelta) -> Draft:
+    """A message under a case reference of its own, which is no case."""
+    return Draft(new_ref(), message, recipient_ref, unit.now + lasts, unit.now + office.rules.longest_hold)

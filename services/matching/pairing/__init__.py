@@ -1,0 +1,1 @@
+"""Who may support whom, who suits best, and a batch of searches answered together. No I/O."""

@@ -1,0 +1,1 @@
+"""The people that matching knows, their shifts, and how both are imported."""

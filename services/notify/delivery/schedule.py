@@ -1,0 +1,66 @@
+"""When a message may leave: quiet hours in the recipient's own zone, jitter, holds. Pure; aware UTC in and out."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from leeward.settings.policy import Hours
+
+FALLBACK_ZONE: Final = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is known of one message before it is scheduled.
+
+    `luck` is in [0, 1), drawn from the message itself, so that a restart draws the same.
+    """
+
+    timezone: str
+    urgent: bool
+    not_before: datetime | None
+    luck: float
+
+
+def due_at(request: Request, quiet: Hours | None, jitter: timedelta, now: datetime) -> datetime:
+    """The earliest time the message leaves. Urgent ones leave now; the others never in quiet hours.
+
+    Jitter keeps routine mail from following an event in lockstep, at the end of a night as well.
+    """
+    if request.urgent:
+        return now
+    spread = jitter * request.luck
+    start = max(now, request.not_before or now) + spread
+    opened = after_quiet(start, quiet, request.timezone)
+    return opened if opened == start else after_quiet(opened + spread, quiet, request.timezone)
+
+
+def after_quiet(moment: datetime, quiet: Hours | None, timezone: str) -> datetime:
+    """The moment itself, or the end of the quiet hours it falls in.
+
+    Compared by wall clock: in the hour that a change of clocks skips or repeats, nothing leaves that would be at night
+    by the clock on the recipient's wall.
+    """
+    if quiet is None:
+        return moment
+    zone = _zone(timezone)
+    local = moment.astimezone(zone)
+    if not quiet.contains(local.time()):
+        return moment
+    day = local.date() if local.time() < quiet.end else local.date() + timedelta(days=1)
+    end = datetime.combine(day, quiet.end, zone).astimezone(UTC)
+    if end < moment:
+        # the clocks repeat this hour, and its first pass is over
+        end = datetime.combine(day, quiet.end, zone).replace(fold=1).astimezone(UTC)
+    # an end that the clocks skip comes out behind the jump, where a long night may have begun again
+    while quiet.contains(end.astimezone(zone).time()):
+        end += timedelta(minutes=15)
+    return end
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return ZoneInfo(FALLBACK_ZONE)

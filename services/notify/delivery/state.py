@@ -1,0 +1,116 @@
+"""What becomes of a delivery: values only, no I/O (DESIGN §6, §8)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from services.notify.channels import Result
+
+
+class DeliveryState(StrEnum):
+    """The life of one hand-off (DESIGN §6)."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    HANDED_OFF = "handed_off"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+    HELD_TOO_LONG = "held_too_long"
+    REHEARSED = "rehearsed"
+    CANCELLED = "cancelled"
+
+
+OUTCOMES: Final = frozenset(
+    {
+        DeliveryState.HANDED_OFF,
+        DeliveryState.DELIVERED,
+        DeliveryState.FAILED,
+        DeliveryState.UNKNOWN,
+        DeliveryState.EXPIRED,
+        DeliveryState.HELD_TOO_LONG,
+    }
+)
+NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
+    DeliveryState.QUEUED: frozenset(
+        {
+            DeliveryState.SENDING,
+            DeliveryState.CANCELLED,
+            DeliveryState.EXPIRED,
+            DeliveryState.HELD_TOO_LONG,
+            DeliveryState.FAILED,
+        }
+    ),
+    DeliveryState.SENDING: frozenset(
+        {DeliveryState.QUEUED, DeliveryState.HANDED_OFF, DeliveryState.FAILED, DeliveryState.UNKNOWN}
+    ),
+    DeliveryState.HANDED_OFF: frozenset({DeliveryState.DELIVERED, DeliveryState.FAILED}),
+}
+RETRIES: Final = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800, 3600, 7200))
+# how often an attempt that nobody knows the end of is repeated under its key: a gateway drops repetitions by that key
+# itself (Standard Webhooks), a mailbox may show both
+DOUBTS: Final[Mapping[str, int]] = {"email": 1, "webhook": len(RETRIES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A delivery after an attempt: its state, how often it was tried and left in doubt, and when it is due again."""
+
+    state: DeliveryState
+    attempts: int
+    doubts: int
+    due_at: datetime
+
+
+def after_attempt(channel: str, result: Result, attempts: int, doubts: int, now: datetime) -> Progress:
+    """What follows an attempt.
+
+    A temporary refusal is tried again later each time; an attempt whose outcome nobody knows is repeated under the same
+    key, by mail once; one that never reached the other side is tried again and counts as none.
+    """
+    tried = attempts + 1
+    if result is Result.TAKEN:
+        return Progress(DeliveryState.HANDED_OFF, tried, doubts, now)
+    if result in (Result.REFUSED, Result.BOUNCED):
+        return Progress(DeliveryState.FAILED, tried, doubts, now)
+    if result is Result.NOT_TRIED:
+        return Progress(DeliveryState.QUEUED, attempts, doubts, now + RETRIES[0])
+    if result is Result.UNSURE and doubts >= DOUBTS[channel]:
+        return Progress(DeliveryState.UNKNOWN, tried, doubts + 1, now)
+    if attempts >= len(RETRIES):
+        return Progress(DeliveryState.UNKNOWN if doubts else DeliveryState.FAILED, tried, doubts, now)
+    return Progress(DeliveryState.QUEUED, tried, doubts + (result is Result.UNSURE), now + RETRIES[attempts])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A queued delivery whose time to be looked at has come.
+
+    `opens_at` is the end of the quiet hours it is in, else now.
+    """
+
+    answered: bool
+    gone: bool
+    rehearsal: bool
+    due_at: datetime
+    opens_at: datetime
+    hold_deadline: datetime | None
+    expires_at: datetime
+
+
+def look_at(waiting: Waiting, now: datetime) -> DeliveryState:
+    """What becomes of it now; queued again where it must wait for its time or for the morning."""
+    if waiting.answered or waiting.gone:
+        return DeliveryState.CANCELLED
+    if waiting.rehearsal:
+        return DeliveryState.REHEARSED
+    if waiting.expires_at <= now:
+        return DeliveryState.EXPIRED
+    leaves = max(waiting.due_at, waiting.opens_at)
+    if leaves <= now and (waiting.hold_deadline is None or now <= waiting.hold_deadline):
+        return DeliveryState.SENDING
+    held = waiting.hold_deadline is not None and now >= waiting.hold_deadline
+    return DeliveryState.HELD_TOO_LONG if held else DeliveryState.QUEUED

@@ -1,0 +1,193 @@
+"""What a question may be answered with, and what an answer changes: values only, no I/O (DESIGN §5.6)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+UNDO: Final = timedelta(hours=24)
+LONGEST: Final = timedelta(days=90)
+QuestionState = Literal[
+    "open", "accepted", "later", "declined", "withdrawn", "confirmed", "passed", "handed_over", "closed"
+]
+ALWAYS_OPEN: Final[frozenset[QuestionState]] = frozenset({"accepted", "confirmed"})
+# What a page asks in each state, in the order of its buttons. `undo` is there for a day only, talk_now always last.
+ANSWERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "offer": {
+        "open": ("accept", "another", "not_now", "no_thanks", "talk_now"),
+        "later": ("accept", "no_thanks", "talk_now"),
+        "declined": ("undo", "talk_now"),
+        "withdrawn": ("undo", "talk_now"),
+        "accepted": ("another", "not_contacted", "check_ins", "withdraw", "talk_now"),
+    },
+    "supporter_request": {
+        "open": ("confirm", "pass"),
+        "confirmed": ("close", "hand_over", "urgent_help"),
+        "handed_over": ("urgent_help",),
+    },
+    "check_in": {
+        "open": ("accept", "no_thanks", "talk_now"),
+        "accepted": ("another", "not_contacted", "withdraw", "talk_now"),
+        "declined": ("talk_now",),
+        "withdrawn": ("talk_now",),
+    },
+    "monthly_offer": {
+        "open": ("check_ins", "no_thanks", "talk_now"),
+        "accepted": ("no_thanks", "talk_now"),
+        "declined": ("undo", "talk_now"),
+    },
+    "follow_up": {
+        "open": ("keep", "accept", "no_thanks", "talk_now"),
+        "accepted": ("keep", "another", "not_contacted", "withdraw", "talk_now"),
+        "declined": ("keep", "undo", "talk_now"),
+        "withdrawn": ("keep", "talk_now"),
+    },
+    "cover": {},
+}
+FIELDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "accept": {"when": ("now", "hours", "days", "week"), "how": ("email", "mobile")},
+    "not_now": {"again": ("week", "month", "never")},
+    "close": {
+        "channel": ("in_person", "phone", "video", "text", "group"),
+        "duration": ("under_15", "15_45", "45_90", "over_90"),
+        "contacts": ("1", "2", "3", "more"),
+        "referral": ("none", "professional", "eap", "crisis", "other"),
+        "strain": ("1", "2", "3", "4", "5"),
+    },
+}
+_AFTER: Final[Mapping[str, QuestionState]] = {
+    "accept": "accepted",
+    "not_now": "later",
+    "no_thanks": "declined",
+    "withdraw": "withdrawn",
+    "undo": "open",
+    "confirm": "confirmed",
+    "pass": "passed",
+    "hand_over": "handed_over",
+    "close": "closed",
+}
+# answers that this service keeps to itself; `no_thanks` and `withdraw` are told as one
+_UNTOLD: Final = frozenset({"undo", "keep"})
+_TOLD_AS: Final[Mapping[str, str]] = {"no_thanks": "ended", "withdraw": "ended"}
+_KEPT_HERE: Final = frozenset({"how"})
+_CALLS: Final = frozenset({"talk_now", "urgent_help"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question to one recipient, as its row has it.
+
+    `said` is the last answer; `wanted` (when) and `how` are those of `accept`, `again` that of `not_now`.
+    """
+
+    template: str
+    state: QuestionState = "open"
+    expires_at: datetime
+    answered_at: datetime | None = None
+    said: str = ""
+    wanted: str = ""
+    how: str = ""
+    again: str = ""
+    check_ins: bool = False
+
+    @property
+    def answered(self) -> bool:
+        return self.answered_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an answer changes: the question after it, what is told to whom.
+
+    `publish` is the answer for the bus with its `options`, None where nobody is told; `calls`: the professional is.
+    """
+
+    question: Question
+    publish: str | None
+    options: Mapping[str, str]
+    calls: bool
+
+
+class Impossible(Exception):
+    """The question cannot be answered like this now: it was answered before, or has ended."""
+
+
+class Incomplete(Exception):
+    """Fields of the answer are missing or hold something else than what is offered; `fields` names them."""
+
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        super().__init__(", ".join(fields))
+        self.fields = fields
+
+
+def alive(question: Question, now: datetime) -> bool:
+    """A link lives as long as its question: until it expires unanswered, or a day after an answer that ends it."""
+    if question.state in ALWAYS_OPEN:
+        return True
+    last = question.expires_at
+    if question.answered_at is not None:
+        last = max(last, question.answered_at + UNDO)
+    return now < last
+
+
+def overtaken(answered_at: datetime | None, asked_at: datetime) -> bool:
+    """Whether an answer, of whatever kind, came after a message was asked for: then there is nothing left to say."""
+    return answered_at is not None and answered_at >= asked_at
+
+
+def possible(question: Question, now: datetime) -> tuple[str, ...]:
+    """The answers the page offers now, in the order of its buttons."""
+    answers = ANSWERS[question.template].get(question.state, ())
+    late = question.answered_at is None or now >= question.answered_at + UNDO
+    dropped = {"undo"} if late else set()
+    if question.template == "offer" and question.check_ins:
+        dropped.add("check_ins")
+    return tuple(answer for answer in answers if answer not in dropped)
+
+
+def decide(question: Question, answer: str, fields: Mapping[str, str], now: datetime) -> Decision:
+    """Apply an answer.
+
+    Raises:
+        Impossible: when the page does not offer it now.
+        Incomplete: when its fields are not as offered.
+    """
+    if answer not in possible(question, now):
+        raise Impossible
+    given = _fields(answer, fields)
+    after = _after(question, answer, given, now)
+    told = None if answer in _UNTOLD else _TOLD_AS.get(answer, answer)
+    options = {name: value for name, value in given.items() if name not in _KEPT_HERE}
+    return Decision(after, told, options, answer in _CALLS)
+
+
+def _fields(answer: str, fields: Mapping[str, str]) -> dict[str, str]:
+    offered = FIELDS.get(answer, {})
+    wrong = tuple(name for name, values in offered.items() if fields.get(name) not in values)
+    if wrong:
+        raise Incomplete(wrong)
+    return {name: fields[name] for name in offered}
+
+
+def _after(question: Question, answer: str, given: Mapping[str, str], now: datetime) -> Question:
+    """`never` is a no like any other; the state of a monthly offer says whether the check-ins run."""
+    state = _AFTER.get(answer, question.state)
+    if given.get("again") == "never":
+        state = "declined"
+    if answer == "check_ins" and question.template == "monthly_offer":
+        state = "accepted"
+    return replace(
+        question,
+        state=state,
+        answered_at=now,
+        said=answer,
+        wanted=given.get("when", question.wanted),
+        how=given.get("how", question.how),
+        again=given.get("again", question.again),
+        check_ins=question.check_ins or answer == "check_ins",
+    )
+
+
+def reopened(question: Question) -> bool:
+    """Whether a new message for a question starts it anew: only where it had been answered with an end."""
+    return question.state not in ("open", "accepted", "confirmed")

@@ -1,0 +1,1 @@
+"""Who can be written to, under which name and address."""

@@ -1,0 +1,179 @@
+"""What the coordinator sees and can do, and what notify may ask."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI, Request
+
+from leeward.web.access import COOKIE, Gate, issue
+from leeward.web.app import create_app
+from services.matching.coordinator.status import status
+from tests.services.matching.hospital import Hospital, member, ref, supporter
+
+NAMES: dict[str, object] = {
+    "items": [{"recipient_ref": ref(f"recipient {n}"), "display_name": n.title()} for n in ("sue", "tim", "una")]
+}
+
+
+@pytest_asyncio.fixture
+async def web(hospital: Hospital) -> AsyncIterator[httpx.AsyncClient]:
+    """The service's app, beside a notify that knows three names."""
+    notify = FastAPI()
+
+    @notify.get("/v1/supporters")
+    def supporters(request: Request) -> dict[str, object]:
+        assert request.headers["authorization"] == hospital.ground.call_headers()["Authorization"]
+        return NAMES
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(notify)) as to_notify:
+        ground = replace(hospital.ground, http=to_notify)
+        from services.matching import build
+
+        app = create_app(ground, build(ground).router)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://matching") as client:
+            yield client
+
+
+@pytest_asyncio.fixture
+async def coordinator(hospital: Hospital, web: httpx.AsyncClient) -> httpx.AsyncClient:
+    """The same with a coordinator's token."""
+    await hospital.ground.store.write(lambda unit: issue(unit, "coordinator", "token", "word"))
+    web.headers["Authorization"] = "Bearer word"
+    return web
+
+
+async def test_without_a_token_nothing_is_told(web: httpx.AsyncClient) -> None:
+    case = "/v1/cases/" + ref("case")
+    for path in ("/", "/v1/cases", case, f"{case}/introduction?for={ref('x')}"):
+        assert (await web.get(path)).status_code == 401
+    for path in (f"{case}/reassign", f"{case}/close", f"/board/cases/{ref('case')}/close", "/board/entries/x/seen"):
+        assert (await web.post(path)).status_code == 401
+
+
+async def test_a_case_is_four_fields_and_no_more(hospital: Hospital, coordinator: httpx.AsyncClient) -> None:
+    await hospital.offered("ann")
+    [case] = (await coordinator.get("/v1/cases")).json()["items"]
+    assert case == {"case_ref": case["case_ref"], "state": "offered", "reasons": [], "day": "2026-11-21"}
+    assert (await coordinator.get(f"/v1/cases/{case['case_ref']}")).json() == case
+
+
+async def test_cases_are_listed_by_state_in_pages(hospital: Hospital, coordinator: httpx.AsyncClient) -> None:
+    await hospital.incident("ann", "bob", "sue")
+    await hospital.answer(hospital.last("ann"), "ended")
+    await hospital.outcome(hospital.last("bob"), "failed")
+    for state, number in (("waiting", 1), ("ended", 1), ("needs_attention", 1), ("closed", 0)):
+        assert len((await coordinator.get("/v1/cases", params={"state": state})).json()["items"]) == number
+    assert (await coordinator.get("/v1/cases", params={"state": "nonsense"})).status_code == 422
+    first = (await coordinator.get("/v1/cases", params={"limit": 2})).json()
+    rest = (await coordinator.get("/v1/cases", params={"limit": 2, "cursor": first["next"]})).json()
+    assert (len(first["items"]), len(rest["items"]), rest["next"]) == (2, 1, None)
+
+
+async def test_reassigning_and_closing(hospital: Hospital, coordinator: httpx.AsyncClient) -> None:
+    offer = await hospital.supported("ann")
+    path = f"/v1/cases/{offer.case_ref}"
+    assert (await coordinator.post(f"{path}/reassign")).json()["state"] == "accepted"
+    assert (await coordinator.post(f"{path}/close")).json()["state"] == "closed"
+    assert (await coordinator.post(f"{path}/close")).json()["state"] == "closed"
+    assert (await coordinator.post(f"{path}/reassign")).status_code == 409
+    for name in ("", "/reassign", "/close"):
+        call = coordinator.post if name else coordinator.get
+        assert (await call(f"/v1/cases/{ref('nothing')}{name}")).status_code == 404
+
+
+async def test_introductions_are_for_our_services_alone(hospital: Hospital, coordinator: httpx.AsyncClient) -> None:
+    offer = await hospital.supported("ann")
+    path, params = f"/v1/cases/{offer.case_ref}/introduction", {"for": ref("recipient ann")}
+    assert (await coordinator.get(path, params=params)).status_code == 401
+    coordinator.headers.update(hospital.ground.call_headers())
+    answer = await coordinator.get(path, params=params)
+    assert answer.json() == {"recipient_ref": hospital.asking().recipient_ref}
+    await hospital.answer(offer, "ended")
+    assert (await coordinator.get(path, params=params)).status_code == 404
+
+
+async def test_the_board_reads_as_sentences_and_names_supporters_alone(
+    hospital: Hospital, coordinator: httpx.AsyncClient
+) -> None:
+    await hospital.staff(*hospital.members, member("Zoltan", unit="Burns", profession="perfusionist"))
+    incident = await hospital.incident("ann", "Zoltan")
+    await hospital.outcome(hospital.last("ann"), "failed")
+    page = (await coordinator.get("/")).text
+    assert "A message could not be delivered." in page
+    assert "They might like to meet as a group" in page
+    review = hospital.ground.settings.url("incident")
+    assert f'href="{review}/review/signals/{incident}"' in page
+    assert f'href="{review}/">Signals to review' in page
+    assert page.index("could not be delivered") < page.index("meet as a group"), "most urgent first"
+    assert "Sue" in page
+    assert "Zoltan" not in page
+    for told in ("Burns", "perfusionist", "nurse", "Leeward", "victim"):
+        assert told not in page
+
+
+async def test_a_busy_supporter_is_not_available_and_nobody_learns_why(
+    hospital: Hospital, coordinator: httpx.AsyncClient
+) -> None:
+    await hospital.incident("sue")
+    page = (await coordinator.get("/")).text
+    assert re.search(r"Sue</span>\s*<span class=\"since\">Not available", page)
+    assert re.search(r"Tim</span>\s*<span class=\"since\">Can take somebody on", page)
+    assert "exposure" not in page
+
+
+async def test_without_notify_the_board_still_stands(
+    hospital: Hospital, coordinator: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NAMES, "items", "nonsense")
+    page = await coordinator.get("/")
+    assert page.status_code == 200
+    assert "Supporter names are not reachable right now." in page.text
+
+
+async def test_buttons_of_a_signed_in_coordinator_need_the_forms_own_field(
+    hospital: Hospital, web: httpx.AsyncClient
+) -> None:
+    await hospital.incident("ann")
+    await hospital.outcome(hospital.last("ann"), "failed")
+    await hospital.incident()
+    web.cookies.set(COOKIE, Gate(hospital.ground).open_session("coordinator"))
+    page = (await web.get("/")).text
+    actions = re.findall(r'action="(/board/[^"]+)"', page)
+    [csrf, *_] = re.findall(r'name="csrf" value="([^"]+)"', page)
+    assert len(actions) == 2
+    for action in actions:
+        assert (await web.post(action)).status_code == 403
+        assert (await web.post(action, data={"csrf": csrf})).status_code == 303
+    assert (await hospital.case()).state == "waiting"
+    assert "Nothing needs you right now." in (await web.get("/")).text
+    assert (await web.post(actions[0] + "nonsense", data={"csrf": csrf})).status_code == 404
+
+
+async def test_figures_and_gaps(hospital: Hospital) -> None:
+    await hospital.staff(member("dan", email=""), supporter("sue", training_completed=None, training_expires=None))
+    await hospital.incident("dan")
+    found = await hospital.ground.store.read(lambda conn: status(conn, hospital.ground.settings))
+    assert found["gaps"] == ["no_supporters", "no_shift_data", "people_unreachable"]
+    assert found["cases"] == {"needs_attention": 1}
+    assert found["reasons"] == {"unreachable": 1}
+    assert found["roster"]["people"] == 2
+    assert found["mode"] == "live"
+
+
+def test_every_reason_and_action_has_its_words() -> None:
+    import tomllib
+    from pathlib import Path
+
+    import services.matching
+    from services.matching.coordinator.board import ENTRIES
+    from services.matching.lifecycle.case import ACTIONS, STAGES, URGENCY
+
+    text = (Path(str(services.matching.__file__)).parent / "templates" / "en.toml").read_text()
+    words = tomllib.loads(text)
+    assert set(ACTIONS) == set(URGENCY)
+    assert words["reason"].keys() == words["action"].keys() == {*ACTIONS, *ENTRIES}
+    assert words["state"].keys() == {*STAGES, "needs_attention"}
