@@ -24,7 +24,7 @@ from leeward.bus.parking import Parking
 from leeward.clock import Clock, first_of
 from leeward.contracts.envelope import topic_of
 from leeward.listening import allow_files, listening
-from leeward.service import Ground, Parts, Service, Task
+from leeward.service import Context, Service, Task, Wiring
 from leeward.settings import Settings, SettingsError
 from leeward.settings.keys import keyring
 from leeward.store import Store, StoreUnavailable
@@ -54,8 +54,8 @@ class Running:
     """One started service: its ground, its parts and what runs on their behalf."""
 
     service: Service
-    ground: Ground
-    parts: Parts
+    context: Context
+    parts: Wiring
     parking: Parking
     consumers: list[Consumer] = field(default_factory=list)
     relay: Relay | None = None
@@ -152,19 +152,19 @@ class Runtime:
 
     def _build(self, service: Service, store: Store, client: httpx.AsyncClient, bus: Bus) -> None:
         keys = keyring(self.settings, service.name)
-        ground = Ground(service.name, self.settings, self.clock, store, keys, client)
-        parts = service.build(ground)
+        context = Context(service.name, self.settings, self.clock, store, keys, client)
+        parts = service.build(context)
         handlers = {model.type: handler for model, handler in parts.handlers.items()}
         parking = Parking(service.name, store, handlers)
         # before any service begins: what somebody here has still to read, nobody forgets
         topics = sorted({topic_of(event_type) for event_type in handlers})
         consumers = [Consumer(topic, bus.subscribe(service.name, topic), store, parking) for topic in topics]
-        self.running[service.name] = running = Running(service, ground, parts, parking, consumers)
+        self.running[service.name] = running = Running(service, context, parts, parking, consumers)
         # asked at each scrape: nobody else need ask
         telemetry.READY.labels(service.name).set_function(lambda: running.ready() and not store.away)
 
     async def _begin(self, running: Running, bus: Bus) -> None:
-        name, store, parking, parts = running.service.name, running.ground.store, running.parking, running.parts
+        name, store, parking, parts = running.service.name, running.context.store, running.parking, running.parts
         self._spawn(name, store.watch)
         await self._usable(running)
         running.relay = bus.relay(name)
@@ -183,7 +183,7 @@ class Runtime:
         told, pause = False, FIRST_PAUSE
         while True:
             with contextlib.suppress(StoreUnavailable):
-                if await running.ground.store.read(lambda conn: up_to_date(conn, running.service.package)):
+                if await running.context.store.read(lambda conn: up_to_date(conn, running.service.package)):
                     return
                 if not told:
                     telemetry.log("waiting_for_migration", service=running.service.name, reason="run leeward migrate")
@@ -204,7 +204,7 @@ class Runtime:
             self._stop.set()
 
     def _serve(self, running: Running, bound: socket.socket) -> None:
-        app = create_app(running.ground, running.parts.router, ready=running.ready)
+        app = create_app(running.context, running.parts.router, ready=running.ready)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=10
         )

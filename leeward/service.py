@@ -21,7 +21,7 @@ Task = Callable[[asyncio.Event], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Ground:
+class Context:
     """What the runtime hands to a service."""
 
     name: ServiceName
@@ -37,7 +37,7 @@ class Ground:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Wiring:
     """What a service gives to the runtime.
 
     handlers: by event model; each gets a run of events of that type, in their order, inside one transaction.
@@ -56,7 +56,7 @@ class Service:
 
     name: ServiceName
     metadata: MetaData
-    build: Callable[[Ground], Parts]
+    build: Callable[[Context], Wiring]
     status: Callable[[Connection, Settings], dict[str, Any]]
 
     @property

@@ -13,14 +13,14 @@ from sqlalchemy import MetaData
 
 from leeward.clock import FakeClock
 from leeward.runtime import http_client
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import ServiceName, Settings, load_settings
 from leeward.settings.keys import keyring
 from leeward.store import Store
 from services.demo.servers import Kafka, PostgreSQL
 from tests.databases import KINDS, Databases, OpenStore, PostgresDatabases, SqliteDatabases, chosen
 
-MakeGround = Callable[[ServiceName, MetaData], Ground]
+MakeContext = Callable[[ServiceName, MetaData], Context]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -125,11 +125,11 @@ async def open_store(
 
 
 @pytest.fixture
-def make_ground(settings: Settings, clock: FakeClock, http: httpx.AsyncClient, open_store: OpenStore) -> MakeGround:
+def make_context(settings: Settings, clock: FakeClock, http: httpx.AsyncClient, open_store: OpenStore) -> MakeContext:
     """`make_ground("matching", MODELS_METADATA)`: a ground with a store holding all tables; closed at the end."""
 
-    def make(name: ServiceName, metadata: MetaData) -> Ground:
-        return Ground(name, settings, clock, open_store(name, metadata), keyring(settings, name), http)
+    def make(name: ServiceName, metadata: MetaData) -> Context:
+        return Context(name, settings, clock, open_store(name, metadata), keyring(settings, name), http)
 
     return make
 

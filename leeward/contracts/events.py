@@ -154,17 +154,19 @@ class Answered(EventData):
     options: Options = {}
 
 
-class Asked(EventData):
+class HelpRequested(EventData):
     """Somebody asked for themselves, or a colleague for them; which of the two is nobody's business."""
 
+    model_config = ConfigDict(title="Asked")  # as published
     type: ClassVar[str] = "leeward.notify.asked.v1"
     recipient_ref: Ref
     urgency: Urgency = "routine"
 
 
-class Outcome(EventData):
+class DeliveryOutcome(EventData):
     """What became of a message."""
 
+    model_config = ConfigDict(title="Outcome")  # as published
     type: ClassVar[str] = "leeward.notify.outcome.v1"
     request_ref: Ref
     state: DeliveryState
@@ -192,8 +194,8 @@ EVENTS: Final[Mapping[str, type[EventData]]] = MappingProxyType(
             MessageRequested,
             MessageCancelled,
             Answered,
-            Asked,
-            Outcome,
+            HelpRequested,
+            DeliveryOutcome,
             ReachabilityChanged,
         )
     }

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, select
 from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings.keys import derive
 from leeward.store import Unit
 from leeward.web.problem import Problem
@@ -55,7 +55,7 @@ async def _services(request: Request) -> None:
         raise _unknown()
 
 
-_MARKS: Final = frozenset({_public, _link, _source, _services})
+_AUDIENCES: Final = frozenset({_public, _link, _source, _services})
 PUBLIC: Final = Depends(_public)
 LINK: Final = Depends(_link)
 SOURCE: Final = Depends(_source)
@@ -75,14 +75,14 @@ def role(*roles: Role) -> Any:
 
 
 @dataclass(frozen=True)
-class Gate:
+class AccessControl:
     """Checks tokens and sessions for one service."""
 
-    ground: Ground
+    context: Context
 
     @property
     def services_secret(self) -> str:
-        return self.ground.keys.services_secret
+        return self.context.keys.services_secret
 
     async def role_of(self, request: Request) -> str:
         """The role of a request by its bearer token or its session.
@@ -101,15 +101,15 @@ class Gate:
         return found
 
     async def _token_role(self, token: str) -> str:
-        now = self.ground.clock.now()
-        found = await self.ground.store.read(lambda conn: find(conn, self.ground, token, "token", now))
+        now = self.context.clock.now()
+        found = await self.context.store.read(lambda conn: find(conn, self.context, token, "token", now))
         if found is None:
             raise _unknown()
         return found
 
     def open_session(self, session_role: str) -> str:
         """A cookie's value: role, expiry in seconds, a nonce, and their HMAC."""
-        expires = int((self.ground.clock.now() + SESSION).timestamp())
+        expires = int((self.context.clock.now() + SESSION).timestamp())
         text = f"{session_role}.{expires}.{secrets.token_urlsafe(9)}"
         return f"{text}.{self._sign(text)}"
 
@@ -122,7 +122,7 @@ class Gate:
         if not text or not hmac.compare_digest(signature.encode(), self._sign(text).encode()):
             return None
         found, expires, _ = text.split(".")
-        return found if int(expires) > self.ground.clock.now().timestamp() else None
+        return found if int(expires) > self.context.clock.now().timestamp() else None
 
     async def _has_csrf(self, request: Request, session: str) -> bool:
         given = request.headers.get("x-csrf") or str((await request.form()).get("csrf", ""))
@@ -138,9 +138,9 @@ def csrf(request: Request) -> str:
     return str(request.app.state.gate.csrf(request))
 
 
-def find(conn: Connection, ground: Ground, token: str, kind: str, now: datetime) -> str | None:
+def find(conn: Connection, context: Context, token: str, kind: str, now: datetime) -> str | None:
     """The role of a token or sign-in link that has not expired."""
-    table = ground.store.writes.tables.access
+    table = context.store.writes.tables.access
     query = select(table.c.role).where(table.c.token_hash == token_hash(token), table.c.kind == kind)
     found: str | None = conn.execute(query.where(table.c.expires_at > now)).scalar()
     return found
@@ -182,7 +182,7 @@ def _dependencies(route: APIRoute | APIWebSocketRoute) -> list[Callable[..., Any
 
 def _marks(call: Callable[..., Any]) -> bool:
     """Whether a dependency says who a route is for; `role` names its own by what they check."""
-    return call in _MARKS or getattr(call, "__name__", "").startswith("role:")
+    return call in _AUDIENCES or getattr(call, "__name__", "").startswith("role:")
 
 
 def _harmless(route: BaseRoute) -> bool:

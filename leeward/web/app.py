@@ -13,10 +13,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leeward import __version__, telemetry
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import StoreUnavailable
 from leeward.web import problem
-from leeward.web.access import PUBLIC, Gate, bearer, check_routes
+from leeward.web.access import PUBLIC, AccessControl, bearer, check_routes
 from leeward.web.look.files import files
 
 MAX_BODY: Final = 1024 * 1024
@@ -67,27 +67,27 @@ class App(FastAPI):
     """FastAPI inside the guard, so that a fault's answer, which Starlette sends outermost, has the headers too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Guard(super().build_middleware_stack(), self.state.gate.ground.name)
+        return Guard(super().build_middleware_stack(), self.state.gate.context.name)
 
 
-def create_app(ground: Ground, router: APIRouter, *, ready: Callable[[], bool] = lambda: True) -> FastAPI:
+def create_app(context: Context, router: APIRouter, *, ready: Callable[[], bool] = lambda: True) -> FastAPI:
     """The app of one service; `ready` says whether it can do its work now.
 
     Raises:
         RuntimeError: when a route does not say who it is for.
     """
-    title = f"Leeward {ground.name}"
+    title = f"Leeward {context.name}"
     app = App(title=title, version=__version__, docs_url=None, redoc_url=None, max_body_size=MAX_BODY)
-    app.state.gate = Gate(ground)
-    app.include_router(_ground_routes(ground, ready))
-    app.include_router(files(ground.settings, ground.clock))
+    app.state.gate = AccessControl(context)
+    app.include_router(_ground_routes(context, ready))
+    app.include_router(files(context.settings, context.clock))
     app.include_router(router)
     check_routes(app)
     problem.install(app)
     return app
 
 
-def _ground_routes(ground: Ground, ready: Callable[[], bool]) -> APIRouter:
+def _ground_routes(context: Context, ready: Callable[[], bool]) -> APIRouter:
     router = APIRouter()
 
     @router.get("/livez", dependencies=[PUBLIC])
@@ -96,29 +96,29 @@ def _ground_routes(ground: Ground, ready: Callable[[], bool]) -> APIRouter:
 
     @router.get("/readyz", dependencies=[PUBLIC])
     async def readyz() -> JSONResponse:
-        fit = ready() and await _store_answers(ground)
+        fit = ready() and await _store_answers(context)
         return JSONResponse({"status": "ready" if fit else "not ready"}, 200 if fit else 503)
 
     @router.get("/metrics", dependencies=[PUBLIC])
     async def metrics(request: Request) -> Response:
-        _check_metrics_token(ground, request)
+        _check_metrics_token(context, request)
         return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
 
-async def _store_answers(ground: Ground) -> bool:
+async def _store_answers(context: Context) -> bool:
     try:
-        await ground.store.read(lambda conn: conn.execute(_ANYTHING).all())
+        await context.store.read(lambda conn: conn.execute(_ANYTHING).all())
     except StoreUnavailable:
         return False
     return True
 
 
-def _check_metrics_token(ground: Ground, request: Request) -> None:
+def _check_metrics_token(context: Context, request: Request) -> None:
     """Open on loopback alone; elsewhere LEEWARD_METRICS_TOKEN is asked for, and without one there are none."""
-    if ground.settings.on_loopback:
+    if context.settings.on_loopback:
         return
-    token = ground.settings.variable("METRICS_TOKEN")
+    token = context.settings.variable("METRICS_TOKEN")
     if token is None or not hmac.compare_digest(bearer(request).encode(), token.encode()):
         raise problem.Problem(401, "not-signed-in", "Metrics need LEEWARD_METRICS_TOKEN as a bearer token.")

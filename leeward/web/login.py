@@ -9,36 +9,36 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import delete
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import Unit
-from leeward.web.access import COOKIE, LINK, SESSION, Gate, find, token_hash
+from leeward.web.access import COOKIE, LINK, SESSION, AccessControl, find, token_hash
 from leeward.web.look import pages
 
 TEMPLATES: Final = Path(__file__).parent / "sign_in"
 
 
-def login_router(ground: Ground) -> APIRouter:
+def login_router(context: Context) -> APIRouter:
     """GET and POST /login/{code}, for whoever holds a link that `leeward login` printed."""
     router = APIRouter(include_in_schema=False)
-    look = pages(TEMPLATES, ground.settings)
-    gate = Gate(ground)
+    look = pages(TEMPLATES, context.settings)
+    gate = AccessControl(context)
 
     def ended(request: Request) -> HTMLResponse:
         return look.render(request, "ended.html", status=401)
 
     @router.get("/login/{code}", dependencies=[LINK])
     async def ask(request: Request, code: str) -> Response:
-        now = ground.clock.now()
-        alive = await ground.store.read(lambda conn: find(conn, ground, code, "login", now))
+        now = context.clock.now()
+        alive = await context.store.read(lambda conn: find(conn, context, code, "login", now))
         return look.render(request, "sign_in.html") if alive else ended(request)
 
     @router.post("/login/{code}", dependencies=[LINK])
     async def sign_in(request: Request, code: str) -> Response:
-        role = await ground.store.write(used(code))
+        role = await context.store.write(used(code))
         if role is None:
             return ended(request)
         answer = RedirectResponse("/", status_code=303)
-        secure = urlsplit(ground.settings.public_url).scheme == "https"
+        secure = urlsplit(context.settings.public_url).scheme == "https"
         life = int(SESSION.total_seconds())
         session = gate.open_session(role)
         answer.set_cookie(COOKIE, session, max_age=life, path="/", secure=secure, httponly=True, samesite="strict")

@@ -12,13 +12,13 @@ from sqlalchemy import Connection, func, select
 
 from leeward import telemetry
 from leeward.listening import listening
-from leeward.service import Ground, Parts, Service
+from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
 from leeward.store.retention import Retention
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
 from services.incident.intake.subscriptions import Silence
-from services.incident.models import METADATA, Fetch, Incident, StaffIdentifier, Unmatched, table_of
+from services.incident.models import METADATA, Fetch, IncidentRow, StaffIdentifier, Unmatched, table_of
 from services.incident.reconciliation import Figures, summary
 from services.incident.retention import destroy_keys, forget
 from services.incident.review import page
@@ -29,35 +29,35 @@ from services.incident.sources.fhir import routes as fhir_routes
 from services.incident.sources.fhir.fetcher import fetchers
 from services.incident.sources.hl7v2.listener import Listener
 from services.incident.sources.hl7v2.receiver import Edge
-from services.incident.sources.hl7v2.tls import expiries, gate_of
+from services.incident.sources.hl7v2.tls import expiries, peer_verifier_of
 
 
-def build(ground: Ground) -> Parts:
+def build(context: Context) -> Wiring:
     """Routes, the MLLP listener, the reading from FHIR servers, the destruction of day keys, and retention."""
-    marks, intake = Marks.of(ground.keys), Intake(ground)
-    edge = Edge(ground.settings.sources, ground.clock, marks, intake)
+    marks, intake = Hasher.of(context.keys), Intake(context)
+    edge = Edge(context.settings.sources, context.clock, marks, intake)
     router = APIRouter()
-    source_routes.add_routes(router, ground, edge, intake, marks)
-    review_routes.add_routes(router, ground, marks)
-    fhir_routes.add_routes(router, ground, intake, marks)
-    page.add_routes(router, ground, marks)
-    retention = Retention(ground.store, forget)
-    return Parts(
+    source_routes.add_routes(router, context, edge, intake, marks)
+    review_routes.add_routes(router, context, marks)
+    fhir_routes.add_routes(router, context, intake, marks)
+    page.add_routes(router, context, marks)
+    retention = Retention(context.store, forget)
+    return Wiring(
         router=router,
         timers={KEY_TIMER: partial(destroy_keys, tidy=retention.soon)},
         tasks=(
-            partial(listen, ground.settings, edge),
-            *(fetcher.run for fetcher in fetchers(ground, intake)),
-            Silence(ground).run,
+            partial(listen, context.settings, edge),
+            *(fetcher.run for fetcher in fetchers(context, intake)),
+            Silence(context).run,
             retention.run,
-            Figures(ground.store).run,
+            Figures(context.store).run,
         ),
     )
 
 
 async def listen(settings: Settings, edge: Edge, stop: asyncio.Event) -> None:
     """The MLLP port: elsewhere than on loopback only with an authority that signs every sender (DESIGN §9)."""
-    gate = gate_of(settings)
+    gate = peer_verifier_of(settings)
     if not settings.on_loopback and not gate.mutual:
         telemetry.log("mllp_not_started", reason="needs_client_ca", port=settings.mllp_port)
         await stop.wait()
@@ -70,7 +70,7 @@ async def listen(settings: Settings, edge: Edge, stop: asyncio.Event) -> None:
 
 def status(conn: Connection, settings: Settings) -> dict[str, Any]:
     """Figures for `leeward status`."""
-    incident, unmatched, staff = table_of(Incident), table_of(Unmatched), table_of(StaffIdentifier)
+    incident, unmatched, staff = table_of(IncidentRow), table_of(Unmatched), table_of(StaffIdentifier)
     states = conn.execute(select(incident.c.state, func.count()).group_by(incident.c.state)).all()
     waiting = select(func.count()).select_from(unmatched).where(unmatched.c.state == "open")
     return {

@@ -10,7 +10,7 @@ from services.incident.decisions.claims import Identifier, Visit
 
 
 @dataclass(frozen=True, repr=False)
-class Marks:
+class Hasher:
     """One key a purpose, so that no two kinds of hashes can be compared."""
 
     patient: bytes
@@ -19,7 +19,7 @@ class Marks:
     staff: bytes
 
     @classmethod
-    def of(cls, keys: Keyring) -> "Marks":
+    def of(cls, keys: Keyring) -> "Hasher":
         """The keys of a service's keyring."""
         return cls(*(keys.derive(f"incident {name}") for name in ("patient", "visit", "message", "staff")))
 

@@ -19,7 +19,7 @@ class Model(SQLModel, registry=registry()):
     """Base of incident's tables, with metadata of their own."""
 
 
-class Incident(Model, table=True):
+class IncidentRow(Model, table=True):
     """One outcome. `certain` tells a death from a doubt; visit and account are keyed hashes."""
 
     __tablename__ = "incident"

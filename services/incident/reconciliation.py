@@ -15,7 +15,7 @@ from leeward.people import Fault, RosterError, csv_rows
 from leeward.store import Insert, Store, StoreUnavailable, Unit
 from leeward.store.lookup import KEYS, rows_of
 from services.incident.decisions.claims import Identifier
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.batch import FIND_TOLD, INCIDENT, INVOLVED, LINK
 from services.incident.models import Patient, PatientKey, Reconciliation, table_of
 from services.incident.sources.native.table import TableError, identifiers
@@ -54,7 +54,7 @@ class Listed:
     source_ref: str
 
 
-class Standing(NamedTuple):
+class ReconciledRow(NamedTuple):
     """What incident knows of one outcome: a reason why nobody is offered anything, or "" and the incident recorded."""
 
     line: int
@@ -141,7 +141,7 @@ def _listed(line: int, record: Mapping[str, str]) -> Listed:
 # ---- beside what is known
 
 
-def standings(conn: Connection, listed: Sequence[Listed], marks: Marks) -> list[Standing]:
+def standings(conn: Connection, listed: Sequence[Listed], marks: Hasher) -> list[ReconciledRow]:
     """What incident knows of each."""
     refs = {_ref_mark(one, marks) for one in listed if one.source_ref}
     by_ref = _found(conn, FIND_TOLD, refs) | _found(conn, _BY_REF, refs)
@@ -152,11 +152,11 @@ def standings(conn: Connection, listed: Sequence[Listed], marks: Marks) -> list[
     return [_standing(one, row, loose) for one, row in zip(listed, rows, strict=True)]
 
 
-def _of_patient(one: Listed, found: Mapping[str, Any], marks: Marks) -> Any:
+def _of_patient(one: Listed, found: Mapping[str, Any], marks: Hasher) -> Any:
     return found.get(marks.of_patient(one.patient)) if one.patient else None
 
 
-def _ref_mark(one: Listed, marks: Marks) -> str:
+def _ref_mark(one: Listed, marks: Hasher) -> str:
     return marks.of_message(b"source_ref", one.source.encode(), one.source_ref.encode())
 
 
@@ -173,13 +173,13 @@ def _around(conn: Connection, listed: Sequence[Listed]) -> list[Any]:
     return list(conn.execute(select(INCIDENT).where(span, INCIDENT.c.state.in_(("review", "recorded")))))
 
 
-def _standing(one: Listed, row: Any, loose: Sequence[Any]) -> Standing:
+def _standing(one: Listed, row: Any, loose: Sequence[Any]) -> ReconciledRow:
     if row is None:
         near = any(other.unit == one.unit and _within(one, other.occurred_at, NEAR) for other in loose)
-        return Standing(one.line, "unlinked" if near else "no_incident")
+        return ReconciledRow(one.line, "unlinked" if near else "no_incident")
     if not one.source_ref and not _within(one, row.occurred_at, APART):
-        return Standing(one.line, "other_time")
-    return Standing(one.line, _STATES[row.state], row.incident_ref)
+        return ReconciledRow(one.line, "other_time")
+    return ReconciledRow(one.line, _STATES[row.state], row.incident_ref)
 
 
 def _within(one: Listed, at: datetime, span: timedelta) -> bool:

@@ -11,7 +11,7 @@ from services.incident.intake import unmatched
 from services.incident.models import (
     DayKey,
     Fetch,
-    Incident,
+    IncidentRow,
     Involved,
     Patient,
     PatientKey,
@@ -28,7 +28,7 @@ from services.incident.sealing import KEY_LIFE
 PEOPLE_KEPT: Final = timedelta(days=90)
 PATIENTS_KEPT: Final = timedelta(days=400)
 ANSWERS_KEPT: Final = timedelta(days=7)
-_INCIDENT: Final = table_of(Incident)
+_INCIDENT: Final = table_of(IncidentRow)
 _PATIENT: Final = table_of(Patient)
 _KEY: Final = table_of(PatientKey)
 _UNMATCHED: Final = table_of(Unmatched)

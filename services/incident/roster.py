@@ -9,7 +9,7 @@ from leeward.people import Member
 from leeward.settings.keys import Keyring
 from leeward.store import Insert, Unit, Update
 from services.incident.decisions.claims import Identifier
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake import unmatched
 from services.incident.models import StaffIdentifier, Unmatched, table_of
 
@@ -27,7 +27,7 @@ def apply(unit: Unit, members: Sequence[Member], keys: Keyring) -> None:
     Whoever is missing from it has left: their identifiers stay known, so that they do not fill the work queue, and lead
     to nobody. Aliases that a coordinator set outlive imports. Applied twice, it changes nothing.
     """
-    marks = Marks.of(keys)
+    marks = Hasher.of(keys)
     active = {member.person_ref: member.status not in _GONE for member in members}
     given = {
         marks.of_staff(Identifier(system, value)): member.person_ref

@@ -5,29 +5,29 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from leeward.service import Ground, Parts, Service, Task
+from leeward.service import Context, Service, Task, Wiring
 from leeward.web.login import login_router
 from services.matching import inputs
 from services.matching.coordinator import board, routes
 from services.matching.coordinator.status import status
 from services.matching.inputs import hourly
 from services.matching.models import METADATA
-from services.matching.site import Office, office
+from services.matching.site import Site, site_of_context
 
 
-def build(ground: Ground) -> Parts:
+def build(context: Context) -> Wiring:
     """The running service's routes, handlers, timers and its first act."""
-    mine = office(ground)
+    mine = site_of_context(context)
     router = APIRouter()
-    routes.add_routes(router, ground, mine)
-    board.add_routes(router, ground, mine)
-    router.include_router(login_router(ground))
-    return Parts(router, inputs.event_handlers(mine), inputs.timer_handlers(mine), (_begin(ground, mine),))
+    routes.add_routes(router, context, mine)
+    board.add_routes(router, context, mine)
+    router.include_router(login_router(context))
+    return Wiring(router, inputs.event_handlers(mine), inputs.timer_handlers(mine), (_begin(context, mine),))
 
 
-def _begin(ground: Ground, mine: Office) -> Task:
+def _begin(context: Context, mine: Site) -> Task:
     async def begin(_stop: asyncio.Event) -> None:
-        await ground.store.write(lambda unit: hourly.begin(unit, mine))
+        await context.store.write(lambda unit: hourly.begin(unit, mine))
 
     return begin
 

@@ -80,7 +80,7 @@ class RosterVersion(Model, table=True):
     version: str = words(32)
 
 
-class Incident(Model, table=True):
+class PublishedIncident(Model, table=True):
     """What is needed of an outcome while cases rest on it; forgotten after 90 days.
 
     `offered`: an offer had left to somebody around it of whom nothing is known any more.

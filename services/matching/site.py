@@ -4,7 +4,7 @@ import hmac
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import Settings
 from services.matching.lifecycle.case import Rules
 from services.matching.pairing.scoring import Caps
@@ -12,7 +12,7 @@ from services.matching.roster.people import Roster
 
 
 @dataclass(frozen=True)
-class Office:
+class Site:
     """One running service's settings as values, and its copy of the roster."""
 
     rules: Rules
@@ -24,20 +24,20 @@ class Office:
     key: bytes = field(repr=False)
     roster: Roster = field(default_factory=Roster, repr=False)
 
-    def mark(self, incident_ref: str, person_ref: str) -> str:
+    def fingerprint(self, incident_ref: str, person_ref: str) -> str:
         """A keyed digest that tells again whether somebody was around an outcome, and does not tell who was."""
         return hmac.digest(self.key, f"{incident_ref} {person_ref}".encode(), "sha256").hex()
 
 
-def office(ground: Ground) -> Office:
+def site_of_context(context: Context) -> Site:
     """The office of a running service."""
-    return office_of(ground.settings, ground.keys.derive("same-incident"))
+    return site_of(context.settings, context.keys.derive("same-incident"))
 
 
-def office_of(settings: Settings, key: bytes) -> Office:
+def site_of(settings: Settings, key: bytes) -> Site:
     """The office for these settings."""
     supporters = settings.supporters
-    return Office(
+    return Site(
         rules=rules_of(settings),
         caps=Caps(supporters.active_cases, int(supporters.hours_a_month * 60)),
         after_exposure=supporters.after_exposure,

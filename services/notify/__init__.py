@@ -6,7 +6,7 @@ from uuid import uuid4
 from fastapi import APIRouter
 from sqlalchemy import Connection, func, select
 
-from leeward.service import Ground, Parts, Service
+from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings, SettingsError
 from leeward.web.look import Pages
 from services.notify import public, retention
@@ -26,25 +26,25 @@ from services.notify.questions.requests import Handlers
 from services.notify.self_request import AskPages
 
 
-def build(ground: Ground) -> Parts:
+def build(context: Context) -> Wiring:
     """notify's parts: in rehearsal without any channel, so that nothing can leave.
 
     Raises:
         SettingsError: when what a channel needs is missing.
     """
-    _check(ground.settings)
-    outgoing = Outgoing(ground.settings, seals(ground.keys), uuid4().hex)
-    dispatch = Dispatch(ground, outgoing, [] if outgoing.rehearsal else channels(ground))
+    _check(context.settings)
+    outgoing = Outgoing(context.settings, seals(context.keys), uuid4().hex)
+    dispatch = Dispatch(context, outgoing, [] if outgoing.rehearsal else channels(context))
     calls = Calls(outgoing)
-    return Parts(
-        router=_routes(ground, outgoing, calls),
+    return Wiring(
+        router=_routes(context, outgoing, calls),
         handlers=Handlers(outgoing, outgoing.seals).table(),
         timers={TIMER: calls.fire},
         tasks=[
             dispatch.recovery.run,
             dispatch.pump,
             *(post.run for post in dispatch.posts.values()),
-            retention.task(ground),
+            retention.task(context),
         ],
     )
 
@@ -55,9 +55,9 @@ def _check(settings: Settings) -> None:
         raise SettingsError("LEEWARD_WEBHOOK_SECRET: is missing; channels.webhook signs every request with it")
 
 
-def channels(ground: Ground) -> list[Channel]:
+def channels(context: Context) -> list[Channel]:
     """The channels that the site has set up."""
-    settings, now = ground.settings, ground.clock.now
+    settings, now = context.settings, context.clock.now
     found: list[Channel] = []
     if settings.smtp_url:
         mailer = Mailer(settings.mail_from, settings.public_url, wording)
@@ -69,12 +69,12 @@ def channels(ground: Ground) -> list[Channel]:
     return found
 
 
-def _routes(ground: Ground, outgoing: Outgoing, calls: Calls) -> APIRouter:
-    look = Pages(TEMPLATES, ground.settings)
+def _routes(context: Context, outgoing: Outgoing, calls: Calls) -> APIRouter:
+    look = Pages(TEMPLATES, context.settings)
     router = APIRouter()
-    router.include_router(MessagePages(ground, look, Answers(outgoing, calls), calls).routes())
-    router.include_router(AskPages(ground, look, outgoing).routes())
-    router.include_router(public.routes(ground, look))
+    router.include_router(MessagePages(context, look, Answers(outgoing, calls), calls).routes())
+    router.include_router(AskPages(context, look, outgoing).routes())
+    router.include_router(public.routes(context, look))
     return router
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy import Connection, select
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.web import paging
 from leeward.web.access import PUBLIC, SERVICES
 from leeward.web.look import Pages
@@ -14,7 +14,7 @@ from services.notify.delivery.deliveries import GONE
 from services.notify.models import RECIPIENT
 
 
-def routes(ground: Ground, pages: Pages) -> APIRouter:
+def routes(context: Context, pages: Pages) -> APIRouter:
     """GET /resources, /privacy, / and /v1/supporters."""
     router = APIRouter()
     _serve(router, pages, "resources")
@@ -27,7 +27,7 @@ def routes(ground: Ground, pages: Pages) -> APIRouter:
     @router.get("/v1/supporters", dependencies=[SERVICES])
     async def supporters(limit: paging.Limit = 50, cursor: paging.Cursor = None) -> dict[str, Any]:
         """Supporters alone, by recipient_ref and display name, in the order of their references."""
-        rows = await ground.store.read(lambda conn: _supporters(conn, paging.after(cursor), limit))
+        rows = await context.store.read(lambda conn: _supporters(conn, paging.after(cursor), limit))
         return paging.page(rows, limit, lambda row: str(row.recipient_ref), _shown)
 
     return router

@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import delete, exists, select
 
 from leeward.clock import first_of
-from leeward.service import Ground, Task
+from leeward.service import Context, Task
 from leeward.store import StoreUnavailable, Unit
 from services.notify.models import CALL, CODE, DELIVERY, LINK, QUESTION
 from services.notify.questions.question import LONGEST, UNDO
@@ -34,13 +34,13 @@ def forget(unit: Unit) -> None:
     unit.conn.execute(delete(LINK).where(LINK.c.question_ref.not_in(held)))
 
 
-def task(ground: Ground) -> Task:
+def task(context: Context) -> Task:
     """Forget at the start and every hour; the ground's own checkpoint takes it out of the files."""
 
     async def run(stop: asyncio.Event) -> None:
         while not stop.is_set():
             with suppress(StoreUnavailable):
-                await ground.store.write(forget)
-            await first_of(stop.wait(), ground.clock.sleep(EVERY))
+                await context.store.write(forget)
+            await first_of(stop.wait(), context.clock.sleep(EVERY))
 
     return run

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy import Connection, Row, delete, func, select
 
-from leeward.contracts import Asked
+from leeward.contracts import HelpRequested
 from leeward.people import keyed_hash
 from leeward.refs import new_ref
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import Unit
 from leeward.web.access import PUBLIC
 from leeward.web.look import Pages
@@ -32,11 +32,11 @@ BUSY_A_MINUTE: Final = 120
 class AskPages:
     """The form in its three steps; the state between them is a ticket in a hidden field."""
 
-    def __init__(self, ground: Ground, pages: Pages, outgoing: Outgoing) -> None:
-        self._ground = ground
+    def __init__(self, context: Context, pages: Pages, outgoing: Outgoing) -> None:
+        self._ground = context
         self._pages = pages
         self._outgoing = outgoing
-        self._key = ground.keys.derive("address")
+        self._key = context.keys.derive("address")
 
     def routes(self) -> APIRouter:
         router = APIRouter(include_in_schema=False)
@@ -169,11 +169,11 @@ def _ask(unit: Unit, ticket: str, colleague: str | None) -> bool:
         return False
     unit.conn.execute(CODE.update().where(same).values(proved=False, tries=TRIES))
     if colleague is None:
-        unit.emit(Asked(recipient_ref=row.recipient_ref, urgency="urgent"))
+        unit.emit(HelpRequested(recipient_ref=row.recipient_ref, urgency="urgent"))
         return True
     meant = known(unit.conn, colleague)
     if meant is not None:
-        unit.emit(Asked(recipient_ref=meant.recipient_ref, urgency="routine"))
+        unit.emit(HelpRequested(recipient_ref=meant.recipient_ref, urgency="routine"))
     return True
 
 

@@ -8,15 +8,15 @@ from sqlalchemy import select
 
 from leeward.contracts import (
     Answered,
-    Asked,
     CaseClosed,
     CaseErased,
+    DeliveryOutcome,
+    HelpRequested,
     IncidentAmended,
     IncidentRecorded,
     IncidentRetracted,
     MessageCancelled,
     MessageRequested,
-    Outcome,
     ReachabilityChanged,
 )
 from leeward.settings import ServiceName, Settings
@@ -28,7 +28,15 @@ from tests.chaos.people import Given
 from tests.chaos.plan import Blow, Plan
 
 READ: Final[tuple[ServiceName, ...]] = ("incident", "matching", "notify", "issuer")
-_MATCHING: Final = (IncidentRecorded, IncidentAmended, IncidentRetracted, Answered, Asked, Outcome, ReachabilityChanged)
+_MATCHING: Final = (
+    IncidentRecorded,
+    IncidentAmended,
+    IncidentRetracted,
+    Answered,
+    HelpRequested,
+    DeliveryOutcome,
+    ReachabilityChanged,
+)
 CONSUMED: Final[Mapping[str, frozenset[str]]] = {
     "matching": frozenset(model.type for model in _MATCHING),
     "notify": frozenset(model.type for model in (MessageRequested, MessageCancelled, CaseErased)),

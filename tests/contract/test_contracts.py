@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from leeward.contracts import (
     EVENTS,
+    DeliveryOutcome,
     Event,
     EventData,
     MessageCancelled,
-    Outcome,
     bucket_down,
     bucket_up,
     decode,
@@ -160,7 +160,7 @@ def test_the_envelope_tells_an_age_and_no_time() -> None:
 
 
 def test_a_clock_that_was_set_back_gives_no_negative_age() -> None:
-    event = Event(REF, REF, Outcome(request_ref=REF, state="failed"), NINE)
+    event = Event(REF, REF, DeliveryOutcome(request_ref=REF, state="failed"), NINE)
     assert encode(event, NINE - timedelta(hours=1))[0]["ce_agems"] == "0"
 
 

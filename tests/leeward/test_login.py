@@ -10,24 +10,24 @@ from fastapi import APIRouter
 from sqlalchemy import MetaData
 
 from leeward.clock import FakeClock
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import ServiceName, Settings
 from leeward.web.access import COOKIE, issue, new_token, role
 from leeward.web.app import create_app
 from leeward.web.login import login_router
 
-MakeGround = Callable[[ServiceName, MetaData], Ground]
+MakeContext = Callable[[ServiceName, MetaData], Context]
 CODE: Final = new_token()
 
 
 @pytest.fixture
-async def ground(make_ground: MakeGround) -> Ground:
-    made = make_ground("matching", MetaData())
+async def context(make_context: MakeContext) -> Context:
+    made = make_context("matching", MetaData())
     await made.store.write(lambda unit: issue(unit, "coordinator", "login", CODE))
     return made
 
 
-def browser(ground: Ground) -> httpx.AsyncClient:
+def browser(context: Context) -> httpx.AsyncClient:
     board = APIRouter()
 
     @board.get("/", dependencies=[role("coordinator")])
@@ -35,15 +35,15 @@ def browser(ground: Ground) -> httpx.AsyncClient:
         return {"board": "shown"}
 
     router = APIRouter()
-    router.include_router(login_router(ground))
+    router.include_router(login_router(context))
     router.include_router(board)
-    transport = httpx.ASGITransport(create_app(ground, router))
-    return httpx.AsyncClient(transport=transport, base_url=ground.settings.url("matching"))
+    transport = httpx.ASGITransport(create_app(context, router))
+    return httpx.AsyncClient(transport=transport, base_url=context.settings.url("matching"))
 
 
 @pytest.fixture
-async def visitor(ground: Ground) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(ground) as client:
+async def visitor(context: Context) -> AsyncIterator[httpx.AsyncClient]:
+    async with browser(context) as client:
         yield client
 
 
@@ -85,14 +85,14 @@ async def test_after_fifteen_minutes_the_link_is_over(visitor: httpx.AsyncClient
     assert (await visitor.post(f"/login/{CODE}")).status_code == 401
 
 
-async def test_the_session_is_secure_exactly_where_links_are_https(ground: Ground, settings: Settings) -> None:
+async def test_the_session_is_secure_exactly_where_links_are_https(context: Context, settings: Settings) -> None:
     public = settings.model_copy(update={"variables": {"PUBLIC_URL": "https://pages.example.org"}})
-    async with browser(replace(ground, settings=public)) as visitor:
+    async with browser(replace(context, settings=public)) as visitor:
         answer = await visitor.post(f"/login/{CODE}")
     assert "Secure" in answer.headers["set-cookie"]
 
 
-async def test_an_api_token_is_no_sign_in_link(ground: Ground, visitor: httpx.AsyncClient) -> None:
+async def test_an_api_token_is_no_sign_in_link(context: Context, visitor: httpx.AsyncClient) -> None:
     token = new_token()
-    await ground.store.write(lambda unit: issue(unit, "coordinator", "token", token))
+    await context.store.write(lambda unit: issue(unit, "coordinator", "token", token))
     assert (await visitor.post(f"/login/{token}")).status_code == 401

@@ -16,7 +16,7 @@ from leeward.contracts import CaseOpened
 from leeward.settings import Settings
 from leeward.store import SqliteStore, Store, Unit, ground_tables
 from leeward.store.retention import EVERY, INBOX_KEPT, Retention
-from tests.conftest import MakeGround, eventually
+from tests.conftest import MakeContext, eventually
 
 METADATA = MetaData()
 TABLES = ground_tables(METADATA)
@@ -24,8 +24,8 @@ CASE = "7f2b1c4e-0000-4000-8000-000000000001"
 
 
 @pytest.fixture
-def store(make_ground: MakeGround) -> Store:
-    return make_ground("matching", METADATA).store
+def store(make_context: MakeContext) -> Store:
+    return make_context("matching", METADATA).store
 
 
 def fill(unit: Unit) -> None:

@@ -22,7 +22,7 @@ from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed, Event
 from leeward.listening import listening
 from leeward.runtime import Runtime, supervised
-from leeward.service import Ground, Parts, Service
+from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import Timer, Unit, ground_tables
 from leeward.store.sqlite import sqlite_engine
@@ -31,7 +31,7 @@ from leeward.web.access import PUBLIC
 from tests.conftest import eventually
 
 CASE = "7f2b1c4e-0000-4000-8000-000000000001"
-Build = Callable[[Ground], Parts]
+Build = Callable[[Context], Wiring]
 
 
 def notes() -> tuple[MetaData, Table]:
@@ -47,40 +47,40 @@ def note(unit: Unit, what: str) -> None:
     unit.conn.execute(insert(NOTE).values(what=what))
 
 
-def producer(ground: Ground) -> Parts:
+def producer(context: Context) -> Wiring:
     """`matching`: closes a case when asked over HTTP; counts a timer that fires."""
     router = APIRouter()
 
     @router.post("/close", dependencies=[PUBLIC])
     async def close() -> dict[str, str]:
-        await ground.store.write(lambda unit: unit.emit(CaseClosed(case_ref=CASE)))
+        await context.store.write(lambda unit: unit.emit(CaseClosed(case_ref=CASE)))
         return {"case_ref": CASE}
 
     @router.post("/slow", dependencies=[PUBLIC])
     async def slow() -> dict[str, str]:
         await asyncio.sleep(0.3)
-        await ground.store.write(lambda unit: note(unit, "slow"))
+        await context.store.write(lambda unit: note(unit, "slow"))
         return {}
 
     @router.post("/later", dependencies=[PUBLIC])
     async def later() -> None:
-        await ground.store.write(lambda unit: unit.set_timer("later", CASE, unit.now))
+        await context.store.write(lambda unit: unit.set_timer("later", CASE, unit.now))
 
     def fired(unit: Unit, timers: Sequence[Timer]) -> None:
         for timer in timers:
             note(unit, f"{timer.name} {timer.key[:4]}")
 
-    return Parts(router, timers={"later": fired})
+    return Wiring(router, timers={"later": fired})
 
 
-def consumer(ground: Ground) -> Parts:
+def consumer(context: Context) -> Wiring:
     """`issuer`: writes down the cases that closed."""
 
     def closed(unit: Unit, events: Sequence[Event]) -> None:
         for event in events:
             note(unit, event.key)
 
-    return Parts(APIRouter(), handlers={CaseClosed: closed})
+    return Wiring(APIRouter(), handlers={CaseClosed: closed})
 
 
 def count(conn: Connection, _settings: Settings) -> dict[str, Any]:
@@ -234,8 +234,8 @@ async def test_a_task_that_finds_a_setting_unusable_stops_the_start(settings: Se
     async def refuse(_stop: asyncio.Event) -> None:
         raise SettingsError("LEEWARD_MLLP_PORT: 2575 cannot be used")
 
-    def build(_ground: Ground) -> Parts:
-        return Parts(APIRouter(), tasks=(refuse,))
+    def build(_ground: Context) -> Wiring:
+        return Wiring(APIRouter(), tasks=(refuse,))
 
     refusing = Service("issuer", ISSUER.metadata, build, ISSUER.status)
     with pytest.raises(SettingsError, match="LEEWARD_MLLP_PORT"):
@@ -257,7 +257,7 @@ def test_a_host_that_is_no_address_is_the_hosts_fault(settings: Settings) -> Non
 
 
 async def test_a_service_that_cannot_be_built_closes_what_was_opened(settings: Settings, clock: FakeClock) -> None:
-    def broken(_ground: Ground) -> Parts:
+    def broken(_ground: Context) -> Wiring:
         raise LookupError
 
     with pytest.raises(LookupError):
@@ -338,12 +338,12 @@ async def test_a_task_that_failed_does_not_hold_up_a_stop(monkeypatch: pytest.Mo
 
 
 async def test_a_tasks_last_words_are_waited_for(settings: Settings, clock: FakeClock) -> None:
-    def build(ground: Ground) -> Parts:
+    def build(context: Context) -> Wiring:
         async def work(stop: asyncio.Event) -> None:
             await stop.wait()
-            await ground.store.write(lambda unit: note(unit, "finished"))
+            await context.store.write(lambda unit: note(unit, "finished"))
 
-        return Parts(APIRouter(), tasks=[work])
+        return Wiring(APIRouter(), tasks=[work])
 
     async with started(settings, clock, Service("matching", NOTES, build, count)):
         pass

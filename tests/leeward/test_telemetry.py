@@ -18,7 +18,7 @@ from sqlalchemy import MetaData
 
 from leeward import telemetry
 from leeward.settings import ServiceName
-from tests.conftest import MakeGround
+from tests.conftest import MakeContext
 
 CANARY = "canary-4711"
 
@@ -149,14 +149,14 @@ def test_no_metric_has_a_label_that_could_tell_of_a_person() -> None:
 
 
 @pytest.mark.parametrize("service", ["issuer", "box"])
-async def test_no_metric_moves_with_a_rating_or_a_claim(service: ServiceName, make_ground: MakeGround) -> None:
-    store = make_ground(service, MetaData()).store
+async def test_no_metric_moves_with_a_rating_or_a_claim(service: ServiceName, make_context: MakeContext) -> None:
+    store = make_context(service, MetaData()).store
     await store.write(lambda unit: unit.set_timer("x", "y", unit.now))
     assert telemetry.REGISTRY.get_sample_value("leeward_commit_seconds_count", {"service": service}) is None
 
 
-async def test_commits_of_the_others_are_timed(make_ground: MakeGround) -> None:
-    store = make_ground("notify", MetaData()).store
+async def test_commits_of_the_others_are_timed(make_context: MakeContext) -> None:
+    store = make_context("notify", MetaData()).store
     await store.write(lambda unit: unit.set_timer("x", "y", unit.now))
     counted = telemetry.REGISTRY.get_sample_value("leeward_commit_seconds_count", {"service": "notify"})
     assert counted is not None

@@ -2,7 +2,7 @@
 
 A service keeps its templates in a folder, with one ``<locale>.toml`` of texts beside them::
 
-    PAGES = pages(Path(__file__).parent / "templates", ground.settings)
+    PAGES = pages(Path(__file__).parent / "templates", context.settings)
     return PAGES.render(request, "offer.html", greeting="...")
 
 Templates extend ``base.html`` (a person's page: *Leave this page* on top, *I need somebody now* last) or ``work.html``

@@ -118,10 +118,10 @@ def sources(settings: Settings) -> Iterator[Finding]:
 
 def certificates(settings: Settings) -> Iterator[Finding]:
     """Whether the MLLP port's certificates belong together, and how long they are still valid."""
-    from services.incident.sources.hl7v2.tls import expiries, gate_of
+    from services.incident.sources.hl7v2.tls import expiries, peer_verifier_of
 
     try:
-        gate = gate_of(settings)
+        gate = peer_verifier_of(settings)
         ends = expiries(settings)
     except SettingsError as fault:
         yield _error(str(fault), "nothing starts before that")

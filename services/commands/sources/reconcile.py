@@ -100,7 +100,7 @@ def compared(settings: Settings, content: bytes, name: str, now: datetime) -> li
         Failed: with one line a fault; nothing was compared then.
     """
     from services.incident import reconciliation
-    from services.incident.hashing import Marks
+    from services.incident.hashing import Hasher
     from services.incident.sources.native.table import TableError
     from services.matching.coordinator.reconciliation import offers
 
@@ -114,7 +114,7 @@ def compared(settings: Settings, content: bytes, name: str, now: datetime) -> li
     step("looking for incidents")
     with reading(settings, "incident") as conn:
         assert conn is not None
-        standings = reconciliation.standings(conn, listed, Marks.of(own_key(settings, "incident")))
+        standings = reconciliation.standings(conn, listed, Hasher.of(own_key(settings, "incident")))
         recorded = [one.incident_ref for one in standings if not one.reason]
         unmatched = reconciliation.waiting(conn, recorded)
     step("looking for offers")

@@ -46,7 +46,7 @@ async def _ends(runtime: Runtime, stores: Mapping[ServiceName, Store]) -> Mappin
     for store in stores.values():
         last |= await store.read(_last_of_each_type(store))
     for running in runtime.running.values():
-        if await running.ground.store.read(_behind(running, last)):
+        if await running.context.store.read(_behind(running, last)):
             return None
     return last
 
@@ -58,7 +58,7 @@ def _last_of_each_type(store: Store) -> Any:
 
 
 def _behind(running: Running, last: Mapping[str, int]) -> Any:
-    position = running.ground.store.writes.tables.position
+    position = running.context.store.writes.tables.position
 
     def look(conn: Connection) -> bool:
         read = {row.topic: row.seq for row in conn.execute(select(position))}

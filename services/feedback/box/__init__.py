@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from leeward.service import Ground, Parts, Service
+from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
 from leeward.store import ground_tables
 from services.feedback.box.api import routes
@@ -15,9 +15,9 @@ METADATA = Model.metadata
 ground_tables(METADATA)
 
 
-def build(ground: Ground) -> Parts:
+def build(context: Context) -> Wiring:
     """The box's parts: pages and routes, and the task that follows the issuer's epochs."""
-    return Parts(router=routes(ground), tasks=[Keeper(ground).run])
+    return Wiring(router=routes(context), tasks=[Keeper(context).run])
 
 
 def status(conn: Connection, _settings: Settings) -> dict[str, Any]:

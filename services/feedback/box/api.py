@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection, select
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import Settings
 from leeward.store import StoreUnavailable
 from leeward.web.access import PUBLIC
@@ -51,58 +51,58 @@ REFUSALS: Final[dict[type[Exception], tuple[int, str, str]]] = {
 }
 
 
-def routes(ground: Ground) -> APIRouter:
+def routes(context: Context) -> APIRouter:
     """All of the box's routes."""
     router = APIRouter()
-    _add_pages(router, ground)
-    _add_data(router, ground)
+    _add_pages(router, context)
+    _add_data(router, context)
     for name in SCRIPTS:
         _serve(router, name)
-    router.include_router(files(ground.settings, ground.clock))
+    router.include_router(files(context.settings, context.clock))
     return router
 
 
-def _add_pages(router: APIRouter, ground: Ground) -> None:
-    look = pages(HERE / "templates", ground.settings)
-    policy = _policy_with_issuer(ground.settings)
+def _add_pages(router: APIRouter, context: Context) -> None:
+    look = pages(HERE / "templates", context.settings)
+    policy = _policy_with_issuer(context.settings)
 
     @router.get("/", dependencies=[PUBLIC], include_in_schema=False)
     async def index(request: Request) -> HTMLResponse:
-        shown = await ground.store.read(lambda conn: (_epochs(conn), ratings.releases(conn)[:1]))
+        shown = await context.store.read(lambda conn: (_epochs(conn), ratings.releases(conn)[:1]))
         window = [epoch for epoch in shown[0] if epoch["state"] == "rating"]
         return look.render(request, "index.html", window=window, latest=shown[1], groups=reports.GROUPS)
 
     @router.get("/keep", dependencies=[PUBLIC], include_in_schema=False)
     async def keep(request: Request) -> HTMLResponse:
         headers = {"Content-Security-Policy": policy}
-        return look.render(request, "keep.html", headers=headers, issuer=ground.settings.url("issuer"))
+        return look.render(request, "keep.html", headers=headers, issuer=context.settings.url("issuer"))
 
     @router.get("/rate", dependencies=[PUBLIC], include_in_schema=False)
     async def rate(request: Request) -> HTMLResponse:
-        window = [epoch for epoch in await ground.store.read(_epochs) if epoch["state"] == "rating"]
+        window = [epoch for epoch in await context.store.read(_epochs) if epoch["state"] == "rating"]
         return look.render(request, "rate.html", window=window, items=reports.ITEMS, tags=reports.TAGS)
 
 
-def _add_data(router: APIRouter, ground: Ground) -> None:
+def _add_data(router: APIRouter, context: Context) -> None:
     @router.get("/v1/epochs", dependencies=[PUBLIC])
     async def epochs() -> JSONResponse:
-        return JSONResponse({"epochs": await ground.store.read(_epochs)})
+        return JSONResponse({"epochs": await context.store.read(_epochs)})
 
     @router.post("/v1/ratings", dependencies=[PUBLIC])
     async def rate(request: Request) -> JSONResponse:
         spent = _parsed(await request.body())
         try:
-            await ground.store.write(ratings.take(ratings.Given(**spent.model_dump())))
+            await context.store.write(ratings.take(ratings.Given(**spent.model_dump())))
         except tuple(REFUSALS) as refusal:
             raise Problem(*REFUSALS[type(refusal)]) from None
         # the write-ahead log would keep the order in which ratings came; while somebody reads, the keeper does it later
         with suppress(StoreUnavailable):
-            await ground.store.tidy()
+            await context.store.tidy()
         return JSONResponse({"result": "kept"})
 
     @router.get("/v1/reports", dependencies=[PUBLIC])
     async def released(limit: Limit = 50, cursor: Cursor = None) -> Response:
-        found = await ground.store.read(ratings.releases)
+        found = await context.store.read(ratings.releases)
         before = after(cursor)
         rows = [row for row in found if before is None or row["release"] < int(before)]
         return JSONResponse(page(rows[: limit + 1], limit, lambda row: str(row["release"]), _dated))

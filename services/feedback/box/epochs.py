@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from sqlalchemy import Connection, select, update
 
 from leeward.clock import first_of
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import StoreUnavailable, Unit
 from leeward.telemetry import log
 from services.feedback import blind
@@ -63,10 +63,10 @@ class Keys(BaseModel):
 class Keeper:
     """Keeps the box's epochs in step with the issuer's."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self._secret = ground.keys.derive("seal keys")
-        self._window = ground.settings.feedback.window
+    def __init__(self, context: Context) -> None:
+        self._ground = context
+        self._secret = context.keys.derive("seal keys")
+        self._window = context.settings.feedback.window
         self._pause = min(LONGEST_PAUSE, self._window / 30).total_seconds()
 
     async def run(self, stop: asyncio.Event) -> None:

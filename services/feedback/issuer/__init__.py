@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from leeward.contracts import CaseClosed
-from leeward.service import Ground, Parts, Service
+from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
 from leeward.store import Unit, ground_tables
 from services.feedback.issuer import claims, epochs
@@ -17,19 +17,19 @@ METADATA = Model.metadata
 ground_tables(METADATA)
 
 
-def build(ground: Ground) -> Parts:
+def build(context: Context) -> Wiring:
     """The issuer's parts; the first epoch is opened at the first start."""
-    safe = epochs.Safe(ground.keys)
-    policy = ground.settings.feedback
+    safe = epochs.Safe(context.keys)
+    policy = context.settings.feedback
 
     def first(unit: Unit) -> None:
         epochs.issuing(unit, safe, policy)
 
     async def open_first(_stop: asyncio.Event) -> None:
-        await ground.store.write(first)
+        await context.store.write(first)
 
-    return Parts(
-        router=router(ground, safe),
+    return Wiring(
+        router=router(context, safe),
         handlers={CaseClosed: claims.case_closed},
         timers={
             epochs.CLOSE: epochs.close_epochs(safe, policy),

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import Settings
 from leeward.web.access import PUBLIC
 from leeward.web.problem import Problem, validation_problem
@@ -53,16 +53,16 @@ def box_origin(settings: Settings) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def router(ground: Ground, safe: epochs.Safe) -> APIRouter:
+def router(context: Context, safe: epochs.Safe) -> APIRouter:
     """GET /v1/keys and POST /v1/claims/mint, for browsers on the box's pages."""
     routes = APIRouter()
-    cors = {"Access-Control-Allow-Origin": box_origin(ground.settings), "Vary": "Origin"}
-    policy = ground.settings.feedback
+    cors = {"Access-Control-Allow-Origin": box_origin(context.settings), "Vary": "Origin"}
+    policy = context.settings.feedback
 
     @routes.get("/v1/keys", dependencies=[PUBLIC])
     async def keys() -> Response:
-        now = ground.clock.now()
-        found = await ground.store.read(lambda conn: epochs.published(conn, now, policy.window))
+        now = context.clock.now()
+        found = await context.store.read(lambda conn: epochs.published(conn, now, policy.window))
         return JSONResponse({"suite": SUITE, "epochs": [_shown(epoch) for epoch in found]}, headers=cors)
 
     @routes.options("/v1/claims/mint", dependencies=[PUBLIC], include_in_schema=False)
@@ -74,9 +74,9 @@ def router(ground: Ground, safe: epochs.Safe) -> APIRouter:
     async def mint(request: Request) -> Response:
         asked = _parsed(await request.body(), cors)
         try:
-            case = claims.asserted_case(ground.keys.assertion_public_key, asked.assertion, ground.clock.now())
+            case = claims.asserted_case(context.keys.assertion_public_key, asked.assertion, context.clock.now())
             blinded = base64.b64decode(asked.blinded)
-            minted = await ground.store.write(claims.mint(safe, policy, case, blinded, asked.epoch))
+            minted = await context.store.write(claims.mint(safe, policy, case, blinded, asked.epoch))
         except tuple(REFUSALS) as refusal:
             raise Problem(*REFUSALS[type(refusal)], headers=cors) from None
         return JSONResponse({"signature": _text(minted.signature), "epoch": minted.epoch}, headers=cors)

@@ -31,12 +31,12 @@ from services.incident.decisions.claims import (
     Visit,
     current_of,
 )
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.unmatched import Queue, touch
-from services.incident.models import Incident, StaffIdentifier, Told, UnmatchedLink, table_of
+from services.incident.models import IncidentRow, StaffIdentifier, Told, UnmatchedLink, table_of
 from services.incident.models import Involved as InvolvedRow
 
-INCIDENT: Final = table_of(Incident)
+INCIDENT: Final = table_of(IncidentRow)
 INVOLVED: Final = table_of(InvolvedRow)
 LINK: Final = table_of(UnmatchedLink)
 TOLD: Final = table_of(Told)
@@ -88,7 +88,7 @@ class Ended:
 class Records:
     """The steps of one batch, in the order they were decided."""
 
-    def __init__(self, unit: Unit, marks: Marks, queue: Queue, reports: Iterable[Report]) -> None:
+    def __init__(self, unit: Unit, marks: Hasher, queue: Queue, reports: Iterable[Report]) -> None:
         self._unit = unit
         self._marks = marks
         self._queue = queue

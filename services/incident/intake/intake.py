@@ -14,12 +14,12 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from leeward.refs import new_ref
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import Insert, Unit
 from leeward.store.lookup import KEYS, rows_of
 from services.incident.decisions.claims import Action, Claim, Decision, Patient, Report, out_of_turn
 from services.incident.decisions.policy import decide_claim, decide_report
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.batch import Records
 from services.incident.intake.fetch_queue import Wanted, enqueue, settle
 from services.incident.intake.patients import Book, combined
@@ -94,7 +94,7 @@ class Accepted:
     other_body: bool = False
 
 
-def hashed(said: Claim | Report, marks: Marks) -> Signal:
+def hashed(said: Claim | Report, marks: Hasher) -> Signal:
     """What goes on to the database: patients and visits as keyed hashes; a report is about one only where they died."""
     if isinstance(said, Report):
         patient = said.patient if said.severity.level == "death" else ()
@@ -113,13 +113,13 @@ class Intake:
         leeward.store.StoreUnavailable: nothing was stored.
     """
 
-    def __init__(self, ground: Ground) -> None:
-        self._rules = ground.settings.incident
-        self._sources = ground.settings.sources
-        self._marks = Marks.of(ground.keys)
-        self._day_keys = DayKeys(ground.keys)
-        self._box = identifier_box(ground.keys)
-        self._group = ground.store.group(self._work)
+    def __init__(self, context: Context) -> None:
+        self._rules = context.settings.incident
+        self._sources = context.settings.sources
+        self._marks = Hasher.of(context.keys)
+        self._day_keys = DayKeys(context.keys)
+        self._box = identifier_box(context.keys)
+        self._group = context.store.group(self._work)
         self._place = 0
         self.left = asyncio.Event()  # something is to be read
 

@@ -10,10 +10,10 @@ from leeward.refs import new_ref
 from leeward.store import Insert, Update
 from leeward.store.lookup import KEYS, rows_of
 from services.incident.decisions.claims import Current, Patient, current_of
-from services.incident.models import Incident, PatientKey, table_of
+from services.incident.models import IncidentRow, PatientKey, table_of
 from services.incident.models import Patient as PatientRow
 
-_INCIDENT: Final = table_of(Incident)
+_INCIDENT: Final = table_of(IncidentRow)
 _PATIENT: Final = table_of(PatientRow)
 _KEY: Final = table_of(PatientKey)
 _FIND: Final = (

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from leeward import telemetry
 from leeward.clock import first_of
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import Insert, StoreUnavailable, Unit
 from services.incident.models import Subscription, table_of
 
@@ -100,11 +100,11 @@ def _tell(source: str, count: int) -> None:
 class Silence:
     """Watches over the sources that promise to be heard at least every `heartbeat`."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._store = ground.store
-        self._clock = ground.clock
-        self._sources = {name: one.heartbeat for name, one in ground.settings.sources.items() if one.heartbeat}
-        self._began = ground.clock.now()
+    def __init__(self, context: Context) -> None:
+        self._store = context.store
+        self._clock = context.clock
+        self._sources = {name: one.heartbeat for name, one in context.settings.sources.items() if one.heartbeat}
+        self._began = context.clock.now()
         self.late: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -11,13 +11,13 @@ from leeward.refs import new_ref
 from leeward.store import Insert, Unit, Update
 from leeward.store.lookup import AT_ONCE, KEYS, rows_of
 from services.incident.decisions.claims import Identifier, Mention
-from services.incident.models import Incident, StaffIdentifier, Unmatched, UnmatchedLink, table_of
+from services.incident.models import IncidentRow, StaffIdentifier, Unmatched, UnmatchedLink, table_of
 from services.incident.models import Involved as InvolvedRow
 from services.incident.sealing import Box, open_identifier, seal_identifier
 
 UNMATCHED: Final = table_of(Unmatched)
 _LINK: Final = table_of(UnmatchedLink)
-_INCIDENT: Final = table_of(Incident)
+_INCIDENT: Final = table_of(IncidentRow)
 _STAFF: Final = table_of(StaffIdentifier)
 _FIND: Final = select(UNMATCHED.c.key_hash, UNMATCHED.c.unmatched_ref, UNMATCHED.c.state).where(
     UNMATCHED.c.key_hash.in_(KEYS)

@@ -32,7 +32,7 @@ from services.incident.decisions.claims import (
     out_of_turn,
 )
 from services.incident.decisions.policy import decide_claim, decide_report
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.batch import INCIDENT, Records
 from services.incident.intake.intake import Signal, apply, hashed
 from services.incident.intake.patients import Book, combined
@@ -95,7 +95,7 @@ class Inbox:
 
     def __init__(self, settings: Settings, keys: Keyring, since: datetime) -> None:
         self._sources = settings.sources
-        self._marks = Marks.of(keys)
+        self._marks = Hasher.of(keys)
         self._day_keys = DayKeys(keys)
         self._since = since
         self._boxes: dict[str, Box | None] = {}
@@ -191,7 +191,7 @@ class Replay:
         self._settings = settings
         self._keys = keys
         self._source = source
-        self._marks = Marks.of(keys)
+        self._marks = Hasher.of(keys)
         self._rules = settings.incident
 
     async def run(self, since: datetime, until: datetime, *, dry_run: bool) -> Replayed:
@@ -243,7 +243,7 @@ class Replay:
         return found
 
     @property
-    def parts(self) -> tuple[Settings, Keyring, Marks]:
+    def parts(self) -> tuple[Settings, Keyring, Hasher]:
         return self._settings, self._keys, self._marks
 
 

@@ -14,7 +14,7 @@ from leeward.refs import new_ref
 from leeward.settings.policy import IncidentPolicy
 from services.incident.decisions.claims import DENIED, Action, Claim, Current, Decision, Patient, Report, Visit
 from services.incident.decisions.policy import decide_claim, decide_report
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.intake import Signal
 from services.incident.intake.patients import Book, combined, heavier
 
@@ -46,7 +46,7 @@ class Trial:
     A patient's incident of before that time stands; one of later is made anew where the messages make it.
     """
 
-    def __init__(self, marks: Marks, rules: IncidentPolicy, since: datetime) -> None:
+    def __init__(self, marks: Hasher, rules: IncidentPolicy, since: datetime) -> None:
         self._marks = marks
         self._rules = rules
         self._since = bucket_down(since)

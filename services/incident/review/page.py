@@ -15,13 +15,13 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import Unit
 from leeward.web.access import csrf, role
 from leeward.web.look import Pages, pages
 from leeward.web.problem import Problem
 from services.incident.decisions.claims import Identifier
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake import unmatched
 from services.incident.review import queries
 from services.incident.sealing import Box, identifier_box
@@ -69,9 +69,9 @@ class Typed:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-def add_routes(router: APIRouter, ground: Ground, marks: Marks) -> None:
+def add_routes(router: APIRouter, context: Context, marks: Hasher) -> None:
     """GET /, one signal by itself, and the forms on them."""
-    desk = ReviewPage(ground, marks)
+    desk = ReviewPage(context, marks)
     signal, identifier = "/review/signals/{incident_ref}", "/review/identifiers/{unmatched_ref}"
     for method, path, route in (
         ("GET", "/", desk.show),
@@ -86,11 +86,11 @@ def add_routes(router: APIRouter, ground: Ground, marks: Marks) -> None:
 class ReviewPage:
     """The page and what its forms do."""
 
-    def __init__(self, ground: Ground, marks: Marks) -> None:
-        self._ground = ground
+    def __init__(self, context: Context, marks: Hasher) -> None:
+        self._ground = context
         self._marks = marks
-        self._box = identifier_box(ground.keys)
-        self._look = pages(Path(__file__).parents[1] / "templates", ground.settings)
+        self._box = identifier_box(context.keys)
+        self._look = pages(Path(__file__).parents[1] / "templates", context.settings)
 
     async def show(self, request: Request, said: str = "") -> Response:
         """Everything that waits; `said` is what has just been done."""

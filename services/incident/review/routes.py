@@ -6,12 +6,12 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.web.access import role
 from leeward.web.paging import Cursor, Limit, after, page
 from leeward.web.problem import Problem
 from services.incident.decisions.claims import State
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake import unmatched as work_queue
 from services.incident.review import queries
 from services.incident.sealing import identifier_box
@@ -35,19 +35,19 @@ class Resolution(BaseModel):
         return self
 
 
-def add_routes(router: APIRouter, ground: Ground, marks: Marks) -> None:
+def add_routes(router: APIRouter, context: Context, marks: Hasher) -> None:
     """Incidents for review, and the queue of unmatched identifiers."""
-    _review_routes(router, ground)
-    _queue_routes(router, ground, marks)
+    _review_routes(router, context)
+    _queue_routes(router, context, marks)
 
 
-def _review_routes(router: APIRouter, ground: Ground) -> None:
+def _review_routes(router: APIRouter, context: Context) -> None:
     @router.get("/v1/incidents", dependencies=[COORDINATOR])
     async def listed(state: State | None = None, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
         """Incidents, the newest first."""
         start = after(cursor)
         try:
-            rows = await ground.store.read(lambda conn: queries.listed(conn, state, start, limit + 1))
+            rows = await context.store.read(lambda conn: queries.listed(conn, state, start, limit + 1))
         except ValueError:
             raise Problem(422, "not-valid", "cursor: is not one that a list of ours gave") from None
         return page(rows, limit, queries.sort_key, queries.shown)
@@ -55,7 +55,7 @@ def _review_routes(router: APIRouter, ground: Ground) -> None:
     @router.get("/v1/incidents/{incident_ref}", dependencies=[COORDINATOR])
     async def one(incident_ref: Ref) -> dict[str, Any]:
         """One incident."""
-        return _incident(await ground.store.read(lambda conn: queries.find(conn, incident_ref)))
+        return _incident(await context.store.read(lambda conn: queries.find(conn, incident_ref)))
 
     @router.post("/v1/incidents/{incident_ref}/confirm", dependencies=[COORDINATOR])
     async def confirm(incident_ref: Ref) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _review_routes(router: APIRouter, ground: Ground) -> None:
 
     async def _settle(work: Any) -> Any:
         try:
-            return await ground.store.write(work)
+            return await context.store.write(work)
         except queries.Settled:
             raise Problem(409, "already-settled", "This incident does not wait for a word any more.") from None
 
@@ -80,14 +80,14 @@ def _incident(row: Any) -> dict[str, Any]:
     return queries.shown(row)
 
 
-def _queue_routes(router: APIRouter, ground: Ground, marks: Marks) -> None:
-    box = identifier_box(ground.keys)
+def _queue_routes(router: APIRouter, context: Context, marks: Hasher) -> None:
+    box = identifier_box(context.keys)
 
     @router.get("/v1/unmatched", dependencies=[COORDINATOR])
     async def unmatched(limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
         """Identifiers that led to nobody on the roster; `system` is null where the authority is not a listed one."""
         start = after(cursor)
-        rows = await ground.store.read(lambda conn: work_queue.listed(conn, box, start, limit + 1))
+        rows = await context.store.read(lambda conn: work_queue.listed(conn, box, start, limit + 1))
         return page(rows, limit, lambda row: row[0], lambda row: {"id": row[0], **row[1]._asdict()})
 
     @router.post("/v1/unmatched/{unmatched_ref}/resolve", dependencies=[COORDINATOR])
@@ -95,7 +95,7 @@ def _queue_routes(router: APIRouter, ground: Ground, marks: Marks) -> None:
         """Say whose identifier it is, or that it is nobody's."""
         key = marks.of_staff(resolution.same_as.plain()) if resolution.same_as else None
         try:
-            state = await ground.store.write(lambda unit: work_queue.settle(unit, unmatched_ref, key))
+            state = await context.store.write(lambda unit: work_queue.settle(unit, unmatched_ref, key))
         except work_queue.NotInQueue:
             raise Problem(404, "unknown-identifier", "There is no such identifier in the work queue.") from None
         except work_queue.NotOnRoster:

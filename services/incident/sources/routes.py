@@ -5,10 +5,10 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Header, Request, Response
 
 from leeward import telemetry
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.web.access import SOURCE
 from leeward.web.problem import Problem
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
 from services.incident.sources.access import sender
 from services.incident.sources.hl7v2.receiver import STORAGE_FAULTS, Edge
@@ -19,7 +19,7 @@ HL7: Final = "application/hl7-v2"
 IdempotencyKey = Annotated[str | None, Header()]  # for openapi.json; what counts is `submissions.idempotency_key`
 
 
-def add_routes(router: APIRouter, ground: Ground, edge: Edge, intake: Intake, marks: Marks) -> None:
+def add_routes(router: APIRouter, context: Context, edge: Edge, intake: Intake, marks: Hasher) -> None:
     """`/v1/hl7v2` and `/v1/incidents`."""
 
     @router.post("/v1/hl7v2", dependencies=[SOURCE])
@@ -27,7 +27,7 @@ def add_routes(router: APIRouter, ground: Ground, edge: Edge, intake: Intake, ma
         """An HL7 v2 message; the acknowledgement is the answer, an empty one where the sender wants none."""
         _expect(request, HL7)
         body = await request.body()
-        source = sender(ground.settings, "hl7v2", request, body)
+        source = sender(context.settings, "hl7v2", request, body)
         try:
             answers = await edge.from_http(body, source)
         except STORAGE_FAULTS:
@@ -40,7 +40,7 @@ def add_routes(router: APIRouter, ground: Ground, edge: Edge, intake: Intake, ma
         it leads to."""
         media_type = _expect(request, JSON, CSV)
         body = await request.body()
-        source = sender(ground.settings, "native", request, body)
+        source = sender(context.settings, "native", request, body)
         key = submission.idempotency_key(request) or request.headers.get("webhook-id")
         item = submission.item(body, media_type, source, key, marks)
         try:

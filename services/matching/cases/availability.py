@@ -40,7 +40,7 @@ _STANDING: Final = union_all(
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Availability:
     """By person_ref; those who are in none may be written to at once.
 
     `shifts` are those that could hold a message now: not long over, or beginning within four days.
@@ -52,9 +52,9 @@ class Standing:
     shifts: dict[str, list[Span]] = field(default_factory=dict)
 
 
-def standing(conn: Connection, persons: Collection[str], now: datetime) -> Standing:
+def availability(conn: Connection, persons: Collection[str], now: datetime) -> Availability:
     """How these persons of the roster stand."""
-    found = Standing()
+    found = Availability()
     times = {"now": now, "over": now - AFTER_NIGHT, "ahead": now + LOOK_AHEAD}
     for what, person, supporter, starts, ends in conn.execute(_STANDING, {"persons": list(persons), **times}):
         if what == "shift":

@@ -9,14 +9,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, false, literal_column, null, or_, select, true, union_all
 
 from leeward.store import Insert
-from services.matching.cases.availability import standing
+from services.matching.cases.availability import availability
 from services.matching.cases.repository import REQUEST
 from services.matching.lifecycle.case import Case, Find, Found, Release
 from services.matching.models import Exposure, Load, Refusal, Shift, table
 from services.matching.pairing.scoring import Load as Carried
 from services.matching.pairing.scoring import Search, State
 from services.matching.roster.people import People
-from services.matching.site import Office
+from services.matching.site import Site
 
 EXPOSURE: Final = table(Exposure)
 REFUSAL: Final = table(Refusal)
@@ -50,11 +50,11 @@ def month(now: datetime) -> str:
     return now.strftime("%Y-%m")
 
 
-def state(conn: Connection, now: datetime, office: Office) -> State:
+def state(conn: Connection, now: datetime, site: Site) -> State:
     """Today's loads that are not zero, and who is on duty for support."""
     found = conn.execute(_STATE, {"now": now, "month": month(now)}).all()
     loads = {row.supporter_ref: _carried(row, now) for row in found if not row.on_call}
-    return State(now.date(), loads, frozenset(row.supporter_ref for row in found if row.on_call), office.caps)
+    return State(now.date(), loads, frozenset(row.supporter_ref for row in found if row.on_call), site.caps)
 
 
 def _carried(row: Any, now: datetime) -> Carried:
@@ -73,26 +73,26 @@ def around(conn: Connection, incidents: Collection[str]) -> dict[str, set[str]]:
 Near = Mapping[str, Collection[str]]
 
 
-def search(people: People, office: Office, case: Case, barred: Iterable[str], near: Near) -> Search:
+def search(people: People, site: Site, case: Case, barred: Iterable[str], near: Near) -> Search:
     """The search for a case's person; `near` are those around the person's outcomes, by outcome."""
     person_ref = case.person_ref or ""
     never = people.barred_for(person_ref).union(barred, *near.values())
     digests = {incident: who for incident, who in near.items() if any(len(one) > _REF for one in who)}
-    also = partial(_marked, office, digests) if digests else None
+    also = partial(_marked, site, digests) if digests else None
     return Search(case.case_ref, people.known[person_ref].profile, never, also)
 
 
-def _marked(office: Office, digests: Near, person_ref: str) -> bool:
-    return any(office.mark(incident, person_ref) in who for incident, who in digests.items())
+def _marked(site: Site, digests: Near, person_ref: str) -> bool:
+    return any(site.fingerprint(incident, person_ref) in who for incident, who in digests.items())
 
 
 class Chooser:
     """Finds and takes a supporter for one case at a time, in one transaction."""
 
-    def __init__(self, conn: Connection, now: datetime, office: Office, people: People) -> None:
+    def __init__(self, conn: Connection, now: datetime, site: Site, people: People) -> None:
         self._conn = conn
         self._now = now
-        self._office = office
+        self._office = site
         self._people = people
 
     @property
@@ -121,7 +121,7 @@ class Chooser:
             REQUEST.c.case_ref == case.case_ref, REQUEST.c.template == "supporter_request"
         )
         before = {self._people.by_recipient.get(recipient, "") for recipient in self._conn.execute(asked).scalars()}
-        return before | standing(self._conn, [person], self._now).refused.get(person, set())
+        return before | availability(self._conn, [person], self._now).refused.get(person, set())
 
     def _near(self, case: Case) -> Near:
         mine = select(EXPOSURE.c.incident_ref).where(EXPOSURE.c.who == case.person_ref)

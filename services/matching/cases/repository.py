@@ -35,7 +35,7 @@ INSERT_REQUESTS: Final = Insert(REQUEST, _REQUEST)
 SET_OUTCOMES: Final = Update(REQUEST, ("request_ref",), ("outcome",))
 
 
-class Asked(NamedTuple):
+class StoredRequest(NamedTuple):
     """A request as stored; `outcome` is the last that notify told of it."""
 
     request_ref: str
@@ -74,18 +74,18 @@ def case_row(case: Case) -> tuple[Any, ...]:
     return (*values[:_NOTES], " ".join(case.notes), *values[_NOTES + 1 :])
 
 
-def requests(conn: Connection, *conditions: Any) -> list[Asked]:
+def requests(conn: Connection, *conditions: Any) -> list[StoredRequest]:
     """Requests by conditions on their table."""
     return [_asked_of(row) for row in conn.execute(SELECT_REQUESTS.where(*conditions))]
 
 
-def these_requests(conn: Connection, refs: Iterable[str]) -> dict[str, Asked]:
+def these_requests(conn: Connection, refs: Iterable[str]) -> dict[str, StoredRequest]:
     """Requests by reference; those we have forgotten are missing."""
     return {row.request_ref: _asked_of(row) for row in conn.execute(_THESE_REQUESTS, {"refs": list(refs)})}
 
 
-def _asked_of(row: Row[Any]) -> Asked:
-    return Asked(*(getattr(row, name) for name in Asked._fields))
+def _asked_of(row: Row[Any]) -> StoredRequest:
+    return StoredRequest(*(getattr(row, name) for name in StoredRequest._fields))
 
 
 def requested(draft: Draft) -> MessageRequested:

@@ -12,7 +12,7 @@ from leeward.refs import new_ref
 from leeward.store import Insert, Unit, Update
 from services.matching.cases import repository
 from services.matching.cases.candidates import EXPOSURE, REFUSAL, Chooser
-from services.matching.cases.repository import CASE, MAY_BE_THERE, REQUEST, Asked, Draft
+from services.matching.cases.repository import CASE, MAY_BE_THERE, REQUEST, Draft, StoredRequest
 from services.matching.lifecycle.case import (
     Cancel,
     Case,
@@ -25,16 +25,16 @@ from services.matching.lifecycle.case import (
     Refuse,
     Release,
     SetTimer,
-    Step,
     Tell,
+    Transition,
 )
 from services.matching.lifecycle.steps import LIMIT
-from services.matching.models import Entry, Incident, Person, table
-from services.matching.site import Office
+from services.matching.models import Entry, Person, PublishedIncident, table
+from services.matching.site import Site
 
 ENTRY: Final = table(Entry)
 PERSON: Final = table(Person)
-_INCIDENT: Final = table(Incident)
+_INCIDENT: Final = table(PublishedIncident)
 INSERT_ENTRIES: Final = Insert(
     ENTRY, ("entry_ref", "kind", "about", "created_at"), conflict="nothing", keys=("kind", "about")
 )
@@ -62,16 +62,16 @@ class _At:
     accepted_at: datetime | None
 
 
-class Desk:
+class CaseSession:
     """The cases of one transaction. Call `write` once at the end."""
 
-    def __init__(self, unit: Unit, office: Office) -> None:
+    def __init__(self, unit: Unit, site: Site) -> None:
         self.unit = unit
-        self.office = office
+        self.site = site
         self.now = unit.now
-        self.rules = office.rules
-        self.people = office.roster.read(unit.conn)
-        self.chooser = Chooser(unit.conn, unit.now, office, self.people)
+        self.rules = site.rules
+        self.people = site.roster.read(unit.conn)
+        self.chooser = Chooser(unit.conn, unit.now, site, self.people)
         self.find = self.chooser.find
         self.cases: dict[str, Case] = {}
         self._changed: set[str] = set()
@@ -106,7 +106,7 @@ class Desk:
         found = [repository.case_of(row) for row in self.unit.conn.execute(query)]
         return [self.cases.setdefault(case.case_ref, case) for case in found]
 
-    def requests(self, refs: Collection[str]) -> dict[str, Asked]:
+    def requests(self, refs: Collection[str]) -> dict[str, StoredRequest]:
         """Requests by reference, with their cases loaded; those we have forgotten are missing."""
         found = repository.these_requests(self.unit.conn, refs)
         self.load(asked.case_ref for asked in found.values() if asked.case_ref)
@@ -124,7 +124,7 @@ class Desk:
         self.cases[case.case_ref] = case
         self._new.add(case.case_ref)
 
-    def take(self, step: Step, accepted_at: datetime | None = None) -> Case:
+    def take(self, step: Transition, accepted_at: datetime | None = None) -> Case:
         """Carry one step out.
 
         Its case is written whatever it does: of two steps of one case at once, on two replicas, the second must fail
@@ -204,7 +204,7 @@ class Desk:
         gone = delete(EXPOSURE).where(EXPOSURE.c.who == forget.person).returning(EXPOSURE.c.incident_ref)
         incidents = conn.execute(gone).scalars().all()
         if forget.person in self.people.pool.supporters:
-            marks = [(incident, self.office.mark(incident, forget.person), False) for incident in incidents]
+            marks = [(incident, self.site.fingerprint(incident, forget.person), False) for incident in incidents]
             _MARK_EXPOSURES.run(conn, marks)
         if offered:
             conn.execute(_INCIDENT.update().where(_INCIDENT.c.incident_ref.in_(incidents)).values(offered=True))

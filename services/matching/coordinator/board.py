@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection, delete, select
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import Unit
 from leeward.web.access import csrf, role
 from leeward.web.look import pages
@@ -23,14 +23,14 @@ from services.matching.cases.session import ENTRY
 from services.matching.coordinator import routes
 from services.matching.coordinator.status import figures
 from services.matching.lifecycle.case import URGENCY, Case
-from services.matching.site import Office
+from services.matching.site import Site
 
 SHOWN: Final = 200
 PATIENCE: Final = 2.0
 COORDINATOR: Final = role("coordinator")
 ENTRIES: Final = ("on_call_silent", "nobody_to_reach", "retracted_after_sending", "group_session")
 _REVIEWED: Final = frozenset({"nobody_to_reach", "group_session"})
-_ACTIONS: Final[Mapping[str, Callable[[Unit, Office, str], Case]]] = {
+_ACTIONS: Final[Mapping[str, Callable[[Unit, Site, str], Case]]] = {
     "reassign": routes.reassign,
     "close": routes.close,
     "attended": routes.attend,
@@ -60,44 +60,44 @@ class View:
     today: date
 
 
-def add_routes(router: APIRouter, ground: Ground, office: Office) -> None:
+def add_routes(router: APIRouter, context: Context, site: Site) -> None:
     """GET / and the forms on it."""
-    look = pages(Path(__file__).parents[1] / "templates", ground.settings)
+    look = pages(Path(__file__).parents[1] / "templates", context.settings)
 
     @router.get("/", dependencies=[COORDINATOR], include_in_schema=False)
     async def board(request: Request) -> HTMLResponse:
-        view = await ground.store.read(lambda conn: read(conn, ground, office))
-        names = await supporter_names(ground)
+        view = await context.store.read(lambda conn: read(conn, context, site))
+        names = await supporter_names(context)
         people = named(view.free, names)
-        review = f"{ground.settings.url('incident')}/"
+        review = f"{context.settings.url('incident')}/"
         return look.render(request, "board.html", view=view, people=people, csrf=csrf(request), review=review)
 
     @router.post("/board/cases/{case_ref}/{action}", dependencies=[COORDINATOR], include_in_schema=False)
     async def act(case_ref: str, action: str) -> RedirectResponse:
         if action not in _ACTIONS:
             raise Problem(404, "unknown-action", "There is no such action.")
-        await ground.store.write(lambda unit: _ACTIONS[action](unit, office, case_ref))
+        await context.store.write(lambda unit: _ACTIONS[action](unit, site, case_ref))
         return RedirectResponse("/", 303)
 
     @router.post("/board/entries/{entry_ref}/seen", dependencies=[COORDINATOR], include_in_schema=False)
     async def seen(entry_ref: str) -> RedirectResponse:
-        await ground.store.write(lambda unit: unit.conn.execute(delete(ENTRY).where(ENTRY.c.entry_ref == entry_ref)))
+        await context.store.write(lambda unit: unit.conn.execute(delete(ENTRY).where(ENTRY.c.entry_ref == entry_ref)))
         return RedirectResponse("/", 303)
 
 
-def read(conn: Connection, ground: Ground, office: Office) -> View:
+def read(conn: Connection, context: Context, site: Site) -> View:
     """What the board shows now."""
-    now = ground.clock.now()
-    lines = [*_cases(conn), *_entries(conn, ground.settings.url("incident"))]
+    now = context.clock.now()
+    lines = [*_cases(conn), *_entries(conn, context.settings.url("incident"))]
     lines.sort(key=lambda line: (_rank(line.reason), line.since, line.code))
-    free = availability(conn, office, now)
-    return View(lines[:SHOWN], len(lines) > SHOWN, free, figures(conn, ground.settings, now), now.date())
+    free = availability(conn, site, now)
+    return View(lines[:SHOWN], len(lines) > SHOWN, free, figures(conn, context.settings, now), now.date())
 
 
-def availability(conn: Connection, office: Office, now: datetime) -> dict[str, bool]:
+def availability(conn: Connection, site: Site, now: datetime) -> dict[str, bool]:
     """Supporters by recipient_ref, and whether each can take a case now; never why not."""
-    people = office.roster.read(conn)
-    today = state(conn, now, office)
+    people = site.roster.read(conn)
+    today = state(conn, now, site)
     return {
         people.known[ref].recipient_ref: supporter.ready and supporter.trained(today.today) and today.allows(supporter)
         for ref, supporter in people.pool.supporters.items()
@@ -105,13 +105,13 @@ def availability(conn: Connection, office: Office, now: datetime) -> dict[str, b
     }
 
 
-async def supporter_names(ground: Ground) -> dict[str, str] | None:
+async def supporter_names(context: Context) -> dict[str, str] | None:
     """Display names of supporters by recipient_ref, from notify; None while it cannot be asked."""
     names: dict[str, str] = {}
     cursor = ""
     try:
         while True:
-            page = await _names_after(ground, cursor)
+            page = await _names_after(context, cursor)
             names.update((item["recipient_ref"], item["display_name"]) for item in page["items"])
             cursor = page.get("next") or ""
             if not cursor:
@@ -120,10 +120,10 @@ async def supporter_names(ground: Ground) -> dict[str, str] | None:
         return None
 
 
-async def _names_after(ground: Ground, cursor: str) -> Any:
-    url = f"{ground.settings.url('notify')}/v1/supporters"
+async def _names_after(context: Context, cursor: str) -> Any:
+    url = f"{context.settings.url('notify')}/v1/supporters"
     params = {"limit": "200"} | ({"cursor": cursor} if cursor else {})
-    answer = await ground.http.get(url, params=params, headers=ground.call_headers(), timeout=PATIENCE)
+    answer = await context.http.get(url, params=params, headers=context.call_headers(), timeout=PATIENCE)
     return answer.raise_for_status().json()
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import BindParameter, Connection, bindparam, select
 
 from services.matching.cases import repository
 from services.matching.cases.candidates import EXPOSURE
-from services.matching.cases.repository import CASE, MAY_BE_THERE, REQUEST, Asked
+from services.matching.cases.repository import CASE, MAY_BE_THERE, REQUEST, StoredRequest
 from services.matching.cases.session import ENTRY, PERSON
 from services.matching.inputs.incidents import INCIDENT
 from services.matching.inputs.retention import SHIFTS_KEPT
@@ -104,7 +104,7 @@ def _elsewhere(state: str, *, quiet: bool) -> str:
 
 
 def _states(conn: Connection, cases: Sequence[Case]) -> dict[str, str]:
-    asked: defaultdict[str | None, list[Asked]] = defaultdict(list)
+    asked: defaultdict[str | None, list[StoredRequest]] = defaultdict(list)
     refs = [case.case_ref for case in cases]
     for start in range(0, len(refs), AT_ONCE):
         these = REQUEST.c.case_ref.in_(refs[start : start + AT_ONCE])
@@ -113,7 +113,7 @@ def _states(conn: Connection, cases: Sequence[Case]) -> dict[str, str]:
     return {case.case_ref: _state(case, asked[case.case_ref]) for case in cases}
 
 
-def _state(case: Case, asked: Sequence[Asked]) -> str:
+def _state(case: Case, asked: Sequence[StoredRequest]) -> str:
     outcomes = {one.outcome for one in asked}
     if case.supporter or case.supported or outcomes & MAY_BE_THERE:
         return "offered"

@@ -5,17 +5,17 @@ from typing import Any, Final
 from fastapi import APIRouter, Query
 from sqlalchemy import Connection, select
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import Unit
 from leeward.web.access import SERVICES, role
 from leeward.web.paging import Cursor, Limit, after, page
 from leeward.web.problem import Problem
 from services.matching.cases import repository
 from services.matching.cases.repository import CASE
-from services.matching.cases.session import PERSON, Desk
+from services.matching.cases.session import PERSON, CaseSession
 from services.matching.lifecycle import transitions
-from services.matching.lifecycle.case import STAGES, Case, State, Step
-from services.matching.site import Office
+from services.matching.lifecycle.case import STAGES, Case, State, Transition
+from services.matching.site import Site
 
 COORDINATOR: Final = role("coordinator")
 
@@ -26,9 +26,9 @@ def shown(case: Case) -> dict[str, Any]:
     return {"case_ref": case.case_ref, "state": case.state, "reasons": case.reasons, "day": day}
 
 
-def add_routes(router: APIRouter, ground: Ground, office: Office) -> None:
+def add_routes(router: APIRouter, context: Context, site: Site) -> None:
     """GET /v1/cases, GET /v1/cases/{case_ref}, POST …/reassign and …/close, GET …/introduction."""
-    store = ground.store
+    store = context.store
 
     @router.get("/v1/cases", dependencies=[COORDINATOR])
     async def cases(state: State | None = None, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
@@ -41,11 +41,11 @@ def add_routes(router: APIRouter, ground: Ground, office: Office) -> None:
 
     @router.post("/v1/cases/{case_ref}/reassign", dependencies=[COORDINATOR])
     async def reassign_case(case_ref: str) -> dict[str, Any]:
-        return shown(await store.write(lambda unit: reassign(unit, office, case_ref)))
+        return shown(await store.write(lambda unit: reassign(unit, site, case_ref)))
 
     @router.post("/v1/cases/{case_ref}/close", dependencies=[COORDINATOR])
     async def close_case(case_ref: str) -> dict[str, Any]:
-        return shown(await store.write(lambda unit: close(unit, office, case_ref)))
+        return shown(await store.write(lambda unit: close(unit, site, case_ref)))
 
     @router.get("/v1/cases/{case_ref}/introduction", dependencies=[SERVICES])
     async def introduction(case_ref: str, recipient: str = Query(alias="for", max_length=36)) -> dict[str, str]:
@@ -75,47 +75,47 @@ def the_case(conn: Connection, case_ref: str) -> Case:
     return found[0]
 
 
-def reassign(unit: Unit, office: Office, case_ref: str) -> Case:
+def reassign(unit: Unit, site: Site, case_ref: str) -> Case:
     """Another supporter once the person has accepted, the offer again before.
 
     Raises:
         Problem: 404 for no case, 409 for one that is over.
     """
-    desk, case = _on_desk(unit, office, case_ref)
+    session, case = _on_desk(unit, site, case_ref)
     if case.over or case.stage == "following_up":
         raise Problem(409, "case-over", "This case needs no supporter any more.")
-    return _done(desk, transitions.reassign(case, unit.now, office.rules, desk.find))
+    return _done(session, transitions.reassign(case, unit.now, site.rules, session.find))
 
 
-def close(unit: Unit, office: Office, case_ref: str) -> Case:
+def close(unit: Unit, site: Site, case_ref: str) -> Case:
     """End a case; closing a closed one changes nothing.
 
     Raises:
         Problem: 404 for no case.
     """
-    desk, case = _on_desk(unit, office, case_ref)
-    return _done(desk, transitions.coordinator_close(case, unit.now, office.rules))
+    session, case = _on_desk(unit, site, case_ref)
+    return _done(session, transitions.coordinator_close(case, unit.now, site.rules))
 
 
-def attend(unit: Unit, office: Office, case_ref: str) -> Case:
+def attend(unit: Unit, site: Site, case_ref: str) -> Case:
     """The coordinator has seen to what an alarm was about.
 
     Raises:
         Problem: 404 for no case.
     """
-    desk, case = _on_desk(unit, office, case_ref)
-    return _done(desk, transitions.attended(case))
+    session, case = _on_desk(unit, site, case_ref)
+    return _done(session, transitions.attended(case))
 
 
-def _on_desk(unit: Unit, office: Office, case_ref: str) -> tuple[Desk, Case]:
-    desk = Desk(unit, office)
-    desk.load([the_case(unit.conn, case_ref).case_ref])
-    return desk, desk.cases[case_ref]
+def _on_desk(unit: Unit, site: Site, case_ref: str) -> tuple[CaseSession, Case]:
+    session = CaseSession(unit, site)
+    session.load([the_case(unit.conn, case_ref).case_ref])
+    return session, session.cases[case_ref]
 
 
-def _done(desk: Desk, step: Step) -> Case:
-    case = desk.take(step)
-    desk.write()
+def _done(session: CaseSession, step: Transition) -> Case:
+    case = session.take(step)
+    session.write()
     return case
 
 

@@ -215,13 +215,13 @@ Effect = Message | Cancel | SetTimer | DropTimer | Publish | Release | Refuse | 
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Transition:
     """The case after an input, and what is to be done about it, in this order."""
 
     case: Case
     effects: tuple[Effect, ...] = ()
 
-    def then(self, *effects: Effect) -> "Step":
+    def then(self, *effects: Effect) -> "Transition":
         return replace(self, effects=(*self.effects, *effects))
 
 

@@ -18,7 +18,7 @@ from services.matching.lifecycle.case import (
     Release,
     Rules,
     SetTimer,
-    Step,
+    Transition,
 )
 from services.matching.lifecycle.hours import after_open_time
 
@@ -32,7 +32,7 @@ LIMIT: Final = timedelta(days=90)
 TIMERS: Final = tuple(DropTimer(name) for name in ("reminder", "again", "confirm", "contact", "check_in", "not_closed"))
 
 
-def offer(step: Step, name: str, not_before: datetime | None) -> Step:
+def offer(step: Transition, name: str, not_before: datetime | None) -> Transition:
     """A step's name is used once a case, so repetitions carry a number."""
     case = step.case
     number = f"-{case.offers + 1}" if case.offers and name != "offer" else ""
@@ -41,7 +41,7 @@ def offer(step: Step, name: str, not_before: datetime | None) -> Step:
     return replace(step, case=replace(case, offers=case.offers + 1)).then(message)
 
 
-def ask_supporter(step: Step, now: datetime, rules: Rules, find: Find) -> Step:
+def ask_supporter(step: Transition, now: datetime, rules: Rules, find: Find) -> Transition:
     """Ask the next best supporter, or put the case on the coordinator's list."""
     case = replace(step.case, stage="accepted", confirm_by=None)
     if case.tries >= rules.attempts:
@@ -65,12 +65,14 @@ def ask_supporter(step: Step, now: datetime, rules: Rules, find: Find) -> Step:
     return replace(step, case=asking).then(message, Publish("assigned"), SetTimer("confirm", due))
 
 
-def _stuck(step: Step, case: Case, reason: Attention) -> Step:
+def _stuck(step: Transition, case: Case, reason: Attention) -> Transition:
     attention = "on_call_silent" if case.attention == "on_call_silent" else reason
     return replace(step, case=replace(case, attention=attention)).then(DropTimer("confirm"))
 
 
-def let_go(step: Step, *, refuse: bool = False, minutes: int = 0, rest_until: datetime | None = None) -> Step:
+def let_go(
+    step: Transition, *, refuse: bool = False, minutes: int = 0, rest_until: datetime | None = None
+) -> Transition:
     """The present supporter, if any, is free again and their link ends."""
     case = step.case
     if case.supporter is None:
@@ -82,16 +84,16 @@ def let_go(step: Step, *, refuse: bool = False, minutes: int = 0, rest_until: da
     return replace(step, case=without).then(Cancel("supporter"), freed, *refused, *timers)
 
 
-def nudge(case: Case) -> Step:
+def nudge(case: Case) -> Transition:
     """A further message to the present supporter, about the question they have confirmed: when to get in touch."""
     number = case.offers + 1
     urgency: Literal["routine", "urgent"] = "urgent" if case.pressing else "routine"
     step, options = f"{case.request_step}-again-{number}", {"when": case.wanted}
     message = Message(step, "supporter_request", "supporter", urgency, options=options)
-    return Step(replace(case, offers=number), (message,))
+    return Transition(replace(case, offers=number), (message,))
 
 
-def next_check_in(step: Step, now: datetime) -> Step:
+def next_check_in(step: Transition, now: datetime) -> Transition:
     case = step.case
     accepted = case.accepted_at or now
     ahead = [accepted + after for _, after in CHECK_INS[case.checked :]]
@@ -99,7 +101,7 @@ def next_check_in(step: Step, now: datetime) -> Step:
     return step.then(SetTimer("check_in", due))
 
 
-def finish(step: Step, now: datetime) -> Step:
+def finish(step: Transition, now: datetime) -> Transition:
     """Closed: the person's ties to the case go with it; where support was given they may say how it was."""
     case = replace(step.case, stage="closed", attention=still(step.case), check_ins=False, ends_at=now)
     options = {"suggest": "professional"} if case.professional else {}
@@ -109,7 +111,7 @@ def finish(step: Step, now: datetime) -> Step:
     return forget(replace(step, case=case).then(*ends)).then(*follow_up)
 
 
-def forget(step: Step) -> Step:
+def forget(step: Transition) -> Transition:
     case = step.case
     if case.person_ref is None:
         return step

@@ -22,8 +22,8 @@ from services.matching.lifecycle.case import (
     Release,
     Rules,
     SetTimer,
-    Step,
     Tell,
+    Transition,
 )
 from services.matching.lifecycle.steps import (
     CHECK_INS,
@@ -57,93 +57,93 @@ Undelivered = Literal["unreachable", "delivery_unknown", "held_too_long", "expir
 # --- outreach: from the first message to an answer ---
 
 
-def opened(case: Case, *, not_before: datetime | None, stuck: Attention | None) -> Step:
+def opened(case: Case, *, not_before: datetime | None, stuck: Attention | None) -> Transition:
     """A new case: an offer is requested at once, unless nobody can be reached or the hold would be too long."""
     case = replace(case, attention=stuck)
-    step = Step(case, (Publish("opened"),))
+    step = Transition(case, (Publish("opened"),))
     return step if stuck in ("unreachable", "held_too_long") else offer(step, "offer", not_before)
 
 
-def asked(case: Case, urgency: Literal["routine", "urgent"], now: datetime, rules: Rules) -> Step:
+def asked(case: Case, urgency: Literal["routine", "urgent"], now: datetime, rules: Rules) -> Transition:
     """Somebody asked: an offer leaves at once, whatever was sent before."""
     if case.over:
-        return Step(case)
+        return Transition(case)
     urgent: Literal["routine", "urgent"] = "urgent" if "urgent" in (urgency, case.urgency) else "routine"
     stuck = None if case.stage in UNANSWERED and case.attention != "on_call_silent" else case.attention
     later = max(case.ends_at, now + rules.longest_hold + rules.coalesce)
     asking = replace(case, urgency=urgent, attention=stuck, ends_at=later)
-    return offer(Step(asking, (DropTimer("reminder"),)), "asked", None)
+    return offer(Transition(asking, (DropTimer("reminder"),)), "asked", None)
 
 
-def handed_off(case: Case, step: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Step:
+def handed_off(case: Case, step: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Transition:
     """A message to the person has left: the quiet time begins, whatever they answer, unless it was taken back before.
 
     `overtaken`: its answer, or its cancellation, was heard of before.
     """
     if case.person_ref is None:
-        return Step(case)
+        return Transition(case)
     if (told := perhaps_sent(case)).effects:
         return told
     quiet = Quiet(case.person_ref, now + rules.coalesce)
     if overtaken or case.stage != "waiting" or step == "reminder":
-        return Step(case, (quiet,))
+        return Transition(case, (quiet,))
     cleared = None if case.attention != "no_supporter" else case.attention
     sent = replace(case, stage="offered", attention=cleared, ends_at=now + rules.coalesce)
     reminder = (SetTimer("reminder", now + rules.reminder_after),) if step in ("offer", "asked") else ()
-    return Step(sent, (quiet, *reminder))
+    return Transition(sent, (quiet, *reminder))
 
 
-def delivered(case: Case, step: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Step:
+def delivered(case: Case, step: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Transition:
     """It arrived after all."""
     if case.attention == "delivery_unknown":
         case = replace(case, attention=None)
-    return handed_off(case, step, now, rules, overtaken=overtaken) if case.stage == "waiting" else Step(case)
+    return handed_off(case, step, now, rules, overtaken=overtaken) if case.stage == "waiting" else Transition(case)
 
 
-def undelivered(case: Case, reason: Undelivered) -> Step:
+def undelivered(case: Case, reason: Undelivered) -> Transition:
     """A message to the person did not arrive, or nobody knows: never lost in silence."""
     if case.stage not in UNANSWERED:
-        return Step(case)
-    return Step(replace(case, attention=reason), (DropTimer("reminder"),))
+        return Transition(case)
+    return Transition(replace(case, attention=reason), (DropTimer("reminder"),))
 
 
-def remind(case: Case, not_before: datetime | None) -> Step:
+def remind(case: Case, not_before: datetime | None) -> Transition:
     """The one reminder; then silence."""
     if case.stage != "offered" or case.attention in ("unreachable", "delivery_unknown"):
-        return Step(case)
+        return Transition(case)
     held = None if case.urgency == "urgent" else not_before
-    return Step(case, (Message("reminder", "offer", "person", case.urgency, held),))
+    return Transition(case, (Message("reminder", "offer", "person", case.urgency, held),))
 
 
-def offer_again(case: Case, not_before: datetime | None) -> Step:
+def offer_again(case: Case, not_before: datetime | None) -> Transition:
     """The time has come that the person named with *not now*."""
-    return offer(Step(case), "offer_again", not_before) if case.stage == "waiting" else Step(case)
+    return offer(Transition(case), "offer_again", not_before) if case.stage == "waiting" else Transition(case)
 
 
-def not_sent(case: Case) -> Step:
+def not_sent(case: Case) -> Transition:
     """Long after its latest time nothing has been heard of the offer."""
     if case.stage != "waiting" or case.attention or "rehearsal" in case.notes:
-        return Step(case)
-    return Step(replace(case, attention="not_sent"))
+        return Transition(case)
+    return Transition(replace(case, attention="not_sent"))
 
 
-def lapse(case: Case, now: datetime) -> Step:
+def lapse(case: Case, now: datetime) -> Transition:
     """The time of an unanswered offer, or of an ended case, is over: what ties it to the person goes."""
     if case.ends_at > now or case.stage not in (*UNANSWERED, "ended"):
-        return Step(case)
-    step = end(case, now) if case.stage != "ended" else Step(case)
+        return Transition(case)
+    step = end(case, now) if case.stage != "ended" else Transition(case)
     return forget(step)
 
 
-def asked_again(case: Case, now: datetime) -> Step:
+def asked_again(case: Case, now: datetime) -> Transition:
     """Who asks while only check-ins are left gets an offer of a new case; this one closes."""
-    return finish(Step(case), now) if case.stage == "following_up" else Step(case)
+    return finish(Transition(case), now) if case.stage == "following_up" else Transition(case)
 
 
 # --- the person's answers ---
 
 
-def accept(case: Case, wanted: str, now: datetime, rules: Rules, find: Find) -> Step:
+def accept(case: Case, wanted: str, now: datetime, rules: Rules, find: Find) -> Transition:
     """Yes: capacity is taken now, from the proposed supporter or the next best. Also takes a *no* back.
 
     Who talks with somebody already, and would like to again, is passed on to them.
@@ -151,209 +151,209 @@ def accept(case: Case, wanted: str, now: datetime, rules: Rules, find: Find) -> 
     if case.stage == "supported":
         return nudge(replace(case, wanted=wanted))
     if case.person_ref is None or case.stage not in (*UNANSWERED, "ended", "following_up"):
-        return Step(case)
+        return Transition(case)
     said = replace(case, stage="accepted", wanted=wanted, accepted_at=now, tries=0, attention=still(case))
-    return ask_supporter(Step(said, (DropTimer("reminder"), DropTimer("again"))), now, rules, find)
+    return ask_supporter(Transition(said, (DropTimer("reminder"), DropTimer("again"))), now, rules, find)
 
 
-def another(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
+def another(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
     """Somebody different: the one proposed or present is never offered to this person again."""
     if case.person_ref is None or case.stage == "closed":
-        return Step(case)
+        return Transition(case)
     if case.stage in SAID_YES:
-        step = let_go(Step(replace(case, tries=0)), refuse=True)
+        step = let_go(Transition(replace(case, tries=0)), refuse=True)
         return ask_supporter(step, now, rules, find)
     refused = (Refuse(case.person_ref, case.proposed),) if case.proposed else ()
-    return Step(reopened(replace(case, proposed=None)), (*refused, DropTimer("reminder")))
+    return Transition(reopened(replace(case, proposed=None)), (*refused, DropTimer("reminder")))
 
 
-def not_now(case: Case, again: str, now: datetime, rules: Rules) -> Step:
+def not_now(case: Case, again: str, now: datetime, rules: Rules) -> Transition:
     """Not now: again when they say, or never, which is an end like any other."""
     if case.person_ref is None or case.stage not in (*UNANSWERED, "ended"):
-        return Step(case)
+        return Transition(case)
     if again not in AGAIN:
         return end(case, now)
     due = now + AGAIN[again]
     waiting = replace(case, stage="waiting", attention=None, ends_at=due + rules.longest_hold + rules.coalesce)
-    return Step(waiting, (Cancel("unsent"), DropTimer("reminder"), SetTimer("again", due)))
+    return Transition(waiting, (Cancel("unsent"), DropTimer("reminder"), SetTimer("again", due)))
 
 
-def end(case: Case, now: datetime) -> Step:
+def end(case: Case, now: datetime) -> Transition:
     """No thanks, withdrawn or silence, all the same; it can be taken back for a day."""
     if case.over:
-        return Step(case)
+        return Transition(case)
     forgets = max(now + UNDO, case.ends_at if case.stage in UNANSWERED else now)
-    freed = let_go(Step(case))
+    freed = let_go(Transition(case))
     ended = replace(freed.case, stage="ended", attention=still(case), check_ins=False, confirm_by=None, ends_at=forgets)
     return replace(freed, case=ended).then(Cancel("unsent"), *TIMERS)
 
 
-def want_check_ins(case: Case, now: datetime) -> Step:
+def want_check_ins(case: Case, now: datetime) -> Transition:
     """Opt in to being asked how it goes, three times after acceptance."""
     if case.stage not in SAID_YES or case.accepted_at is None or case.check_ins:
-        return Step(case)
+        return Transition(case)
     passed = sum(case.accepted_at + after <= now for _, after in CHECK_INS)
     wanting = replace(case, check_ins=True, checked=max(case.checked, passed))
-    return next_check_in(Step(wanting), now)
+    return next_check_in(Transition(wanting), now)
 
 
-def no_more_check_ins(case: Case, now: datetime) -> Step:
+def no_more_check_ins(case: Case, now: datetime) -> Transition:
     """Opt out of them; the support itself goes on."""
     if not case.check_ins or case.over:
-        return Step(case)
-    quieter = Step(replace(case, check_ins=False), (DropTimer("check_in"),))
+        return Transition(case)
+    quieter = Transition(replace(case, check_ins=False), (DropTimer("check_in"),))
     return finish(quieter, now) if case.stage == "following_up" else quieter
 
 
-def check_in(case: Case, now: datetime) -> Step:
+def check_in(case: Case, now: datetime) -> Transition:
     """The time of a check-in, or, after the last, of closing."""
     if not case.check_ins or case.stage not in SAID_YES:
-        return Step(case)
+        return Transition(case)
     if case.checked >= len(CHECK_INS):
-        return finish(Step(case), now) if case.stage == "following_up" else Step(case)
+        return finish(Transition(case), now) if case.stage == "following_up" else Transition(case)
     name, _ = CHECK_INS[case.checked]
     asked_now = replace(case, checked=case.checked + 1)
-    return next_check_in(Step(asked_now, (Message(name, "check_in", "person"),)), now)
+    return next_check_in(Transition(asked_now, (Message(name, "check_in", "person"),)), now)
 
 
-def not_contacted(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
+def not_contacted(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
     """Nobody came: somebody else is asked, as urgent, even where the supporter has said that it was finished."""
     if case.stage not in SAID_YES:
-        return Step(case)
-    step = let_go(Step(replace(case, urgency="urgent", tries=0)))
+        return Transition(case)
+    step = let_go(Transition(replace(case, urgency="urgent", tries=0)))
     return ask_supporter(step, now, rules, find)
 
 
-def on_call_silent(case: Case) -> Step:
+def on_call_silent(case: Case) -> Transition:
     """Urgent help was asked for and no professional has acknowledged: before anything else, the coordinator."""
-    return Step(replace(case, attention="on_call_silent"))
+    return Transition(replace(case, attention="on_call_silent"))
 
 
-def talked(case: Case) -> Step:
+def talked(case: Case) -> Transition:
     """The person has seen the page and asked for somebody now: no reminder after that."""
-    return Step(case, (DropTimer("reminder"),))
+    return Transition(case, (DropTimer("reminder"),))
 
 
 # --- the supporter's answers ---
 
 
-def confirm(case: Case, step: str, now: datetime) -> Step:
+def confirm(case: Case, step: str, now: datetime) -> Transition:
     """The supporter will do it; from now on they may see whom."""
     if not current(case, step) or case.stage != "accepted":
-        return Step(case)
+        return Transition(case)
     agreed = replace(case, stage="supported", supported=True, confirm_by=None, attention=still(case))
     contact = SetTimer("contact", now + FIRST_CONTACT.get(case.wanted, LATER))
-    return Step(agreed, (DropTimer("confirm"), contact, SetTimer("not_closed", now + LONGEST_SUPPORT)))
+    return Transition(agreed, (DropTimer("confirm"), contact, SetTimer("not_closed", now + LONGEST_SUPPORT)))
 
 
-def contact_due(case: Case) -> Step:
+def contact_due(case: Case) -> Transition:
     """First contact is due (DESIGN §5.8). Nobody tells us of it, so the supporter is reminded, once."""
-    return nudge(case) if case.stage == "supported" else Step(case)
+    return nudge(case) if case.stage == "supported" else Transition(case)
 
 
-def passed(case: Case, step: str, now: datetime, rules: Rules, find: Find) -> Step:
+def passed(case: Case, step: str, now: datetime, rules: Rules, find: Find) -> Transition:
     """The supporter passes, or their request could not be delivered: the next best is asked."""
     if not current(case, step) or case.stage != "accepted":
-        return Step(case)
-    return ask_supporter(let_go(Step(case)), now, rules, find)
+        return Transition(case)
+    return ask_supporter(let_go(Transition(case)), now, rules, find)
 
 
-def unconfirmed(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
+def unconfirmed(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
     """The time to confirm is over."""
     if case.stage != "accepted" or case.supporter is None or case.confirm_by is None or case.confirm_by > now:
-        return Step(case)
-    return ask_supporter(let_go(Step(case)), now, rules, find)
+        return Transition(case)
+    return ask_supporter(let_go(Transition(case)), now, rules, find)
 
 
-def hand_over(case: Case, step: str, now: datetime, rules: Rules, find: Find) -> Step:
+def hand_over(case: Case, step: str, now: datetime, rules: Rules, find: Find) -> Transition:
     """A supporter who is affected hands over, rests, and somebody else goes on."""
     if not current(case, step) or case.stage not in ("accepted", "supported"):
-        return Step(case)
-    freed = let_go(Step(replace(case, tries=0)), rest_until=now + rules.cool_down)
+        return Transition(case)
+    freed = let_go(Transition(replace(case, tries=0)), rest_until=now + rules.cool_down)
     return ask_supporter(freed, now, rules, find)
 
 
-def close(case: Case, step: str, options: dict[str, str], now: datetime, rules: Rules) -> Step:
+def close(case: Case, step: str, options: dict[str, str], now: datetime, rules: Rules) -> Transition:
     """The supporter's coded form: hours are booked, they rest, and the person is asked how it was."""
     if not current(case, step) or case.stage != "supported":
-        return Step(case)
+        return Transition(case)
     contacts = CONTACTS.get(options.get("contacts", ""), 1)
     minutes = MINUTES.get(options.get("duration", ""), 45) * contacts
     done = replace(case, professional=contacts >= 3)
-    freed = let_go(Step(done), minutes=minutes, rest_until=now + rules.cool_down)
+    freed = let_go(Transition(done), minutes=minutes, rest_until=now + rules.cool_down)
     if case.check_ins and case.checked < len(CHECK_INS):
         return replace(freed, case=replace(freed.case, stage="following_up", attention=still(case)))
     return finish(freed, now)
 
 
-def not_closed(case: Case, now: datetime) -> Step:
+def not_closed(case: Case, now: datetime) -> Transition:
     """Support has gone on for very long without a word; where an alarm stands first, it is said a day later."""
     if case.stage != "supported":
-        return Step(case)
+        return Transition(case)
     if case.attention:
-        return Step(case, (SetTimer("not_closed", now + LATER),))
-    return Step(replace(case, attention="not_closed"))
+        return Transition(case, (SetTimer("not_closed", now + LATER),))
+    return Transition(replace(case, attention="not_closed"))
 
 
 # --- the coordinator, the roster, the source ---
 
 
-def reassign(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
+def reassign(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
     """Try again: another supporter once the person has accepted; before, what failed (a search, or the offer)."""
     if case.person_ref is None or case.over or case.stage == "following_up":
-        return Step(case)
+        return Transition(case)
     if case.stage in ("accepted", "supported"):
-        return ask_supporter(let_go(Step(replace(case, tries=0))), now, rules, find)
+        return ask_supporter(let_go(Transition(replace(case, tries=0))), now, rules, find)
     if case.attention == "no_supporter":
         return propose(case, find)
     later = max(case.ends_at, now + rules.longest_hold + rules.coalesce)
     again = replace(case, stage="waiting", attention=still(case), ends_at=later)
-    return offer(Step(again, (Cancel("unsent"), DropTimer("reminder"), DropTimer("again"))), "offer_again", None)
+    return offer(Transition(again, (Cancel("unsent"), DropTimer("reminder"), DropTimer("again"))), "offer_again", None)
 
 
-def find_again(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
+def find_again(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
     """Somebody may have become free."""
     if case.attention != "no_supporter" or case.supporter is not None:
-        return Step(case)
+        return Transition(case)
     if case.stage in UNANSWERED:
         return propose(case, find)
     if case.stage != "accepted":
-        return Step(case)
-    trial = ask_supporter(Step(replace(case, tries=0)), now, rules, find)
-    return trial if trial.case.supporter else Step(case)
+        return Transition(case)
+    trial = ask_supporter(Transition(replace(case, tries=0)), now, rules, find)
+    return trial if trial.case.supporter else Transition(case)
 
 
-def propose(case: Case, find: Find) -> Step:
+def propose(case: Case, find: Find) -> Transition:
     """Look for a supporter before the person has answered: no capacity is kept, and nobody is written to."""
     found = find(case)
     if found is None:
-        return Step(case)
-    return Step(replace(case, proposed=found.person_ref, attention=None), (Release(found.person_ref),))
+        return Transition(case)
+    return Transition(replace(case, proposed=found.person_ref, attention=None), (Release(found.person_ref),))
 
 
-def attended(case: Case) -> Step:
+def attended(case: Case) -> Transition:
     """The coordinator has seen to an alarm; other reasons are settled by what is done about them."""
     if case.attention != "on_call_silent":
-        return Step(case)
+        return Transition(case)
     alone = case.stage == "accepted" and case.supporter is None
-    return Step(replace(case, attention="no_supporter" if alone else None))
+    return Transition(replace(case, attention="no_supporter" if alone else None))
 
 
-def coordinator_close(case: Case, now: datetime, rules: Rules) -> Step:
+def coordinator_close(case: Case, now: datetime, rules: Rules) -> Transition:
     """The coordinator ends the case; the person is asked how it was only where a supporter had been confirmed."""
     if case.over:
-        return Step(case)
+        return Transition(case)
     rest = now + rules.cool_down if case.stage == "supported" else None
-    return finish(let_go(Step(case), rest_until=rest), now)
+    return finish(let_go(Transition(case), rest_until=rest), now)
 
 
-def retract(case: Case, now: datetime, *, sent: bool = False) -> Step:
+def retract(case: Case, now: datetime, *, sent: bool = False) -> Transition:
     """The evidence was taken back, an offer having left (`sent`) or not; who has accepted keeps their supporter."""
     if case.over or "retracted" in case.notes:
-        return Step(case)
+        return Transition(case)
     if case.stage not in UNANSWERED:
         noted = replace(case, notes=(*case.notes, "retracted", "retracted_after_sending"))
-        return Step(noted, (Tell("retracted_after_sending"),))
+        return Transition(noted, (Tell("retracted_after_sending"),))
     step = end(case, now)
     if not sent and case.stage != "offered":
         return replace(step, case=replace(step.case, notes=(*case.notes, "retracted")))
@@ -363,38 +363,38 @@ def retract(case: Case, now: datetime, *, sent: bool = False) -> Step:
     return replace(step, case=told).then(Tell("retracted_after_sending"), *over)
 
 
-def perhaps_sent(case: Case) -> Step:
+def perhaps_sent(case: Case) -> Transition:
     """Whether a message left before it was cancelled, nobody knows: it begins no quiet time, and is told like one."""
     if "retracted" not in case.notes or "retracted_after_sending" in case.notes:
-        return Step(case)
+        return Transition(case)
     told = replace(case, notes=(*case.notes, "retracted_after_sending"))
-    return Step(told, (Tell("retracted_after_sending"),))
+    return Transition(told, (Tell("retracted_after_sending"),))
 
 
-def moved(case: Case, incident_ref: str) -> Step:
+def moved(case: Case, incident_ref: str) -> Transition:
     """The evidence was taken back, and the person was around another outcome too: the offer stands for that one."""
-    return Step(replace(case, incident_ref=incident_ref))
+    return Transition(replace(case, incident_ref=incident_ref))
 
 
-def gone(case: Case, now: datetime) -> Step:
+def gone(case: Case, now: datetime) -> Transition:
     """The person has left or died: everything is cancelled at once."""
     return forget(end(case, now).then(Cancel("all")))
 
 
-def supporter_gone(case: Case, now: datetime, rules: Rules, find: Find) -> Step:
+def supporter_gone(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
     """The supporter has left, paused or stopped: somebody else is asked."""
     if case.stage not in ("accepted", "supported"):
-        return Step(case)
-    return ask_supporter(let_go(Step(replace(case, tries=0))), now, rules, find)
+        return Transition(case)
+    return ask_supporter(let_go(Transition(replace(case, tries=0))), now, rules, find)
 
 
-def limit(case: Case, now: datetime) -> Step:
+def limit(case: Case, now: datetime) -> Transition:
     """90 days after the event nothing ties a person to it any more, however far the case has come."""
     if case.person_ref is None or case.occurred_at + LIMIT > now:
-        return Step(case)
-    return forget(Step(case)) if case.over else finish(let_go(Step(case)), now)
+        return Transition(case)
+    return forget(Transition(case)) if case.over else finish(let_go(Transition(case)), now)
 
 
-def rehearsal_over(case: Case, now: datetime) -> Step:
+def rehearsal_over(case: Case, now: datetime) -> Transition:
     """The site goes live: what was only played ends."""
-    return forget(end(case, now).then(Cancel("all"))) if "rehearsal" in case.notes else Step(case)
+    return forget(end(case, now).then(Cancel("all"))) if "rehearsal" in case.notes else Transition(case)

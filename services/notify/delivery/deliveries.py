@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, Connection, bindparam, select
 
-from leeward.contracts import Outcome
+from leeward.contracts import DeliveryOutcome
 from leeward.contracts.events import DeliveryState as PublicState
 from leeward.settings import Settings
 from leeward.store import Insert, Unit
@@ -216,7 +216,7 @@ class Outgoing:
 def tell(unit: Unit, request_ref: str, case_ref: str, state: DeliveryState, accepted_at: datetime) -> None:
     """Tell matching how a delivery that it asked for has ended, if it has."""
     if request_ref and state in OUTCOMES:
-        outcome = Outcome(request_ref=request_ref, state=cast(PublicState, str(state)))
+        outcome = DeliveryOutcome(request_ref=request_ref, state=cast(PublicState, str(state)))
         unit.emit(outcome, accepted_at, key=case_ref)
 
 

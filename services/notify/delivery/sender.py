@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from leeward import telemetry
 from leeward.clock import Clock, first_of
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import StoreUnavailable, Unit
 from services.notify.channels import Channel, Result
 from services.notify.delivery.bounces import bounced
@@ -118,15 +118,15 @@ class Post:
 class Dispatch:
     """Claims what is due, gives it to the posts, and writes down what became of it."""
 
-    def __init__(self, ground: Ground, outgoing: Outgoing, channels: Sequence[Channel]) -> None:
-        self.clock: Clock = ground.clock
-        self._ground = ground
-        self._store = ground.store
+    def __init__(self, context: Context, outgoing: Outgoing, channels: Sequence[Channel]) -> None:
+        self.clock: Clock = context.clock
+        self._ground = context
+        self._store = context.store
         self._outgoing = outgoing
         self._claims = Claims(outgoing)
         self.posts: Mapping[str, Post] = {channel.name: Post(channel, self) for channel in channels}
-        self.recovery = Recovery(ground.store, outgoing.run, self._left_behind)
-        self._settling = ground.store.group(self._settle)
+        self.recovery = Recovery(context.store, outgoing.run, self._left_behind)
+        self._settling = context.store.group(self._settle)
         self._woken = asyncio.Event()
         outgoing.room = self._room
         outgoing.put = self._put

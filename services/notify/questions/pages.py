@@ -16,7 +16,7 @@ from fastapi.responses import RedirectResponse, Response
 from sqlalchemy import Connection, select
 
 from leeward import telemetry
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.web.access import LINK
 from leeward.web.app import SECURITY_HEADERS
 from leeward.web.look import Pages
@@ -50,12 +50,12 @@ class Other:
 class MessagePages:
     """Shows and answers questions."""
 
-    def __init__(self, ground: Ground, pages: Pages, answers: Answers, calls: Calls) -> None:
-        self._ground = ground
+    def __init__(self, context: Context, pages: Pages, answers: Answers, calls: Calls) -> None:
+        self._ground = context
         self._pages = pages
         self._answers = answers
         self._calls = calls
-        self._assertions = Assertions(ground.keys)
+        self._assertions = Assertions(context.keys)
 
     def routes(self) -> APIRouter:
         router = APIRouter(include_in_schema=False)

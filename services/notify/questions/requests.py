@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import BindParameter, bindparam, delete, select
 
-from leeward.contracts import CaseErased, Event, MessageCancelled, MessageRequested, Outcome
+from leeward.contracts import CaseErased, DeliveryOutcome, Event, MessageCancelled, MessageRequested
 from leeward.contracts.events import DeliveryState as PublicState
 from leeward.service import Handler
 from leeward.store import Insert, Unit, Update
@@ -103,7 +103,9 @@ class Handlers:
             contact = contacts.get(request.recipient_ref)
             channel = self._outgoing.channel(contact) if contact else None
             if contact is None or channel is None:
-                unit.emit(Outcome(request_ref=request.request_ref, state="failed"), event.accepted_at, key=event.key)
+                unit.emit(
+                    DeliveryOutcome(request_ref=request.request_ref, state="failed"), event.accepted_at, key=event.key
+                )
             else:
                 reached.append((event, self._wanted(event, contact), channel))
         return reached
@@ -164,7 +166,7 @@ class Handlers:
             to = (DELIVERY.c.recipient_ref == message.recipient_ref) & (DELIVERY.c.channel == channel)
             state = unit.conn.execute(select(DELIVERY.c.state).where(same & to)).scalar()
             if state in OUTCOMES:
-                outcome = Outcome(request_ref=message.request_ref, state=cast(PublicState, state))
+                outcome = DeliveryOutcome(request_ref=message.request_ref, state=cast(PublicState, state))
                 unit.emit(outcome, message.accepted_at, key=message.case_ref)
 
     def cancelled(self, unit: Unit, events: Sequence[Event]) -> None:

@@ -11,13 +11,13 @@ from pydantic import BaseModel
 
 from leeward.contracts.events import EVENTS
 from leeward.people import COLUMNS
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import PER_SERVICE, PLAIN, SERVICES, ServiceName
 from leeward.settings.policy import Policy
 from leeward.telemetry import REGISTRY
 from services.__main__ import app
 from services.commands import catalogue
-from tests.conftest import MakeGround
+from tests.conftest import MakeContext
 
 REFERENCE = (Path(__file__).parents[3] / "docs" / "reference.md").read_text()
 SHARED = {"/livez", "/readyz", "/metrics", "/openapi.json"}
@@ -76,10 +76,10 @@ def test_every_metric_event_and_roster_column_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-async def test_every_route_is_there(name: ServiceName, make_ground: MakeGround) -> None:
+async def test_every_route_is_there(name: ServiceName, make_context: MakeContext) -> None:
     service = catalogue.load([name])[0]
-    ground: Ground = make_ground(name, service.metadata)
-    routes = dict(paths(service.build(ground).router.routes))
+    context: Context = make_context(name, service.metadata)
+    routes = dict(paths(service.build(context).router.routes))
     assert routes
     missing = [path for path in routes if path not in SHARED and f"{path}`" not in REFERENCE and not folder(path)]
     assert missing == []

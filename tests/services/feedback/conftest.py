@@ -23,7 +23,7 @@ from leeward.adapters import prepare_bus, store_of
 from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed
 from leeward.runtime import Runtime
-from leeward.service import Parts, Service
+from leeward.service import Service, Wiring
 from leeward.settings import Settings, load_settings
 from leeward.settings.keys import assertion_key, service_key
 from leeward.store import ground_tables
@@ -54,7 +54,7 @@ phone = "112"
 def _producer() -> Service:
     metadata = MetaData()
     ground_tables(metadata)
-    return Service("matching", metadata, lambda _ground: Parts(APIRouter()), lambda _conn, _settings: {})
+    return Service("matching", metadata, lambda _ground: Wiring(APIRouter()), lambda _conn, _settings: {})
 
 
 def free_ports(count: int) -> list[int]:
@@ -80,7 +80,7 @@ class Feedback:
         """A case closes at matching; gives its reference."""
         case = str(uuid4())
         event = CaseClosed(case_ref=case)
-        await self.runtime.running["matching"].ground.store.write(lambda unit: unit.emit(event))
+        await self.runtime.running["matching"].context.store.write(lambda unit: unit.emit(event))
         return case
 
     def assertion(self, case: str, *, valid: timedelta = timedelta(minutes=15)) -> str:
@@ -92,7 +92,7 @@ class Feedback:
 
     async def known(self, case: str) -> None:
         """Wait until the issuer has heard of the case."""
-        store = self.runtime.running["issuer"].ground.store
+        store = self.runtime.running["issuer"].context.store
         query = select(CLAIM.c.case_ref).where(CLAIM.c.case_ref == case)
         await eventually(lambda: store.read(lambda conn: conn.execute(query).first() is not None))
 
@@ -149,7 +149,7 @@ class Feedback:
 
     async def content(self, name: str) -> bytes:
         """Everything in a service's database."""
-        return await content(self.runtime.running[name].ground.store)
+        return await content(self.runtime.running[name].context.store)
 
 
 async def node(step: str, given: object, *, refused: bool = False) -> dict[str, Any]:

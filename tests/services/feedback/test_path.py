@@ -170,7 +170,7 @@ async def test_neither_database_holds_what_would_join_them(feedback: Feedback) -
 
 async def issuer_after_its_epoch(feedback: Feedback) -> bytes:
     await feedback.clock.advance(hours=2)
-    store = feedback.runtime.running["issuer"].ground.store
+    store = feedback.runtime.running["issuer"].context.store
 
     async def forgotten() -> bool:
         await store.tidy()

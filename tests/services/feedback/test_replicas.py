@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Insert, Table, func, insert, literal, select,
 
 from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed, Event
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings.policy import Feedback
 from services.feedback import blind, reports
 from services.feedback.box import METADATA as BOX
@@ -26,7 +26,7 @@ from services.feedback.issuer import METADATA as ISSUER
 from services.feedback.issuer import SERVICE, claims, epochs
 from services.feedback.issuer.models import CLAIM
 from services.feedback.issuer.models import EPOCH as KEYS
-from tests.conftest import MakeGround
+from tests.conftest import MakeContext
 from tests.replicas import behind
 from tests.services.feedback.box.test_box import NAME, TRIALS, Box, agreement, box, distinct, published
 
@@ -38,9 +38,9 @@ POLICY = Feedback(epoch_min=timedelta(0), epoch_tokens=3)
 class Issuer:
     """One replica of the issuer."""
 
-    def __init__(self, ground: Ground) -> None:
-        self.store = ground.store
-        self.safe = epochs.Safe(ground.keys)
+    def __init__(self, context: Context) -> None:
+        self.store = context.store
+        self.safe = epochs.Safe(context.keys)
 
     async def close(self) -> str:
         """A case closes; gives its reference."""
@@ -66,18 +66,18 @@ class Issuer:
 
 
 @pytest.fixture
-def issuers(make_ground: MakeGround) -> list[Issuer]:
-    return [Issuer(make_ground("issuer", ISSUER)) for _ in range(3)]
+def issuers(make_context: MakeContext) -> list[Issuer]:
+    return [Issuer(make_context("issuer", ISSUER)) for _ in range(3)]
 
 
 def blinded() -> bytes:
     return b"\x00" + secrets.token_bytes(blind.BITS // 8 - 1)
 
 
-async def test_the_first_epoch_is_one_and_no_replica_stumbles(make_ground: MakeGround) -> None:
-    parts = [SERVICE.build(make_ground("issuer", ISSUER)) for _ in range(3)]
+async def test_the_first_epoch_is_one_and_no_replica_stumbles(make_context: MakeContext) -> None:
+    parts = [SERVICE.build(make_context("issuer", ISSUER)) for _ in range(3)]
     await asyncio.gather(*(task(asyncio.Event()) for part in parts for task in part.tasks))
-    issuer = Issuer(make_ground("issuer", ISSUER))
+    issuer = Issuer(make_context("issuer", ISSUER))
     assert [row.issuing for row in await issuer.rows(KEYS)] == [1]
     assert len(await issuer.rows(ISSUER.tables["timer"])) == 1
 
@@ -139,9 +139,9 @@ async def test_an_epoch_is_ended_by_two_replicas_once(issuers: list[Issuer]) -> 
 
 
 @pytest.fixture
-def others(box: Box, make_ground: MakeGround) -> list[Box]:
+def others(box: Box, make_context: MakeContext) -> list[Box]:
     """Further processes on the box's database, with its keys."""
-    made = [Box(replace(box.ground, store=make_ground("box", BOX).store), box.clock) for _ in range(2)]
+    made = [Box(replace(box.context, store=make_context("box", BOX).store), box.clock) for _ in range(2)]
     for other in made:
         other.public, other.private = box.public, box.private
     return made
@@ -155,7 +155,7 @@ async def stored(box: Box, table: Table, column: str) -> list[tuple[Any, int, tu
         rows = conn.execute(query).all()
         return [(value, number, (int(p[0]), int(p[1]))) for value, number, at in rows for p in [at[1:-1].split(",")]]
 
-    return await box.ground.store.read(read)
+    return await box.context.store.read(read)
 
 
 async def order_by(box: Box, what: Sequence[Any], key: Callable[[Any], Any]) -> list[int]:
@@ -168,7 +168,7 @@ async def test_neither_transactions_nor_places_pair_ratings_with_their_arrival(b
     orders = []
     for _ in range(TRIALS):
         eight = [box.given(rating) for rating in distinct(8)]
-        await box.ground.store.write(lambda unit: unit.conn.execute(SEALED.delete()))
+        await box.context.store.write(lambda unit: unit.conn.execute(SEALED.delete()))
         await box.take(*eight)
         assert len({number for _, number, _ in await stored(box, SEALED, "sealed")}) == 1, "one transaction wrote all"
         orders.append(await order_by(box, [given.sealed for given in eight], lambda row: row[2]))
@@ -182,7 +182,7 @@ async def test_written_one_after_the_other_both_would_tell(box: Box) -> None:
     eight = [box.given(rating) for rating in distinct(8)]
     for given in eight:
         row = {"token": secrets.token_hex(32), "epoch": NAME, "sealed": given.sealed}
-        await box.ground.store.write(lambda unit, row=row: unit.conn.execute(insert(SEALED).values(**row)))  # type: ignore[misc]
+        await box.context.store.write(lambda unit, row=row: unit.conn.execute(insert(SEALED).values(**row)))  # type: ignore[misc]
     sealed = [given.sealed for given in eight]
     assert await order_by(box, sealed, lambda row: row[1]) == list(range(8))
     assert await order_by(box, sealed, lambda row: row[2]) == list(range(8))
@@ -192,15 +192,15 @@ async def test_what_waits_for_a_release_tells_neither(box: Box) -> None:
     eight = [box.given(rating) for rating in distinct(8)]
     taus = []
     for _ in range(TRIALS):
-        await box.ground.store.write(lambda unit: unit.conn.execute(OPENED.delete()))
+        await box.context.store.write(lambda unit: unit.conn.execute(OPENED.delete()))
         await box.take(*eight)
         await box.clock.advance(days=1)
-        await Keeper(box.ground).look()
+        await Keeper(box.context).look()
         rows = await stored(box, OPENED, "rating")
         assert len({number for _, number, _ in rows}) == 1
         ranked = [value for value, _, _ in sorted(rows, key=lambda row: row[2])]
         taus.append(agreement([ranked.index(reports.payload(rating).decode()) for rating in distinct(8)]))
-        await box.ground.store.write(lambda unit: unit.conn.execute(EPOCH.delete()))
+        await box.context.store.write(lambda unit: unit.conn.execute(EPOCH.delete()))
         await box.open()
     assert abs(mean(taus)) < 0.3
 
@@ -209,7 +209,7 @@ async def test_ratings_given_at_once_at_several_replicas_are_all_kept_and_lie_in
     box: Box, others: list[Box]
 ) -> None:
     given = [box.given(rating) for rating in distinct(12)]
-    taking = [one.ground.store.write(ratings.take(each)) for one, each in zip([box, *others] * 4, given, strict=True)]
+    taking = [one.context.store.write(ratings.take(each)) for one, each in zip([box, *others] * 4, given, strict=True)]
     await asyncio.gather(*taking)
     rows = await stored(box, SEALED, "sealed")
     assert {value for value, _, _ in rows} == {each.sealed for each in given}
@@ -219,7 +219,7 @@ async def test_ratings_given_at_once_at_several_replicas_are_all_kept_and_lie_in
 async def test_the_first_two_at_once_lie_in_no_order_either(box: Box, others: list[Box]) -> None:
     """Where nothing was sealed before, nothing that both delete makes the second notice the first."""
     one, two = (box.given(rating) for rating in distinct(2))
-    late = others[0].ground.store
+    late = others[0].context.store
     await behind(late, lambda: late.write(ratings.take(two)), lambda: box.take(one))
     rows = await stored(box, SEALED, "sealed")
     assert (len(rows), len({number for _, number, _ in rows})) == (2, 1)
@@ -227,7 +227,7 @@ async def test_the_first_two_at_once_lie_in_no_order_either(box: Box, others: li
 
 async def test_a_token_spent_at_two_replicas_counts_once(box: Box, others: list[Box]) -> None:
     given = box.given(distinct(1)[0])
-    late = others[0].ground.store
+    late = others[0].context.store
     await behind(late, lambda: late.write(ratings.take(given)), lambda: box.take(given))
     assert await box.count(SEALED) == 1
     other = replace(given, sealed=box.given(distinct(2)[1]).sealed)
@@ -238,20 +238,20 @@ async def test_a_token_spent_at_two_replicas_counts_once(box: Box, others: list[
 async def test_a_window_ended_by_several_is_ended_once(box: Box, others: list[Box], clock: FakeClock) -> None:
     await box.take(*(box.given(rating) for rating in distinct(10)))
     await clock.advance(days=1)
-    await asyncio.gather(*(Keeper(one.ground).look() for one in [box, *others]))
+    await asyncio.gather(*(Keeper(one.context).look() for one in [box, *others]))
     assert (await box.count(SEALED), await box.count(OPENED), await box.count(RELEASE)) == (0, 0, 1)
-    figures = await box.ground.store.read(ratings.releases)
+    figures = await box.context.store.read(ratings.releases)
     assert [release["n"] for release in figures] == [10]
 
 
 async def test_two_windows_ended_at_once_make_one_release(box: Box, others: list[Box], clock: FakeClock) -> None:
     second = "f" * 16
-    await box.ground.store.write(lambda unit: unit.conn.execute(_as_another_epoch(second)))
+    await box.context.store.write(lambda unit: unit.conn.execute(_as_another_epoch(second)))
     await clock.advance(days=1)
-    late, ten = others[0].ground.store, distinct(10)
+    late, ten = others[0].context.store, distinct(10)
     ends = [ratings.open_window(name, [], part, 0) for name, part in ((NAME, ten[:5]), (second, ten[5:]))]
-    await behind(late, lambda: late.write(ends[1]), lambda: box.ground.store.write(ends[0]))
-    assert [release["n"] for release in await box.ground.store.read(ratings.releases)] == [10]
+    await behind(late, lambda: late.write(ends[1]), lambda: box.context.store.write(ends[0]))
+    assert [release["n"] for release in await box.context.store.read(ratings.releases)] == [10]
 
 
 def _as_another_epoch(name: str) -> Insert:
@@ -264,24 +264,24 @@ async def test_a_rating_of_the_last_moment_is_not_lost(box: Box, others: list[Bo
     """It is taken by one replica while another, whose clock is ahead, opens what was sealed before it came."""
     first, last = (box.given(rating) for rating in distinct(2))
     await box.take(first)
-    read = await box.ground.store.read(partial(ratings.sealed_in, epoch=NAME))
+    read = await box.context.store.read(partial(ratings.sealed_in, epoch=NAME))
     await others[0].take(last)
     await clock.advance(days=1)
     ended = ratings.open_window(NAME, read, [distinct(1)[0]], 0)
-    assert not await box.ground.store.write(ended)
+    assert not await box.context.store.write(ended)
     assert await box.count(SEALED) == 2
-    await Keeper(box.ground).look()
+    await Keeper(box.context).look()
     assert (await box.count(SEALED), await box.count(OPENED)) == (0, 2)
 
 
 async def test_a_rating_while_the_window_ends_is_kept_or_refused(box: Box, others: list[Box], clock: FakeClock) -> None:
     first, last = (box.given(rating) for rating in distinct(2))
     await box.take(first)
-    late = others[0].ground.store
+    late = others[0].context.store
     await clock.advance(days=1)
 
     async def ends() -> None:
-        await Keeper(box.ground).look()
+        await Keeper(box.context).look()
 
     with pytest.raises(ratings.NotOpen):
         await behind(late, lambda: late.write(ratings.take(last)), ends)
@@ -290,7 +290,9 @@ async def test_a_rating_while_the_window_ends_is_kept_or_refused(box: Box, other
 
 async def test_a_key_is_pinned_by_several_at_once(box: Box, others: list[Box]) -> None:
     [seen] = Keys.model_validate({"epochs": [published(blind.generate())]}).epochs
-    late = others[0].ground.store
-    await behind(late, lambda: late.write(_pinned(seen)), lambda: box.ground.store.write(_pinned(seen)))
-    known = await box.ground.store.read(lambda conn: conn.execute(select(func.count()).select_from(EPOCH)).scalar_one())
+    late = others[0].context.store
+    await behind(late, lambda: late.write(_pinned(seen)), lambda: box.context.store.write(_pinned(seen)))
+    known = await box.context.store.read(
+        lambda conn: conn.execute(select(func.count()).select_from(EPOCH)).scalar_one()
+    )
     assert known == 2

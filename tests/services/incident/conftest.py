@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from leeward.clock import FakeClock
 from leeward.people import Member
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import Settings, load_settings
 from leeward.settings.policy import Match
 from leeward.store import Unit
@@ -23,7 +23,7 @@ from leeward.telemetry import MESSAGES_REFUSED
 from leeward.web.access import issue, new_token
 from leeward.web.app import create_app
 from services.incident import SERVICE, roster
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
 from services.incident.models import METADATA
 from services.incident.sources.hl7v2.receiver import Edge
@@ -90,22 +90,22 @@ def refused(reason: str, way: str = "http") -> float:
 class Desk:
     """The service with its doors: what it is told, what it answers, what it publishes."""
 
-    def __init__(self, ground: Ground) -> None:
-        self.ground = ground
-        self.marks = Marks.of(ground.keys)
-        self.intake = Intake(ground)
-        self.edge = Edge(ground.settings.sources, ground.clock, self.marks, self.intake)
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.marks = Hasher.of(context.keys)
+        self.intake = Intake(context)
+        self.edge = Edge(context.settings.sources, context.clock, self.marks, self.intake)
 
     async def send(self, message: bytes) -> list[str]:
         return codes(await self.edge.from_mllp(message))
 
     async def import_roster(self, members: list[Member]) -> None:
-        await self.ground.store.write(lambda unit: roster.apply(unit, members, self.ground.keys))
+        await self.context.store.write(lambda unit: roster.apply(unit, members, self.context.keys))
 
     async def events(self) -> list[tuple[str, dict[str, Any]]]:
         """(short type, body) of everything published so far."""
-        table = self.ground.store.writes.tables.outbox
-        rows = await self.ground.store.read(lambda conn: conn.execute(select(table).order_by(table.c.seq)).all())
+        table = self.context.store.writes.tables.outbox
+        rows = await self.context.store.read(lambda conn: conn.execute(select(table).order_by(table.c.seq)).all())
         return [(row.type.split(".")[2], json.loads(row.body)) for row in rows]
 
     async def kinds(self) -> list[str]:
@@ -113,7 +113,7 @@ class Desk:
 
     async def rows(self, name: str) -> list[Any]:
         query = select(METADATA.tables[name])
-        return list(await self.ground.store.read(lambda conn: conn.execute(query).all()))
+        return list(await self.context.store.read(lambda conn: conn.execute(query).all()))
 
     async def states(self) -> list[str]:
         return sorted(row.state for row in await self.rows("incident"))
@@ -133,32 +133,32 @@ def settings(tmp_path: Any) -> Settings:
 
 
 @pytest_asyncio.fixture
-async def desk(make_ground: Callable[..., Ground]) -> Desk:
+async def desk(make_context: Callable[..., Context]) -> Desk:
     """The service with its three people on the roster."""
-    found = Desk(make_ground("incident", METADATA))
+    found = Desk(make_context("incident", METADATA))
     await found.import_roster(STAFF)
     return found
 
 
 def with_policy(desk: Desk, **incident: Any) -> Desk:
     """The same service under another [incident] policy."""
-    policy = desk.ground.settings.incident.model_copy(update=incident)
-    return Desk(replace(desk.ground, settings=desk.ground.settings.model_copy(update={"incident": policy})))
+    policy = desk.context.settings.incident.model_copy(update=incident)
+    return Desk(replace(desk.context, settings=desk.context.settings.model_copy(update={"incident": policy})))
 
 
 def with_source(desk: Desk, **source: Any) -> Desk:
     """The same service, its HL7 source set up otherwise."""
-    settings = desk.ground.settings
+    settings = desk.context.settings
     sources = {**settings.sources, "ehr": settings.sources["ehr"].model_copy(update=source)}
-    return Desk(replace(desk.ground, settings=settings.model_copy(update={"sources": sources})))
+    return Desk(replace(desk.context, settings=settings.model_copy(update={"sources": sources})))
 
 
 def with_second_source(desk: Desk) -> Desk:
     """The same service with a laboratory's feed beside the EHR's."""
-    settings = desk.ground.settings
+    settings = desk.context.settings
     lab = settings.sources["ehr"].model_copy(update={"match": Match(msh3="LAB")})
     sources = {**settings.sources, "lab": lab}
-    return Desk(replace(desk.ground, settings=settings.model_copy(update={"sources": sources})))
+    return Desk(replace(desk.context, settings=settings.model_copy(update={"sources": sources})))
 
 
 @pytest_asyncio.fixture
@@ -171,7 +171,7 @@ async def port(desk: Desk) -> AsyncIterator[Port]:
 @pytest_asyncio.fixture
 async def web(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the real app, without any credential."""
-    app = create_app(desk.ground, SERVICE.build(desk.ground).router)
+    app = create_app(desk.context, SERVICE.build(desk.context).router)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://incident") as client:
         yield client
@@ -185,7 +185,7 @@ async def coordinator(desk: Desk, web: httpx.AsyncClient) -> httpx.AsyncClient:
     def work(unit: Unit) -> None:
         issue(unit, "coordinator", "token", token)
 
-    await desk.ground.store.write(work)
+    await desk.context.store.write(work)
     web.headers["Authorization"] = f"Bearer {token}"
     return web
 
@@ -193,7 +193,7 @@ async def coordinator(desk: Desk, web: httpx.AsyncClient) -> httpx.AsyncClient:
 @contextlib.contextmanager
 def full(desk: Desk) -> Iterator[None]:
     """The disk is full: the database may grow no further."""
-    raw: Any = desk.ground.store._connected().connection.driver_connection  # type: ignore[attr-defined]
+    raw: Any = desk.context.store._connected().connection.driver_connection  # type: ignore[attr-defined]
     pages = raw.execute("PRAGMA page_count").fetchone()[0]
     raw.execute(f"PRAGMA max_page_count={pages}").fetchone()
     yield

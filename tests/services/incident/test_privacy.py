@@ -56,7 +56,7 @@ async def test_no_byte_of_the_database_holds_what_was_said(desk: Desk, indicator
     assert await desk.states() == ["recorded" if indicator == "Y" else "review"]
     assert len(await desk.rows("unmatched")) > 5
     await desk.send(canaries({("PID", 30): "Y"}) + b"\rMRG|" + CANARY.encode())
-    assert CANARY.encode() not in await content(desk.ground.store)
+    assert CANARY.encode() not in await content(desk.context.store)
 
 
 async def test_nor_of_a_native_report(desk: Desk, web: httpx.AsyncClient) -> None:
@@ -72,7 +72,7 @@ async def test_nor_of_a_native_report(desk: Desk, web: httpx.AsyncClient) -> Non
     headers = {**SAFETY, "Idempotency-Key": CANARY}
     assert (await web.post("/v1/incidents", headers=headers, content=json.dumps(body))).status_code == 202
     assert await desk.kinds() == ["recorded"]
-    assert CANARY.encode() not in await content(desk.ground.store)
+    assert CANARY.encode() not in await content(desk.context.store)
 
 
 def planted(value: Any) -> Any:
@@ -105,7 +105,7 @@ async def test_nor_of_fhir(desk: Desk, story: str, caplog: pytest.LogCaptureFixt
         metrics = (await door.get("/metrics")).text
         assert (await post(door, planted({"resourceType": "Bundle", "type": CANARY}))).status_code == 422
     assert set(await chart.kinds()) == {"recorded"}
-    assert CANARY.encode() not in await content(desk.ground.store)
+    assert CANARY.encode() not in await content(desk.context.store)
     assert CANARY not in metrics + caplog.text
 
 
@@ -115,24 +115,24 @@ async def test_nor_of_a_table(desk: Desk, web: httpx.AsyncClient) -> None:
     headers = {**SAFETY, "Content-Type": "text/csv"}
     assert (await web.post("/v1/incidents", headers=headers, content=f"{names}\n{row}\n")).status_code == 202
     assert await desk.kinds() == ["recorded"]
-    assert CANARY.encode() not in await content(desk.ground.store)
+    assert CANARY.encode() not in await content(desk.context.store)
 
 
 async def test_the_raw_inbox_can_be_read_until_its_key_is_gone(desk: Desk, clock: FakeClock) -> None:
     await desk.send(death())
     [raw] = await desk.rows("raw_message")
-    keys = DayKeys(desk.ground.keys)
-    box = await desk.ground.store.read(lambda conn: keys.open(conn, raw.key_ref))
+    keys = DayKeys(desk.context.keys)
+    box = await desk.context.store.read(lambda conn: keys.open(conn, raw.key_ref))
     assert box is not None
     assert box.open(raw.sealed, raw.raw_ref) == death()
 
     [timer] = await desk.rows("timer")
     assert (timer.name, timer.due_at) == (KEY_TIMER, clock.now() + timedelta(hours=72))
     await clock.advance(hours=72)
-    await desk.ground.store.write(lambda unit: destroy_keys(unit, [Timer(timer.name, timer.key, timer.due_at)]))
-    assert await desk.ground.store.read(lambda conn: keys.open(conn, raw.key_ref)) is None
-    await desk.ground.store.tidy()
-    left = await content(desk.ground.store)
+    await desk.context.store.write(lambda unit: destroy_keys(unit, [Timer(timer.name, timer.key, timer.due_at)]))
+    assert await desk.context.store.read(lambda conn: keys.open(conn, raw.key_ref)) is None
+    await desk.context.store.tidy()
+    left = await content(desk.context.store)
     assert raw.sealed[:40].encode() not in left
     assert await desk.rows("raw_message") == []
 
@@ -160,7 +160,7 @@ async def test_a_key_of_a_transaction_that_failed_is_not_used(desk: Desk, monkey
 
 async def test_retention(desk: Desk, clock: FakeClock) -> None:
     async def forgets() -> dict[str, int]:
-        await desk.ground.store.write(forget)
+        await desk.context.store.write(forget)
         names = ("raw_message", "day_key", "seen", "involved", "unmatched", "unmatched_link", "patient", "incident")
         return {name: len(await desk.rows(name)) for name in names}
 
@@ -198,7 +198,7 @@ async def test_a_patient_still_seen_is_still_known(desk: Desk, clock: FakeClock)
         def work(unit: Unit) -> None:
             forget(unit)
 
-        await desk.ground.store.write(work)
+        await desk.context.store.write(work)
     await desk.send(hl7("A31", ident="2", PID_30="Y"))
     [row] = await desk.rows("incident")
     assert row.reasons.split()[0] == "indicator_changed"

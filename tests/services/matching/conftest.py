@@ -8,25 +8,25 @@ import pytest
 import pytest_asyncio
 
 from leeward.clock import FakeClock
-from leeward.service import Ground
+from leeward.service import Context
 from services.matching import build
 from services.matching.models import METADATA
-from services.matching.site import office_of
+from services.matching.site import site_of
 from tests.services.matching.hospital import LIVE, Hospital, Open, member, supporter, with_policy
 
-MakeGround = Callable[[Any, Any], Ground]
+MakeContext = Callable[[Any, Any], Context]
 
 
 @pytest.fixture
-def open_hospital(make_ground: MakeGround, clock: FakeClock) -> Open:
+def open_hospital(make_context: MakeContext, clock: FakeClock) -> Open:
     """`open_hospital(outreach={...})`: matching with that policy, live unless said otherwise."""
 
     def open_one(**sections: dict[str, Any]) -> Hospital:
-        plain = make_ground("matching", METADATA)
+        plain = make_context("matching", METADATA)
         policy = {**sections, "outreach": {**LIVE, "cover_every": None, **sections.get("outreach", {})}}
-        ground = replace(plain, settings=with_policy(plain.settings, **policy))
-        office = office_of(ground.settings, ground.keys.derive("same-incident"))
-        return Hospital(ground, clock, office, build(ground))
+        context = replace(plain, settings=with_policy(plain.settings, **policy))
+        site = site_of(context.settings, context.keys.derive("same-incident"))
+        return Hospital(context, clock, site, build(context))
 
     return open_one
 

@@ -13,23 +13,23 @@ from leeward.bus.consumer import apply_events
 from leeward.clock import FakeClock
 from leeward.contracts import (
     Answered,
-    Asked,
+    DeliveryOutcome,
     Event,
     EventData,
+    HelpRequested,
     IncidentAmended,
     IncidentRecorded,
     IncidentRetracted,
     Involved,
     MessageCancelled,
     MessageRequested,
-    Outcome,
     ReachabilityChanged,
     Severity,
     bucket_down,
 )
 from leeward.contracts.envelope import decode
 from leeward.people import Member
-from leeward.service import Ground, Parts
+from leeward.service import Context, Wiring
 from leeward.settings import Settings
 from leeward.store.timing import TimerLoop
 from services.matching.cases import repository
@@ -37,7 +37,7 @@ from services.matching.coordinator import routes
 from services.matching.lifecycle.case import Case
 from services.matching.models import METADATA
 from services.matching.roster import importing, rota
-from services.matching.site import Office
+from services.matching.site import Site
 
 LIVE: dict[str, Any] = {"mode": "live"}
 ROUND = timedelta(hours=8)
@@ -82,10 +82,10 @@ def supporter(name: str, **differences: Any) -> Member:
 class Hospital:
     """matching alone, with what it would tell the other services."""
 
-    ground: Ground
+    context: Context
     clock: FakeClock
-    office: Office
-    parts: Parts
+    site: Site
+    parts: Wiring
     names: dict[str, str] = field(default_factory=dict)
     sent: list[MessageRequested] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
@@ -99,12 +99,12 @@ class Hospital:
         """Import a roster."""
         self.members = list(members)
         self.names |= {m.recipient_ref: m.display_name for m in members}
-        await self.ground.store.write(lambda unit: importing.apply(unit, members))
+        await self.context.store.write(lambda unit: importing.apply(unit, members))
 
     async def duty(self, unit: str, name: str, start: datetime, hours: float, *, on_call: bool = False) -> None:
         """Put somebody on shift."""
         shift = rota.Duty(unit, ref(f"person {name}"), start, start + timedelta(hours=hours), on_call)
-        await self.ground.store.write(lambda transaction: rota.apply_shifts(transaction, [shift]))
+        await self.context.store.write(lambda transaction: rota.apply_shifts(transaction, [shift]))
 
     async def incident(
         self,
@@ -147,10 +147,10 @@ class Hospital:
         )
 
     async def outcome(self, message: MessageRequested, state: str = "handed_off") -> None:
-        await self.event(Outcome(request_ref=message.request_ref, state=state))
+        await self.event(DeliveryOutcome(request_ref=message.request_ref, state=state))
 
     async def ask(self, name: str, urgency: str = "routine") -> None:
-        await self.event(Asked(recipient_ref=ref(f"recipient {name}"), urgency=urgency))
+        await self.event(HelpRequested(recipient_ref=ref(f"recipient {name}"), urgency=urgency))
 
     async def reachable(self, name: str, *, yes: bool) -> None:
         await self.event(ReachabilityChanged(recipient_ref=ref(f"recipient {name}"), reachable=yes))
@@ -159,25 +159,25 @@ class Hospital:
         """Events in one batch."""
         events = [Event(str(uuid.uuid4()), one.key, one, self.clock.now()) for one in data]
         handlers = {model.type: handler for model, handler in self.parts.handlers.items()}
-        await self.ground.store.write(lambda unit: apply_events(unit, events, handlers))
+        await self.context.store.write(lambda unit: apply_events(unit, events, handlers))
         await self._listen()
 
     async def forward(self, **span: float) -> None:
         """Let time pass, firing every timer when it is due."""
         target = self.clock.now() + timedelta(**span)
-        loop = TimerLoop("matching", self.ground.store, self.parts.timers)
+        loop = TimerLoop("matching", self.context.store, self.parts.timers)
         while self.clock.now() <= target:
             await loop.fire_due()
             await self._listen()
             if self.clock.now() == target:
                 break
-            due = await self.ground.store.read(self._next_due) or target
+            due = await self.context.store.read(self._next_due) or target
             step = min(due, target, self.clock.now() + ROUND) - self.clock.now()
             await self.clock.advance(seconds=max(1.0, step.total_seconds()))
 
     def _next_due(self, conn: Connection) -> datetime | None:
         """The next timer, the hourly round apart: that one is fired a few times a day only, or months would last."""
-        timer = self.ground.store.writes.tables.timer
+        timer = self.context.store.writes.tables.timer
         found: datetime | None = conn.execute(select(func.min(timer.c.due_at)).where(timer.c.name != "hourly")).scalar()
         return found
 
@@ -190,7 +190,7 @@ class Hospital:
         await self.forward(seconds=0)
 
     async def as_coordinator(self, action: Callable[..., Case], case_ref: str) -> Case:
-        case = await self.ground.store.write(lambda unit: action(unit, self.office, case_ref))
+        case = await self.context.store.write(lambda unit: action(unit, self.site, case_ref))
         await self._listen()
         return case
 
@@ -202,9 +202,9 @@ class Hospital:
         await self._listen()
 
     async def _listen(self) -> None:
-        table = self.ground.store.writes.tables.outbox
+        table = self.context.store.writes.tables.outbox
         query = select(table.c.seq, table.c.type, table.c.body).where(table.c.seq > self._seen).order_by(table.c.seq)
-        for seq, kind, body in await self.ground.store.read(lambda conn: conn.execute(query).all()):
+        for seq, kind, body in await self.context.store.read(lambda conn: conn.execute(query).all()):
             self._seen = seq
             data = decode(kind, body)
             if isinstance(data, MessageRequested):
@@ -235,7 +235,7 @@ class Hospital:
         return [m for m in self.sent if m.template == "supporter_request"][-1]
 
     async def cases(self) -> list[Case]:
-        found = await self.ground.store.read(repository.cases)
+        found = await self.context.store.read(repository.cases)
         return sorted(found, key=lambda case: case.opened_at)
 
     async def case(self) -> Case:
@@ -255,7 +255,7 @@ class Hospital:
 
     async def rows_of(self, name: str) -> list[Any]:
         query = select(METADATA.tables[name])
-        return list(await self.ground.store.read(lambda conn: conn.execute(query).all()))
+        return list(await self.context.store.read(lambda conn: conn.execute(query).all()))
 
     async def loads(self) -> dict[str, tuple[int, int]]:
         """Cases and minutes by supporter's name."""

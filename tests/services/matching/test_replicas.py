@@ -8,9 +8,9 @@ import pytest
 
 from leeward.store import Unit
 from leeward.store.timing import TimerLoop
-from services.matching.cases.session import Desk
+from services.matching.cases.session import CaseSession
 from services.matching.coordinator import routes
-from services.matching.lifecycle.case import Message, Step
+from services.matching.lifecycle.case import Message, Transition
 from tests.replicas import behind
 from tests.services.matching.hospital import Hospital, Open, member, supporter
 
@@ -41,7 +41,7 @@ async def open_cases(hospital: Hospital) -> list[str | None]:
 
 
 async def test_one_open_case_a_person(hospital: Hospital, other: Hospital) -> None:
-    await behind(other.ground.store, lambda: other.incident("ann", "bob"), lambda: hospital.incident("ann"))
+    await behind(other.context.store, lambda: other.incident("ann", "bob"), lambda: hospital.incident("ann"))
     assert len(await open_cases(hospital)) == len(set(await open_cases(hospital))) == 2
     await hospital.reload()
     assert [m.template for m in hospital.to("ann")] == ["offer"]
@@ -49,7 +49,7 @@ async def test_one_open_case_a_person(hospital: Hospital, other: Hospital) -> No
 
 
 async def test_who_asks_while_an_outcome_comes_has_one_case(hospital: Hospital, other: Hospital) -> None:
-    await behind(other.ground.store, lambda: other.ask("ann"), lambda: hospital.incident("ann"))
+    await behind(other.context.store, lambda: other.ask("ann"), lambda: hospital.incident("ann"))
     assert len(await open_cases(hospital)) == 1
     await hospital.reload()
     assert [m.step for m in hospital.to("ann")] == ["offer", "asked-2"]
@@ -61,7 +61,7 @@ async def test_the_last_place_is_taken_once(open_hospital: Open, replica: Replic
     await hospital.start()
     other = replica(hospital)
     to_ann, to_bob = await hospital.offered("ann"), await hospital.offered("bob")
-    await behind(other.ground.store, lambda: other.answer(to_bob, "accept"), lambda: hospital.answer(to_ann, "accept"))
+    await behind(other.context.store, lambda: other.answer(to_bob, "accept"), lambda: hospital.answer(to_ann, "accept"))
     assert await hospital.loads() == {"sue": (1, 0)}
     states = sorted(routes.shown(case)["state"] for case in await hospital.cases())
     assert states == ["accepted", "needs_attention"]
@@ -87,14 +87,14 @@ async def test_two_steps_of_a_case_at_once_are_one_after_the_other(hospital: Hos
     tried: list[str] = []
 
     def send(unit: Unit) -> None:
-        desk = Desk(unit, other.office)
+        desk = CaseSession(unit, other.site)
         tried.append(f"note-{len(tried)}")
         desk.load([case.case_ref])
-        desk.take(Step(desk.cases[case.case_ref], (Message(tried[-1], "check_in", "person"),)))
+        desk.take(Transition(desk.cases[case.case_ref], (Message(tried[-1], "check_in", "person"),)))
         desk.write()
 
-    store = other.ground.store
-    await behind(store, lambda: store.write(send), lambda: hospital.ground.store.write(send))
+    store = other.context.store
+    await behind(store, lambda: store.write(send), lambda: hospital.context.store.write(send))
     assert len(tried) == 3, "the late one was tried twice"
 
 
@@ -105,9 +105,9 @@ async def test_a_supporter_who_is_named_while_somebody_accepts_is_not_theirs(
     offer = await hospital.offered("ann")
     incident, proposed = await proposal(hospital)
     if late == "yes":
-        store, steps = other.ground.store, (other.answer(offer, "accept"), hospital.amend(incident, proposed))
+        store, steps = other.context.store, (other.answer(offer, "accept"), hospital.amend(incident, proposed))
     else:
-        store, steps = other.ground.store, (other.amend(incident, proposed), hospital.answer(offer, "accept"))
+        store, steps = other.context.store, (other.amend(incident, proposed), hospital.answer(offer, "accept"))
     await behind(store, lambda: steps[0], lambda: steps[1])
     [case] = [case for case in await hospital.cases() if case.stage == "accepted"]
     assert hospital.name(case.supporter) not in ("", proposed)
@@ -125,7 +125,7 @@ async def test_a_reviewer_who_is_named_while_somebody_accepts_is_not_theirs(
     offer = await hospital.offered("ann")
     incident, proposed = await proposal(hospital)
     reviewed = hospital.amend(incident, reviewers=[proposed])
-    await behind(other.ground.store, lambda: other.answer(offer, "accept"), lambda: reviewed)
+    await behind(other.context.store, lambda: other.answer(offer, "accept"), lambda: reviewed)
     case = await hospital.case()
     assert case.stage == "accepted"
     assert hospital.name(case.supporter) not in ("", proposed)
@@ -134,19 +134,19 @@ async def test_a_reviewer_who_is_named_while_somebody_accepts_is_not_theirs(
 async def test_of_two_outcomes_taken_back_at_once_neither_keeps_the_case(hospital: Hospital, other: Hospital) -> None:
     first = await hospital.incident("ann")
     second = await other.incident("ann")
-    await behind(other.ground.store, lambda: other.retract(first), lambda: hospital.retract(second))
+    await behind(other.context.store, lambda: other.retract(first), lambda: hospital.retract(second))
     assert await open_cases(hospital) == []
 
 
 async def test_another_outcome_while_one_is_taken_back_keeps_the_offer(hospital: Hospital, other: Hospital) -> None:
     first = await hospital.incident("ann")
-    await behind(other.ground.store, lambda: other.retract(first), lambda: hospital.incident("ann"))
+    await behind(other.context.store, lambda: other.retract(first), lambda: hospital.incident("ann"))
     assert len(await open_cases(hospital)) == 1
 
 
 async def test_one_taken_back_while_another_outcome_comes_leaves_an_offer(hospital: Hospital, other: Hospital) -> None:
     first = await hospital.incident("ann")
-    await behind(other.ground.store, lambda: other.incident("ann"), lambda: hospital.retract(first))
+    await behind(other.context.store, lambda: other.incident("ann"), lambda: hospital.retract(first))
     assert len(await open_cases(hospital)) == 1
 
 
@@ -154,8 +154,8 @@ async def test_timers_fire_once(hospital: Hospital, other: Hospital) -> None:
     await hospital.offered("ann")
     await hospital.offered("bob")
     await hospital.clock.advance(hours=73)
-    loops = [TimerLoop("matching", one.ground.store, one.parts.timers) for one in (hospital, other)]
-    await behind(other.ground.store, loops[1].fire_due, loops[0].fire_due)
+    loops = [TimerLoop("matching", one.context.store, one.parts.timers) for one in (hospital, other)]
+    await behind(other.context.store, loops[1].fire_due, loops[0].fire_due)
     await asyncio.gather(*(loop.fire_due() for loop in loops * 3))
     await hospital.reload()
     assert [m.step for m in hospital.to("ann")] == ["offer", "reminder"]
@@ -166,8 +166,8 @@ async def test_a_confirm_in_the_last_moment_counts(hospital: Hospital, other: Ho
     await hospital.accepted("ann")
     asked = hospital.asking()
     await hospital.clock.advance(hours=30)
-    loop = TimerLoop("matching", other.ground.store, other.parts.timers)
-    store = other.ground.store
+    loop = TimerLoop("matching", other.context.store, other.parts.timers)
+    store = other.context.store
     await behind(store, lambda: store.write(loop._fire), lambda: hospital.answer(asked, "confirm"))
     await hospital.reload()
     assert (await hospital.case()).stage == "supported"
@@ -203,7 +203,7 @@ async def test_who_leaves_while_their_case_opens_is_left_alone_within_the_hour(
         await hospital.staff(*gone)
         await hospital.forward(seconds=1)
 
-    await behind(other.ground.store, lambda: other.incident("ann"), leaves)
+    await behind(other.context.store, lambda: other.incident("ann"), leaves)
     await hospital.forward(hours=2)
     assert await open_cases(hospital) == []
     assert await hospital.mentions(other.members[0].person_ref) == []
@@ -213,7 +213,7 @@ async def test_a_case_closed_by_two_coordinators_closes_once(hospital: Hospital,
     await hospital.supported("ann")
     ref = (await hospital.case()).case_ref
     await behind(
-        other.ground.store,
+        other.context.store,
         lambda: other.as_coordinator(routes.close, ref),
         lambda: hospital.as_coordinator(routes.close, ref),
     )

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from leeward.clock import FakeClock
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import load_settings
 from leeward.settings.keys import keyring
 from services.notify.delivery import recovery
@@ -85,8 +85,8 @@ async def make_world(
             **variables,
         }
         settings = load_settings(environ)
-        ground = Ground("notify", settings, clock, open_store("notify", METADATA), keyring(settings, "notify"), http)
-        world = World(ground, clock, mail, server, http)
+        context = Context("notify", settings, clock, open_store("notify", METADATA), keyring(settings, "notify"), http)
+        world = World(context, clock, mail, server, http)
         worlds.append(world)
         await world.people(ANNA, SAM)
         if started:

@@ -2,7 +2,7 @@
 
 import re
 
-from leeward.contracts import Asked
+from leeward.contracts import HelpRequested
 from services.notify.models import CODE
 from tests.services.notify.world import ANNA, SAM, World
 
@@ -33,8 +33,8 @@ async def test_for_myself(world: World) -> None:
     assert "Who is it for?" in page.text
     page = await world.client.post("/ask", data={"ticket": opaque, "for": "myself"})
     assert "comes to your address" in page.text
-    assert [event for event in world.told if isinstance(event, Asked)] == [
-        Asked(recipient_ref=ANNA.recipient_ref, urgency="urgent")
+    assert [event for event in world.told if isinstance(event, HelpRequested)] == [
+        HelpRequested(recipient_ref=ANNA.recipient_ref, urgency="urgent")
     ]
 
 
@@ -47,8 +47,8 @@ async def test_for_a_colleague_and_the_answer_is_the_same_for_an_address_that_is
         page = await world.client.post("/ask", data={"ticket": opaque, "for": "colleague", "colleague": colleague})
         seen.append(page.text)
     assert seen[0] == seen[1]
-    asked = [event for event in world.told if isinstance(event, Asked)]
-    assert asked == [Asked(recipient_ref=SAM.recipient_ref, urgency="routine")]
+    asked = [event for event in world.told if isinstance(event, HelpRequested)]
+    assert asked == [HelpRequested(recipient_ref=SAM.recipient_ref, urgency="routine")]
 
 
 async def test_strangers_cannot_tell_whether_an_address_exists(world: World) -> None:
@@ -89,7 +89,7 @@ async def test_without_a_code_nothing_can_be_asked(world: World) -> None:
     for whom in ("myself", "colleague", "manager"):
         form = {"ticket": ticket(page.text), "for": whom, "colleague": "sam@hospital.example"}
         assert (await world.client.post("/ask", data=form)).status_code == 410
-    assert not [event for event in world.told if isinstance(event, Asked)]
+    assert not [event for event in world.told if isinstance(event, HelpRequested)]
 
 
 async def test_an_address_gets_five_codes_an_hour(world: World) -> None:

@@ -60,7 +60,7 @@ async def test_what_a_dead_replica_was_sending_another_sends_within_seconds(worl
     await world.asks(ANNA)
     await asyncio.sleep(0.5)
     assert await states(world) == ["sending"], "slow it may be, but it is alive"
-    await world.ground.store.close()
+    await world.context.store.close()
     await world.mailed(1)
     await eventually(lambda: other.outcomes() == ["handed_off"])
 
@@ -128,7 +128,7 @@ async def test_one_that_stood_still_does_not_send_what_another_has_sent(
     await replica(world)
     await world.die()
     await world.asks(ANNA)
-    await world.ground.store.read(lambda conn: conn.execute(text(PRESENCE)))
+    await world.context.store.read(lambda conn: conn.execute(text(PRESENCE)))
     await world.mailed(1)
     await become(world, ["handed_off"])
     world.wakes_up()
@@ -142,7 +142,7 @@ async def test_what_it_sent_after_all_another_does_not_repeat(world: World) -> N
     await world.asks(ANNA)
     await eventually(lambda: len(world.mail.mails) == 1)
     taken_up = DELIVERY.update().values(state="queued", claimed_by="another", doubts=1)
-    await world.ground.store.write(lambda unit: unit.conn.execute(taken_up))
+    await world.context.store.write(lambda unit: unit.conn.execute(taken_up))
     world.mail.slow.set()
     await become(world, ["handed_off"])
     assert world.outcomes() == ["handed_off"]
@@ -153,7 +153,7 @@ async def test_a_failure_is_not_written_over_what_another_has_sent(world: World)
     await world.asks(ANNA)
     await eventually(lambda: len(world.mail.mails) == 1)
     sent = DELIVERY.update().values(state="handed_off", claimed_by="another")
-    await world.ground.store.write(lambda unit: unit.conn.execute(sent))
+    await world.context.store.write(lambda unit: unit.conn.execute(sent))
     world.mail.slow.set()
     await asyncio.sleep(0.3)
     assert await states(world) == ["handed_off"]
@@ -170,7 +170,7 @@ async def test_a_commit_nobody_heard_of_is_taken_up_too(world: World) -> None:
         unit.afterwards.clear()
 
     await eventually(lambda: bool(world.clock._sleepers))
-    await world.ground.store.write(deaf)
+    await world.context.store.write(deaf)
     await world.mailed(1)
     await eventually(lambda: world.outcomes() == ["handed_off"])
 
@@ -201,9 +201,9 @@ async def test_an_answer_and_a_claim_at_once_are_one_after_the_other(world: Worl
     reminder = world.request(ANNA, case_ref=asked.case_ref, step="reminder")
     await world.happens(reminder)
     queued = DELIVERY.update().where(DELIVERY.c.step == "reminder").values(state="queued")
-    await world.ground.store.write(lambda unit: unit.conn.execute(queued))
-    claims = Claims(Outgoing(other.ground.settings, seals(other.ground.keys), "other"))
-    store = other.ground.store
+    await world.context.store.write(lambda unit: unit.conn.execute(queued))
+    claims = Claims(Outgoing(other.context.settings, seals(other.context.keys), "other"))
+    store = other.context.store
     claim = store.write(lambda unit: claims.take(unit, "email", 10))
     _, jobs = await behind(store, lambda: claim, lambda: world.client.post(link, data=ACCEPT))
     assert jobs == []
@@ -215,7 +215,7 @@ async def test_an_answer_and_a_reminder_at_once_are_one_after_the_other(world: W
     asked = await world.asks(ANNA)
     [link] = await world.mailed()
     reminder = world.request(ANNA, case_ref=asked.case_ref, step="reminder")
-    await behind(other.ground.store, lambda: other.happens(reminder), lambda: world.client.post(link, data=ACCEPT))
+    await behind(other.context.store, lambda: other.happens(reminder), lambda: world.client.post(link, data=ACCEPT))
     await world.mailed(1)
     [question] = await world.rows(QUESTION)
     assert question.state == "accepted"
@@ -226,7 +226,7 @@ async def test_answers_from_two_taps_on_two_replicas_are_one(world: World, repli
     await world.asks(ANNA)
     [link] = await world.mailed()
     tapped = await behind(
-        other.ground.store,
+        other.context.store,
         lambda: other.client.post(link, data={"answer": "no_thanks"}),
         lambda: world.client.post(link, data=ACCEPT),
     )
@@ -265,7 +265,7 @@ async def test_replicas_that_start_at_once_tell_once_of_a_channel_that_is_gone(w
     await world.die()
     await world.asks(ANNA, not_before=bucket_up(world.clock.now() + timedelta(hours=1)))
     elsewhere = DELIVERY.update().values(channel="webhook")
-    await world.ground.store.write(lambda unit: unit.conn.execute(elsewhere))
+    await world.context.store.write(lambda unit: unit.conn.execute(elsewhere))
     others = await asyncio.gather(*(replica(world) for _ in range(3)))
     await become(world, ["failed"])
     assert [state for other in others for state in other.outcomes()] == ["failed"]

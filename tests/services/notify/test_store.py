@@ -8,7 +8,7 @@ from leeward.settings import SettingsError
 from leeward.settings.policy import WebhookChannel
 from services.notify import SERVICE
 from services.notify.models import METADATA
-from tests.conftest import MakeGround
+from tests.conftest import MakeContext
 from tests.services.notify.world import ANNA, World
 
 
@@ -17,13 +17,13 @@ async def test_figures_are_counts_and_codes(world: World) -> None:
     await world.mailed()
     await world.stop()
     await world.start()
-    figures = await world.ground.store.read(lambda conn: SERVICE.status(conn, world.ground.settings))
+    figures = await world.context.store.read(lambda conn: SERVICE.status(conn, world.context.settings))
     assert figures == {"mode": "live", "recipients": 2, "reachable": 2, "messages": {"handed_off": 1}}
 
 
-def test_a_webhook_without_its_secret_stops_the_start_in_rehearsal_too(make_ground: MakeGround) -> None:
-    ground = make_ground("notify", METADATA)
-    policy = ground.settings.channels.model_copy(update={"webhook": WebhookChannel(url="https://x.example")})
-    without = replace(ground, settings=ground.settings.model_copy(update={"channels": policy}))
+def test_a_webhook_without_its_secret_stops_the_start_in_rehearsal_too(make_context: MakeContext) -> None:
+    context = make_context("notify", METADATA)
+    policy = context.settings.channels.model_copy(update={"webhook": WebhookChannel(url="https://x.example")})
+    without = replace(context, settings=context.settings.model_copy(update={"channels": policy}))
     with pytest.raises(SettingsError, match="LEEWARD_WEBHOOK_SECRET: is missing"):
         SERVICE.build(without)

@@ -19,7 +19,7 @@ from sqlalchemy import Table, select
 from leeward.clock import FakeClock
 from leeward.contracts import Event, EventData, MessageCancelled, MessageRequested, bucket_up
 from leeward.people import Member, recipient_ref
-from leeward.service import Ground, Parts
+from leeward.service import Context, Wiring
 from leeward.store import Timer, Unit
 from leeward.store.timers import due, fire
 from leeward.web.app import create_app
@@ -186,23 +186,23 @@ class HttpServer:
 class World:
     """notify as it runs, without the bus: events go in by `happens`, and come out in `told`."""
 
-    ground: Ground
+    context: Context
     clock: FakeClock
     mail: MailServer
     http: HttpServer
     client: httpx.AsyncClient
-    parts: Parts = field(init=False)
+    parts: Wiring = field(init=False)
     told: list[EventData] = field(default_factory=list)
     _tasks: list[asyncio.Future[None]] = field(default_factory=list)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _posts: list[Post] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.ground.store.listeners.append(lambda unit: self.told.extend(event.data for event in unit.emitted))
+        self.context.store.listeners.append(lambda unit: self.told.extend(event.data for event in unit.emitted))
 
     async def start(self) -> None:
         """Build notify anew, as after a restart."""
-        self.parts = SERVICE.build(self.ground)
+        self.parts = SERVICE.build(self.context)
         self._stop = asyncio.Event()
         self._tasks = [asyncio.ensure_future(task(self._stop)) for task in self.parts.tasks]
         owners = [getattr(task, "__self__", None) for task in self.parts.tasks]
@@ -210,7 +210,7 @@ class World:
         recovery: Any = getattr(self.parts.tasks[0], "__self__", None)
         async with asyncio.timeout(10):
             await recovery.present.wait()
-        app = create_app(self.ground, self.parts.router)
+        app = create_app(self.context, self.parts.router)
         self.client = self.browser(app)
         self.app = app
         await asyncio.sleep(0)
@@ -243,7 +243,7 @@ class World:
         self._tasks = [asyncio.ensure_future(task(self._stop)) for task in self.parts.tasks]
 
     async def people(self, *members: Member) -> None:
-        await self.ground.store.write(lambda unit: importing.apply(unit, members))
+        await self.context.store.write(lambda unit: importing.apply(unit, members))
 
     async def happens(self, *datas: EventData) -> None:
         """What the bus would bring, in one batch of one type."""
@@ -252,7 +252,7 @@ class World:
         def work(unit: Unit) -> None:
             handler(unit, [Event(str(uuid4()), data.key, data, unit.now) for data in datas])
 
-        await self.ground.store.write(work)
+        await self.context.store.write(work)
 
     async def asks(self, to: Member, template: str = "offer", **given: Any) -> MessageRequested:
         """matching asks for one message."""
@@ -289,11 +289,11 @@ class World:
             fire(unit, timers, self.parts.timers)
             return timers
 
-        while await self.ground.store.write(work):
+        while await self.context.store.write(work):
             pass
 
     async def rows(self, table: Table) -> list[Any]:
-        return await self.ground.store.read(lambda conn: list(conn.execute(select(table)).all()))
+        return await self.context.store.read(lambda conn: list(conn.execute(select(table)).all()))
 
     async def in_time(self, true: Callable[[], bool]) -> None:
         """Wait until something is so while time goes on: who looked a moment before it was due looks again."""

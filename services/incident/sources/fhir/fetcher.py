@@ -12,10 +12,10 @@ from sqlalchemy import select, update
 
 from leeward import telemetry
 from leeward.clock import first_of
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import StoreUnavailable, Unit
 from services.incident.decisions.claims import Finding, Report, Severity
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.fetch_queue import FETCH, Wanted, settle
 from services.incident.intake.intake import Intake, Item, hashed
 from services.incident.sealing import DayKeys
@@ -43,10 +43,10 @@ class Job:
     made_at: datetime
 
 
-def fetchers(ground: Ground, intake: Intake) -> list["Fetcher"]:
+def fetchers(context: Context, intake: Intake) -> list["Fetcher"]:
     """One for each source whose server is known."""
-    sources = ground.settings.sources.items()
-    return [Fetcher(ground, intake, name) for name, one in sources if one.kind == "fhir" and one.base_url]
+    sources = context.settings.sources.items()
+    return [Fetcher(context, intake, name) for name, one in sources if one.kind == "fhir" and one.base_url]
 
 
 class Fetcher:
@@ -55,17 +55,17 @@ class Fetcher:
     Each source has one, so that a server that does not answer holds up no other.
     """
 
-    def __init__(self, ground: Ground, intake: Intake, source: str) -> None:
+    def __init__(self, context: Context, intake: Intake, source: str) -> None:
         self._source = source
         self._lock = f"fetch {source}"
-        self._ground = ground
-        self._store = ground.store
+        self._ground = context
+        self._store = context.store
         self._intake = intake
-        self._marks = Marks.of(ground.keys)
-        self._keys = DayKeys(ground.keys)
+        self._marks = Hasher.of(context.keys)
+        self._keys = DayKeys(context.keys)
         self._lanes = asyncio.Semaphore(LANES)
-        rules = ground.settings.sources[source]
-        self._server = Server(source, rules, private_key(ground.settings, source), ground.http)
+        rules = context.settings.sources[source]
+        self._server = Server(source, rules, private_key(context.settings, source), context.http)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop` is set."""

@@ -13,13 +13,13 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 
 from leeward import telemetry
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings.policy import Source
 from leeward.store import Unit
 from leeward.web.access import SOURCE
 from leeward.web.problem import Problem
 from services.incident.decisions.claims import Claim, Report
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.fetch_queue import Wanted, enqueue
 from services.incident.intake.intake import Intake, Item, hashed
 from services.incident.intake.subscriptions import Heard, note
@@ -40,9 +40,9 @@ SourceName = Annotated[str, Path(max_length=32)]
 Name = Annotated[str, Path(max_length=64)]
 
 
-def add_routes(router: APIRouter, ground: Ground, intake: Intake, marks: Marks) -> None:
+def add_routes(router: APIRouter, context: Context, intake: Intake, marks: Hasher) -> None:
     """`POST /v1/fhir/{source}` and `PUT /v1/fhir/{source}/{type}/{id}`."""
-    door = FhirDoor(ground, intake, marks)
+    door = FhirDoor(context, intake, marks)
 
     @router.post("/v1/fhir/{source}", dependencies=[SOURCE], status_code=204)
     async def notified(request: Request, source: SourceName) -> Response:
@@ -94,15 +94,15 @@ def _resources(body: Node) -> list[Node]:
 class FhirDoor:
     """Reads, stores, answers."""
 
-    ground: Ground
+    context: Context
     intake: Intake
-    marks: Marks
+    marks: Hasher
 
     async def answer(self, request: Request, name: str, expected: tuple[str, str] | None = None) -> Response:
         """204, or an OperationOutcome."""
         try:
             body = await request.body()
-            sender(self.ground.settings, "fhir", request, body, only=name)
+            sender(self.context.settings, "fhir", request, body, only=name)
             await self._take(request, body, name, expected)
         except JsonError as fault:
             telemetry.MESSAGES_REFUSED.labels("fhir", fault.reason).inc()
@@ -121,7 +121,7 @@ class FhirDoor:
 
     async def _take(self, request: Request, body: bytes, name: str, expected: tuple[str, str] | None) -> None:
         if not body.strip():
-            wanted = _unsaid(name, self.ground.settings.sources[name], expected)
+            wanted = _unsaid(name, self.context.settings.sources[name], expected)
             await self._store(name, b"", (), Heard(name, HOOK), wanted)
             return
         given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -130,7 +130,7 @@ class FhirDoor:
             raise Problem(415, "wrong-media-type", f"Content-Type: must be {MEDIA_TYPE}.")
         found = load(body)
         if found.kind == "Bundle" and expected is None:
-            await self._notified(body, parse(found, self.ground.settings.sources[name].base_url), name)
+            await self._notified(body, parse(found, self.context.settings.sources[name].base_url), name)
             return
         _expect(found, expected)
         await self._store(name, body, [found], Heard(name, HOOK), ())
@@ -140,9 +140,9 @@ class FhirDoor:
         subscription = self.marks.of_message(b"subscription", told.name.encode())
         heard = Heard(name, subscription, numbers, told.counted, began=told.kind == "handshake")
         if told.kind in ("handshake", "heartbeat"):
-            await self.ground.store.write(lambda unit: self._only_heard(unit, heard))
+            await self.context.store.write(lambda unit: self._only_heard(unit, heard))
             return
-        source = self.ground.settings.sources[name]
+        source = self.context.settings.sources[name]
         search = told.empty and (source.base_url or not told.resources)
         wanted = [Wanted(name, path) for path in told.wanted()] + ([Wanted(name)] if search else [])
         if wanted:
@@ -152,16 +152,16 @@ class FhirDoor:
     def _only_heard(self, unit: Unit, heard: Heard) -> None:
         """Nothing has happened; where a heartbeat counts an event that never came, what changed is looked for."""
         noted = note(unit, [heard])
-        if noted.gaps and self.ground.settings.sources[heard.source].base_url:
-            enqueue(unit, DayKeys(self.ground.keys), [Wanted(heard.source, since=noted.since[heard.source])])
+        if noted.gaps and self.context.settings.sources[heard.source].base_url:
+            enqueue(unit, DayKeys(self.context.keys), [Wanted(heard.source, since=noted.since[heard.source])])
 
     async def _store(
         self, name: str, body: bytes, resources: Sequence[Node], heard: Heard, wanted: Sequence[Wanted]
     ) -> None:
-        source = self.ground.settings.sources[name]
+        source = self.context.settings.sources[name]
         # two posts without a body are two events
         content = body or uuid4().bytes
-        found = Resources(name, source, self.ground.clock.now(), list(resources), more_comes=bool(source.base_url))
+        found = Resources(name, source, self.context.clock.now(), list(resources), more_comes=bool(source.base_url))
         told = list(each(found))
         more = _not_here(found, told) if source.base_url else []
         item = Item(

@@ -13,7 +13,7 @@ from typing import Final
 from leeward import telemetry
 from leeward.clock import first_of
 from services.incident.sources.hl7v2.mllp import FINISH_SECONDS, Connection, Oversized, Room
-from services.incident.sources.hl7v2.tls import Gate
+from services.incident.sources.hl7v2.tls import PeerVerifier
 
 HANDSHAKE_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.5  # when the system gives no more files
@@ -29,9 +29,9 @@ class Listener:
     `answer` is given each frame and the source that the certificate speaks for, None in the clear.
     """
 
-    def __init__(self, answer: Answer, gate: Gate | None = None) -> None:
+    def __init__(self, answer: Answer, gate: PeerVerifier | None = None) -> None:
         self._answer = answer
-        self._gate = gate or Gate()
+        self._gate = gate or PeerVerifier()
         self._room = Room()
         self._connections: dict[asyncio.Task[None], Connection | None] = {}
         self._places = asyncio.Semaphore(max(SPARE, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE))

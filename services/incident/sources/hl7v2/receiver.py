@@ -12,7 +12,7 @@ from leeward.clock import Clock
 from leeward.settings.policy import Source
 from leeward.store import StoreUnavailable
 from services.incident.decisions.claims import Claim, Report
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake, Item, hashed
 from services.incident.sources.hl7v2.ack import Header, answers, guess_header, header_of, internal_error
 from services.incident.sources.hl7v2.adt import Incoming, check_header, read_message, source_of
@@ -43,7 +43,7 @@ class Edge:
 
     sources: Mapping[str, Source]
     clock: Clock
-    marks: Marks
+    marks: Hasher
     intake: Intake
 
     async def from_mllp(self, frame: bytes | Oversized, source: str | None = None) -> list[bytes]:

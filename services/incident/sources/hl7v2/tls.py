@@ -25,7 +25,7 @@ CLIENT_CA: Final = "MLLP_CLIENT_CA"
 
 
 @dataclass(frozen=True)
-class Gate:
+class PeerVerifier:
     """How connections come in: in the clear where there is no `context`; with `sources` by a certificate's name."""
 
     context: ssl.SSLContext | None = None
@@ -42,7 +42,7 @@ class Gate:
         return found.pop() if len(found) == 1 else None
 
 
-def gate_of(settings: Settings) -> Gate:
+def peer_verifier_of(settings: Settings) -> PeerVerifier:
     """The gate as the settings want it.
 
     Raises:
@@ -62,7 +62,7 @@ def gate_of(settings: Settings) -> Gate:
             f"LEEWARD_{CLIENT_CA}: no sender could come in; name whose certificate it is under [sources.NAME] "
             "certificate in leeward.toml"
         )
-    return Gate(_context(settings), sources)
+    return PeerVerifier(_context(settings), sources)
 
 
 def names_of(certificate: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from leeward import telemetry
 from leeward.people import Fault
 from leeward.web.problem import Problem
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.intake import Accepted, Item, hashed
 from services.incident.sources.native.report import NativeIncident
 from services.incident.sources.native.table import TableError, read_table
@@ -43,7 +43,7 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def item(body: bytes, media_type: str, source: str, key: str | None, marks: Marks) -> Item:
+def item(body: bytes, media_type: str, source: str, key: str | None, marks: Hasher) -> Item:
     """What goes to intake, all its reports together.
 
     Raises:

@@ -16,12 +16,12 @@ from sqlalchemy import text
 from leeward.bus.parking import RETRY_EVERY
 from leeward.clock import FakeClock
 from leeward.contracts import EVENTS, Event, IncidentRecorded, IncidentRetracted
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import Unit
 from services.commands.operate.dlq import FREE_TEXT
 from services.demo.servers.server import Port
 from services.matching.models import METADATA
-from tests.conftest import MakeGround
+from tests.conftest import MakeContext
 from tests.contract.world import recorded, ref
 from tests.letters import Consuming, fails
 from tests.services.commands.conftest import Leeward, newest
@@ -34,13 +34,13 @@ NAME = "Anna Weber"
 class Call:
     """Somebody on call beside matching, whose handlers fail until they are mended."""
 
-    def __init__(self, ground: Ground, clock: FakeClock, leeward: Leeward, environment: dict[str, str]) -> None:
+    def __init__(self, context: Context, clock: FakeClock, leeward: Leeward, environment: dict[str, str]) -> None:
         self.clock = clock
         self.environment = environment
         self._leeward = leeward
         self.taken: list[str] = []
         handlers = {kind.type: fails for kind in (IncidentRecorded, IncidentRetracted)}
-        self.consuming = Consuming("matching", "leeward.incident", ground.store, clock, handlers)
+        self.consuming = Consuming("matching", "leeward.incident", context.store, clock, handlers)
 
     def mended(self) -> None:
         def take(unit: Unit, events: Sequence[Event]) -> None:
@@ -72,14 +72,14 @@ class Call:
 
 @pytest_asyncio.fixture
 async def call(
-    make_ground: MakeGround,
+    make_context: MakeContext,
     clock: FakeClock,
     leeward: Leeward,
     environment: dict[str, str],
     database: str,
     request: pytest.FixtureRequest,
 ) -> Call:
-    ground = make_ground("matching", METADATA)
+    context = make_context("matching", METADATA)
     if database == "postgresql":
         url = request.getfixturevalue("postgresql_databases").url("matching", clock)
         environment |= {
@@ -87,8 +87,8 @@ async def call(
             "LEEWARD_BUS_URL": f"kafka://127.0.0.1:{Port().number}",
         }
     else:
-        await ground.store.write(newest)
-    return Call(ground, clock, leeward, environment)
+        await context.store.write(newest)
+    return Call(context, clock, leeward, environment)
 
 
 async def test_where_nothing_has_failed_that_is_said(call: Call) -> None:

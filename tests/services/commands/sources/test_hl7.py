@@ -9,7 +9,7 @@ import typer
 
 from leeward.adapters import store_of
 from leeward.runtime import http_client
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import Settings, load_settings
 from leeward.settings.keys import own_key
 from services.commands import catalogue
@@ -17,7 +17,7 @@ from services.commands.console import Failed
 from services.commands.sources.hl7 import Acknowledgement, Line, acknowledgement, expected, send, split
 from services.commands.sources.replay import replay
 from services.demo.world.hospital import EMERGENCY_DEATH, ICU_DEATH
-from services.incident.hashing import Marks
+from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
 from services.incident.sources.hl7v2.receiver import Edge
 from tests.services.commands.conftest import Leeward
@@ -180,8 +180,8 @@ async def taken(settings: Settings, message: bytes) -> None:
     (service,) = catalogue.load(["incident"])
     store = store_of(settings, "incident", service.metadata, settings.clock())
     async with http_client() as http:
-        ground = Ground("incident", settings, settings.clock(), store, own_key(settings, "incident"), http)
-        edge = Edge(settings.sources, ground.clock, Marks.of(ground.keys), Intake(ground))
+        context = Context("incident", settings, settings.clock(), store, own_key(settings, "incident"), http)
+        edge = Edge(settings.sources, context.clock, Hasher.of(context.keys), Intake(context))
         [answer] = await edge.from_mllp(message)
     await store.close()
     assert b"MSA|AA" in answer

@@ -14,7 +14,7 @@ from leeward.bus.consumer import apply_events
 from leeward.clock import FakeClock
 from leeward.contracts import Event
 from leeward.contracts.envelope import decode
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import ServiceName, Settings, load_settings
 from leeward.telemetry import RECONCILIATION_MISSING, RECONCILIATION_OUTCOMES, RECONCILIATION_TIME
 from services.commands.console import Failed
@@ -26,8 +26,8 @@ from services.incident.review import queries
 from services.incident.sources.native.submission import parsed
 from services.matching import build
 from services.matching.models import METADATA as MATCHING
-from services.matching.site import office_of
-from tests.conftest import MakeGround
+from services.matching.site import site_of
+from tests.conftest import MakeContext
 from tests.services.commands.conftest import Leeward, newest
 from tests.services.incident.conftest import ANNA, BEN, STAFF, Desk, death, hl7
 from tests.services.incident.sources.test_api import REPORT
@@ -55,20 +55,20 @@ class World:
 
     async def carry(self) -> None:
         """Let matching have what incident has published."""
-        store, handlers = self.desk.ground.store, self.hospital.parts.handlers
+        store, handlers = self.desk.context.store, self.hospital.parts.handlers
         table = store.writes.tables.outbox
         query = select(table).where(table.c.seq > self._carried).order_by(table.c.seq)
         rows = await store.read(lambda conn: conn.execute(query).all())
         events = [Event(row.id, row.key, decode(row.type, row.body), row.accepted_at) for row in rows]
         by_type = {model.type: handler for model, handler in handlers.items()}
-        await self.hospital.ground.store.write(lambda unit: apply_events(unit, events, by_type))
+        await self.hospital.context.store.write(lambda unit: apply_events(unit, events, by_type))
         self._carried = max([self._carried, *(row.seq for row in rows)])
         await self.hospital._listen()
 
     async def reconcile(self, *rows: str, header: str = HEADER) -> list[str]:
         """The reason for each line, "" where there is an offer."""
         content = "\n".join([header, *rows]).encode()
-        now = self.desk.ground.clock.now()
+        now = self.desk.context.clock.now()
         found = await asyncio.to_thread(reconcile.compared, self.settings, content, "list.csv", now)
         assert [one.line for one in found] == list(range(2, len(rows) + 2))
         return [one.reason for one in found]
@@ -85,14 +85,14 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest_asyncio.fixture
 async def world(
-    make_ground: MakeGround, clock: FakeClock, settings: Settings, database: str, request: pytest.FixtureRequest
+    make_context: MakeContext, clock: FakeClock, settings: Settings, database: str, request: pytest.FixtureRequest
 ) -> World:
-    desk = Desk(make_ground("incident", METADATA))
+    desk = Desk(make_context("incident", METADATA))
     policy: dict[str, Any] = {"outreach": {**LIVE, "cover_every": None}, "incident": {"expected_units": ("HOSPICE",)}}
     settings = with_sections(settings, **policy)
-    plain = make_ground("matching", MATCHING)
-    ground = Ground("matching", settings, clock, plain.store, plain.keys, plain.http)
-    hospital = Hospital(ground, clock, office_of(settings, ground.keys.derive("same-incident")), build(ground))
+    plain = make_context("matching", MATCHING)
+    context = Context("matching", settings, clock, plain.store, plain.keys, plain.http)
+    hospital = Hospital(context, clock, site_of(settings, context.keys.derive("same-incident")), build(context))
     await desk.import_roster(STAFF)
     anna, ben = member("anna", person_ref=ANNA), member("ben", person_ref=BEN)
     await hospital.staff(anna, ben, supporter("sue"), supporter("tim"))
@@ -103,7 +103,7 @@ async def world(
         keys = {f"{name.upper()}_DATABASE_URL": databases.url(name, clock) for name in names}
         settings = settings.model_copy(update={"variables": {**settings.variables, **keys}})
     else:
-        for one in (desk.ground, ground):
+        for one in (desk.context, context):
             await one.store.write(newest)
     return World(desk, hospital, settings)
 
@@ -147,7 +147,7 @@ async def test_what_waits_for_a_word_was_dismissed_or_taken_back(world: World) -
     await world.desk.send(hl7("A08", PID_3="1^^^HOSP", PID_30="Y", PV1_7="A1"))
     assert await world.reason("1") == "in_review"
     [row] = await world.desk.rows("incident")
-    await world.desk.ground.store.write(lambda unit: queries.dismiss(unit, row.incident_ref))
+    await world.desk.context.store.write(lambda unit: queries.dismiss(unit, row.incident_ref))
     assert await world.reason("1") == "dismissed"
     await world.dies("2", PV1_19="V2")
     await world.desk.send(hl7("A13", ident="3", PID_3="2^^^HOSP", PV1_19="V2"))
@@ -212,21 +212,21 @@ async def test_where_death_is_expected(world: World) -> None:
 
 async def test_in_rehearsal(world: World) -> None:
     rehearsing = with_sections(world.settings, outreach={"mode": "rehearsal", "cover_every": None})
-    ground = Ground("matching", rehearsing, *_rest(world.hospital.ground))
-    world.hospital.parts = build(ground)
+    context = Context("matching", rehearsing, *_rest(world.hospital.context))
+    world.hospital.parts = build(context)
     await world.dies("1")
     assert await world.reason("1") == "rehearsal"
 
 
-def _rest(ground: Ground) -> tuple[Any, ...]:
-    return ground.clock, ground.store, ground.keys, ground.http
+def _rest(context: Context) -> tuple[Any, ...]:
+    return context.clock, context.store, context.keys, context.http
 
 
 async def test_so_long_ago_that_nothing_may_be_known(world: World, clock: FakeClock) -> None:
     await world.dies("1", "")
     await clock.advance(days=16)
     assert await world.reason("1") == "nobody_listed", "the coordinator's list still says so"
-    await world.hospital.ground.store.write(lambda unit: unit.conn.execute(MATCHING.tables["entry"].delete()))
+    await world.hospital.context.store.write(lambda unit: unit.conn.execute(MATCHING.tables["entry"].delete()))
     assert await world.reason("1") == "forgotten"
 
 
@@ -256,7 +256,7 @@ async def test_so_is_one_that_a_feed_told_of_first(world: World) -> None:
 async def test_the_figures_are_kept_and_shown(world: World, clock: FakeClock) -> None:
     await world.dies("1")
     await world.dies("2")
-    store = world.desk.ground.store
+    store = world.desk.context.store
     rows = [f"{NOW},ICU,HOSP={patient},," for patient in ("1", "2", "3", "4")]
     assert await world.reconcile(*rows) == ["", "quiet_time", "no_incident", "no_incident"]
     await store.read(reconciliation.show)

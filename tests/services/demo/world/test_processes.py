@@ -18,7 +18,7 @@ from services.demo.world.clock import DemoClock
 from services.demo.world.members import Member, NotRunning, together
 from services.demo.world.settled import settled
 from services.feedback.box import SERVICE as BOX
-from tests.conftest import MakeGround
+from tests.conftest import MakeContext
 
 START = datetime(2026, 11, 24, 13, 45, tzinfo=UTC)
 OTHER_PROCESS = """
@@ -70,9 +70,9 @@ class Ends:
 
 
 async def test_time_goes_on_only_when_all_is_done_and_no_event_moved_meanwhile(
-    make_ground: MakeGround, clock: FakeClock
+    make_context: MakeContext, clock: FakeClock
 ) -> None:
-    store = make_ground("box", BOX.metadata).store
+    store = make_context("box", BOX.metadata).store
     stores: dict[ServiceName, Store] = {"box": store}
     assert await settled(stores, Ends(1, 1), clock.now())
     assert not await settled(stores, Ends(1, 2), clock.now())

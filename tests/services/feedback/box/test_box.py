@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key, l
 from sqlalchemy import func, insert, select
 
 from leeward.clock import FakeClock
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.store import Unit
 from leeward.web.app import create_app
 from services.feedback import blind, reports
@@ -30,7 +30,7 @@ from services.feedback.box import METADATA, SERVICE, ratings, sealing
 from services.feedback.box.epochs import Keeper, Keys
 from services.feedback.box.models import EPOCH, OPENED, RELEASE, SEALED
 from services.feedback.reports import ITEMS, Rating
-from tests.conftest import MakeGround
+from tests.conftest import MakeContext
 from tests.databases import content
 from tests.services.feedback.browserless import drive, from_text, text
 
@@ -43,18 +43,18 @@ TRIALS = 24
 class Box:
     """A box with one open window, given ratings in a known order."""
 
-    def __init__(self, ground: Ground, clock: FakeClock) -> None:
-        self.ground = ground
+    def __init__(self, context: Context, clock: FakeClock) -> None:
+        self.context = context
         self.clock = clock
-        self.path = Path(ground.settings.database_file("box"))
-        self.secret = ground.keys.derive("seal keys")
+        self.path = Path(context.settings.database_file("box"))
+        self.secret = context.keys.derive("seal keys")
         self.public, self.private = sealing.new_key()
 
     async def open(self, issued: int = 100) -> None:
         row = {"epoch": NAME, "state": "rating", "key": KEY.spki, "issued": issued, "opened_on": date(2026, 8, 1)}
         seal = {"seal_key": self.public, "seal_private": sealing.lock(self.secret, NAME, self.private)}
         times = {"closed_on": date(2026, 11, 20), "closes_at": self.clock.now() + timedelta(days=1)}
-        await self.ground.store.write(lambda unit: unit.conn.execute(insert(EPOCH).values(**row, **seal, **times)))
+        await self.context.store.write(lambda unit: unit.conn.execute(insert(EPOCH).values(**row, **seal, **times)))
 
     def given(self, rating: Rating) -> ratings.Given:
         """A finished token is an ordinary PSS signature (RFC 9474 §4.4); here made without its blinding."""
@@ -67,24 +67,24 @@ class Box:
 
     async def take(self, *given: ratings.Given) -> None:
         for each in given:
-            await self.ground.store.write(ratings.take(each))
-        await self.ground.store.tidy()
+            await self.context.store.write(ratings.take(each))
+        await self.context.store.tidy()
 
     async def end(self) -> None:
         """The window ends; the issuer is away, which keeps nothing from being opened."""
         await self.clock.advance(days=1)
-        assert not await Keeper(self.ground).look()
+        assert not await Keeper(self.context).look()
 
     async def count(self, table: Any) -> int:
-        return await self.ground.store.read(lambda c: c.execute(select(func.count()).select_from(table)).scalar_one())
+        return await self.context.store.read(lambda c: c.execute(select(func.count()).select_from(table)).scalar_one())
 
     async def content(self) -> bytes:
-        return await content(self.ground.store)
+        return await content(self.context.store)
 
 
 @pytest_asyncio.fixture
-async def box(make_ground: MakeGround, clock: FakeClock) -> AsyncIterator[Box]:
-    plain = make_ground("box", METADATA)
+async def box(make_context: MakeContext, clock: FakeClock) -> AsyncIterator[Box]:
+    plain = make_context("box", METADATA)
     # nobody listens there, whatever else runs on this machine
     variables = {**plain.settings.variables, "ISSUER_URL": "http://127.0.0.1:1"}
     settings = plain.settings.model_copy(update={"variables": variables})
@@ -94,7 +94,7 @@ async def box(make_ground: MakeGround, clock: FakeClock) -> AsyncIterator[Box]:
 
 
 def visitor_of(box: Box) -> httpx.AsyncClient:
-    app = create_app(box.ground, SERVICE.build(box.ground).router)
+    app = create_app(box.context, SERVICE.build(box.context).router)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://box")
 
 
@@ -119,10 +119,10 @@ async def test_rows_hold_a_hash_an_epoch_and_what_was_sealed(box: Box) -> None:
     assert set(SEALED.c.keys()) == {"token", "epoch", "sealed"}
     assert set(OPENED.c.keys()) == {"ref", "epoch", "rating"}
     await box.take(box.given(distinct(1)[0]))
-    tables = box.ground.store.writes.tables
+    tables = box.context.store.writes.tables
     for table in (tables.outbox, tables.inbox, tables.timer, tables.position, tables.parked):
         assert await box.count(table) == 0
-    assert not SERVICE.build(box.ground).handlers
+    assert not SERVICE.build(box.context).handlers
 
 
 @pytest.mark.database("sqlite")
@@ -130,7 +130,7 @@ async def test_where_a_row_lies_does_not_tell_when_it_came(box: Box) -> None:
     orders = []
     for _ in range(TRIALS):
         eight = [box.given(rating) for rating in distinct(8)]
-        await box.ground.store.write(lambda unit: unit.conn.execute(SEALED.delete()))
+        await box.context.store.write(lambda unit: unit.conn.execute(SEALED.delete()))
         await box.take(*eight)
         orders.append(places(await box.content(), [given.sealed for given in eight]))
     # bounds at five standard deviations of what orders drawn at random would give
@@ -144,8 +144,8 @@ async def test_written_one_after_the_other_it_would_tell(box: Box) -> None:
     eight = [box.given(rating) for rating in distinct(8)]
     for given in eight:
         row = {"token": secrets.token_hex(32), "epoch": NAME, "sealed": given.sealed}
-        await box.ground.store.write(partial(insert_row, row=row))
-    await box.ground.store.tidy()
+        await box.context.store.write(partial(insert_row, row=row))
+    await box.context.store.tidy()
     assert agreement(places(await box.content(), [given.sealed for given in eight])) == -1
 
 
@@ -158,12 +158,12 @@ async def test_what_waits_for_a_release_lies_in_no_order_either(box: Box) -> Non
     taus = []
     await box.clock.advance(days=2)
     for _ in range(TRIALS):
-        await box.ground.store.write(lambda unit: unit.conn.execute(OPENED.delete()))
+        await box.context.store.write(lambda unit: unit.conn.execute(OPENED.delete()))
         locked, sealed = await sealed_batch(box)
         batch = ratings.open_window(NAME, [], *sealing.open_batch(box.secret, NAME, locked, sealed))
-        await box.ground.store.write(lambda unit: unit.conn.execute(EPOCH.update().values(state="rating")))
-        await box.ground.store.write(batch)
-        await box.ground.store.tidy()
+        await box.context.store.write(lambda unit: unit.conn.execute(EPOCH.update().values(state="rating")))
+        await box.context.store.write(batch)
+        await box.context.store.tidy()
         texts = [reports.payload(rating) for rating in distinct(8)]
         taus.append(agreement(places(await box.content(), texts)))
     assert abs(mean(taus)) < 0.3
@@ -190,14 +190,14 @@ async def test_a_rating_counts_though_somebody_reads_and_the_log_is_emptied_late
         answer = await visitor.post("/v1/ratings", json={"epoch": NAME, **body})
         assert answer.json() == {"result": "kept"}
         assert (box.path.parent / "box.db-wal").stat().st_size > 0
-    await Keeper(box.ground).look()
+    await Keeper(box.context).look()
     assert (box.path.parent / "box.db-wal").stat().st_size == 0
 
 
 async def test_after_the_window_seals_and_their_key_are_gone(box: Box) -> None:
     given = [box.given(rating) for rating in distinct(9)]
     await box.take(*given)
-    locked = await box.ground.store.read(lambda c: c.execute(select(EPOCH.c.seal_private)).scalar_one())
+    locked = await box.context.store.read(lambda c: c.execute(select(EPOCH.c.seal_private)).scalar_one())
     assert locked in await box.content()
     await box.end()
     left = await box.content()
@@ -217,13 +217,13 @@ async def test_a_release_keeps_figures_and_no_rating(box: Box) -> None:
 
 
 async def test_what_cannot_be_read_or_has_no_token_is_counted(box: Box) -> None:
-    await box.ground.store.write(lambda unit: unit.conn.execute(EPOCH.update().values(issued=2)))
+    await box.context.store.write(lambda unit: unit.conn.execute(EPOCH.update().values(issued=2)))
     unreadable = replace(box.given(distinct(1)[0]), sealed=secrets.token_bytes(sealing.SIZE))
     await box.take(unreadable, *(box.given(rating) for rating in distinct(3)))
     await box.end()
-    doubtful = await box.ground.store.read(lambda c: c.execute(select(EPOCH.c.doubtful)).scalar_one())
+    doubtful = await box.context.store.read(lambda c: c.execute(select(EPOCH.c.doubtful)).scalar_one())
     assert doubtful == 2, "one unreadable, and three where two tokens were issued"
-    figures = await box.ground.store.read(lambda conn: SERVICE.status(conn, box.ground.settings))
+    figures = await box.context.store.read(lambda conn: SERVICE.status(conn, box.context.settings))
     assert figures == {"windows_open": 0, "releases": 0, "epochs_in_doubt": 1}
 
 

@@ -270,7 +270,7 @@ class TestRepetition:
 
     async def test_also_after_a_restart(self, desk: Desk) -> None:
         first = await desk.edge.from_mllp(death())
-        assert await Desk(desk.ground).edge.from_mllp(death()) == first
+        assert await Desk(desk.context).edge.from_mllp(death()) == first
         await expect(desk, "recorded")
 
     async def test_a_reused_control_id_with_another_body_is_another_message(self, desk: Desk) -> None:
@@ -385,7 +385,7 @@ class TestHeader:
         await expect(desk, "recorded")
 
     async def test_a_source_nobody_knows_is_refused(self, desk: Desk) -> None:
-        named = with_source(desk, match=desk.ground.settings.sources["ehr"].match.model_copy(update={"msh3": "OTHER"}))
+        named = with_source(desk, match=desk.context.settings.sources["ehr"].match.model_copy(update={"msh3": "OTHER"}))
         [answer] = await named.edge.from_mllp(death())
         assert codes_of(answer) == ("AR", "103")
 

@@ -25,11 +25,11 @@ LONG = "x" * 30_000
 @pytest_asyncio.fixture
 async def running(desk: Desk) -> AsyncIterator[Desk]:
     """The service with its timers and its retention, as the runtime runs them; no port is opened."""
-    parts = SERVICE.build(desk.ground)
+    parts = SERVICE.build(desk.context)
     stop = asyncio.Event()
     [retention] = [task for task in parts.tasks if "Retention" in getattr(task, "__qualname__", "")]
     work: list[Any] = [retention(stop)]
-    loop = TimerLoop("incident", desk.ground.store, parts.timers)
+    loop = TimerLoop("incident", desk.context.store, parts.timers)
     tasks = [asyncio.create_task(one) for one in (*work, loop.run(stop))]
     yield desk
     stop.set()
@@ -47,7 +47,7 @@ async def secrets_of(desk: Desk) -> list[bytes]:
 
 
 async def left(desk: Desk, wanted: list[bytes]) -> list[bytes]:
-    found = await content(desk.ground.store)
+    found = await content(desk.context.store)
     return [one for one in wanted if one in found]
 
 
@@ -83,8 +83,8 @@ async def test_and_nothing_of_that_day_can_be_replayed(running: Desk, clock: Fak
     await running.send(death())
 
     async def kept() -> dict[str, Any]:
-        ground, now = running.ground, clock.now()
-        one = Replay(ground.store, ground.settings, ground.keys, "ehr")
+        context, now = running.context, clock.now()
+        one = Replay(context.store, context.settings, context.keys, "ehr")
         found = await one.run(now.replace(year=2025), now, dry_run=True)
         return {"messages": found.messages, "oldest": found.oldest_key}
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.web.app import create_app
 from services.incident import SERVICE
 from services.incident.decisions.claims import Identifier
@@ -17,7 +17,7 @@ from services.incident.models import METADATA
 from services.incident.retention import forget
 from services.incident.review import queries
 from services.incident.sealing import DayKeys
-from tests.conftest import MakeGround
+from tests.conftest import MakeContext
 from tests.replicas import behind
 from tests.services.incident.conftest import ANNA, BEN, STAFF, Desk, death, hl7, member
 from tests.services.incident.review.test_review import doubt, unknown
@@ -27,9 +27,9 @@ pytestmark = pytest.mark.database("postgresql")
 
 
 @pytest.fixture
-def other(desk: Desk, make_ground: MakeGround) -> Desk:
+def other(desk: Desk, make_context: MakeContext) -> Desk:
     """Another process on the same database."""
-    return Desk(make_ground("incident", METADATA))
+    return Desk(make_context("incident", METADATA))
 
 
 async def involved(desk: Desk) -> list[str]:
@@ -39,7 +39,7 @@ async def involved(desk: Desk) -> list[str]:
 
 async def test_the_same_death_from_two_feeds_is_one_incident(desk: Desk, other: Desk) -> None:
     late = other.send(death(ident="2", PV1_7="B2^Ben"))
-    assert await behind(other.ground.store, lambda: late, lambda: desk.send(death(ident="1"))) == ["AA"]
+    assert await behind(other.context.store, lambda: late, lambda: desk.send(death(ident="1"))) == ["AA"]
     assert await desk.kinds() == ["recorded", "amended"]
     assert await involved(desk) == [ANNA, BEN]
 
@@ -47,7 +47,7 @@ async def test_the_same_death_from_two_feeds_is_one_incident(desk: Desk, other: 
 async def test_the_same_death_of_a_patient_known_before_is_one_incident(desk: Desk, other: Desk) -> None:
     await desk.send(hl7("A01", ident="0"))
     late = other.send(death(ident="2", PV1_7="B2^Ben"))
-    await behind(other.ground.store, lambda: late, lambda: desk.send(death(ident="1")))
+    await behind(other.context.store, lambda: late, lambda: desk.send(death(ident="1")))
     assert await desk.kinds() == ["recorded", "amended"]
 
 
@@ -76,12 +76,12 @@ async def test_many_deaths_at_once_are_each_recorded_once(desk: Desk, other: Des
 
 async def test_the_key_of_a_day_is_one(desk: Desk, other: Desk) -> None:
     late = other.send(hl7("A01", ident="2", PID_3="2^^^HOSP"))
-    await behind(other.ground.store, lambda: late, lambda: desk.send(hl7("A01", ident="1")))
+    await behind(other.context.store, lambda: late, lambda: desk.send(hl7("A01", ident="1")))
     [key] = await desk.rows("day_key")
     raw = await desk.rows("raw_message")
     assert [row.key_ref for row in raw] == [key.key_ref] * 2
-    keys = DayKeys(desk.ground.keys)
-    box = await desk.ground.store.read(lambda conn: keys.open(conn, key.key_ref))
+    keys = DayKeys(desk.context.keys)
+    box = await desk.context.store.read(lambda conn: keys.open(conn, key.key_ref))
     assert box is not None
     assert all(box.open(row.sealed, row.raw_ref).startswith(b"MSH") for row in raw)
 
@@ -89,7 +89,7 @@ async def test_the_key_of_a_day_is_one(desk: Desk, other: Desk) -> None:
 @pytest_asyncio.fixture
 async def door(other: Desk) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the other replica."""
-    transport = httpx.ASGITransport(app=create_app(other.ground, SERVICE.build(other.ground).router))
+    transport = httpx.ASGITransport(app=create_app(other.context, SERVICE.build(other.context).router))
     async with httpx.AsyncClient(transport=transport, base_url="http://other") as client:
         yield client
 
@@ -112,9 +112,9 @@ async def test_one_report_at_two_doors_is_one_incident(
 async def test_an_identifier_settled_while_another_message_names_it_serves_both(desk: Desk, other: Desk) -> None:
     await unknown(desk, "ZZ9")
     [row] = await desk.rows("unmatched")
-    settled = desk.ground.store.write(lambda unit: unmatched.alias(unit, row, BEN))
+    settled = desk.context.store.write(lambda unit: unmatched.alias(unit, row, BEN))
     late = other.send(death(ident="2", PID_3="other^^^HOSP", PV1_7="ZZ9"))
-    await behind(other.ground.store, lambda: late, lambda: settled)
+    await behind(other.context.store, lambda: late, lambda: settled)
     assert await involved(desk) == [BEN, BEN]
     assert await desk.rows("unmatched") == await desk.rows("unmatched_link") == []
 
@@ -122,9 +122,9 @@ async def test_an_identifier_settled_while_another_message_names_it_serves_both(
 async def test_an_identifier_named_again_while_it_is_settled_serves_both(desk: Desk, other: Desk) -> None:
     await unknown(desk, "ZZ9")
     [row] = await desk.rows("unmatched")
-    settled = other.ground.store.write(lambda unit: unmatched.settle(unit, row.unmatched_ref, staff_mark(desk)))
+    settled = other.context.store.write(lambda unit: unmatched.settle(unit, row.unmatched_ref, staff_mark(desk)))
     named = desk.send(death(ident="2", PID_3="other^^^HOSP", PV1_7="ZZ9"))
-    await behind(other.ground.store, lambda: settled, lambda: named)
+    await behind(other.context.store, lambda: settled, lambda: named)
     assert await involved(desk) == [BEN, BEN]
     assert await desk.rows("unmatched") == await desk.rows("unmatched_link") == []
 
@@ -139,8 +139,8 @@ async def test_an_identifier_imported_while_a_message_names_it_is_served_within_
     newcomer = member(BEN, ("ehr", "B2"), ("ehr", "ZZ9"))
     imported = desk.import_roster([STAFF[0], newcomer, STAFF[2]])
     late = other.send(death(PV1_7="ZZ9"))
-    await behind(other.ground.store, lambda: late, lambda: imported)
-    await desk.ground.store.write(forget)
+    await behind(other.context.store, lambda: late, lambda: imported)
+    await desk.context.store.write(forget)
     assert await involved(desk) == [BEN]
     assert await desk.rows("unmatched") == []
 
@@ -150,10 +150,10 @@ async def test_whoever_is_settled_while_a_doubt_is_confirmed_is_told(desk: Desk,
     ref = await doubt(desk, PV1_7="A1", PV1_17="ZZ9")
     [row] = await desk.rows("unmatched")
     one, two = (other, desk) if late == "confirm" else (desk, other)
-    confirmed = one.ground.store.write(lambda unit: queries.confirm(unit, ref))
-    settled = two.ground.store.write(lambda unit: unmatched.settle(unit, row.unmatched_ref, staff_mark(desk)))
+    confirmed = one.context.store.write(lambda unit: queries.confirm(unit, ref))
+    settled = two.context.store.write(lambda unit: unmatched.settle(unit, row.unmatched_ref, staff_mark(desk)))
     steps = (confirmed, settled) if late == "confirm" else (settled, confirmed)
-    await behind(other.ground.store, lambda: steps[0], lambda: steps[1])
+    await behind(other.context.store, lambda: steps[0], lambda: steps[1])
     assert sorted(await involved(desk)) == [ANNA, BEN]
 
 
@@ -163,17 +163,17 @@ async def test_whoever_a_message_names_while_a_doubt_is_confirmed_is_told(desk: 
     [row] = await desk.rows("incident")
     assert (row.state, row.reasons) == ("review", "discharged_dead older")
     one, two = (other, desk) if late == "confirm" else (desk, other)
-    confirmed = one.ground.store.write(lambda unit: queries.confirm(unit, row.incident_ref))
+    confirmed = one.context.store.write(lambda unit: queries.confirm(unit, row.incident_ref))
     named = two.send(death(ident="2", PV1_45="20261001080000", PV1_7="B2^Ben"))
     steps = (confirmed, named) if late == "confirm" else (named, confirmed)
-    await behind(other.ground.store, lambda: steps[0], lambda: steps[1])
+    await behind(other.context.store, lambda: steps[0], lambda: steps[1])
     assert sorted(await involved(desk)) == [ANNA, BEN]
 
 
 async def test_people_added_while_it_is_taken_back_leave_nothing_behind(desk: Desk, other: Desk) -> None:
     await desk.send(death(ident="1"))
     late = other.send(death(ident="2", PV1_7="B2^Ben"))
-    await behind(other.ground.store, lambda: late, lambda: desk.send(hl7("A11", ident="3")))
+    await behind(other.context.store, lambda: late, lambda: desk.send(hl7("A11", ident="3")))
     # taken back first, the second feed's word is a new incident
     assert await desk.states() == ["recorded", "retracted"]
     kept = {row.incident_ref for row in await desk.rows("involved")}
@@ -186,32 +186,32 @@ async def test_a_death_of_a_patient_who_is_merged_away_at_that_moment_is_one(des
     await desk.send(death(ident="2", PID_3="NEW^^^HOSP"))
     late = other.send(death(ident="4", PID_3="OLD^^^HOSP", PV1_7="B2^Ben"))
     merge = desk.send(hl7("A40", ident="3", PID_3="NEW^^^HOSP", MRG_1="OLD^^^HOSP"))
-    await behind(other.ground.store, lambda: late, lambda: merge)
+    await behind(other.context.store, lambda: late, lambda: merge)
     assert await desk.kinds() == ["recorded", "amended"]
     assert len(await desk.rows("patient")) == 1
 
 
 async def test_confirmed_by_two_it_is_published_once(desk: Desk, other: Desk) -> None:
     ref = await doubt(desk)
-    work = [one.ground.store.write(lambda unit: queries.confirm(unit, ref)) for one in (desk, other)]
-    rows = [await behind(other.ground.store, lambda: work[1], lambda: work[0])]
+    work = [one.context.store.write(lambda unit: queries.confirm(unit, ref)) for one in (desk, other)]
+    rows = [await behind(other.context.store, lambda: work[1], lambda: work[0])]
     assert rows[0].state == "recorded"
     assert await desk.kinds() == ["recorded"]
 
 
 async def test_dismissed_by_one_it_is_not_confirmed_by_another(desk: Desk, other: Desk) -> None:
     ref = await doubt(desk)
-    dismiss = desk.ground.store.write(lambda unit: queries.dismiss(unit, ref))
-    confirm = other.ground.store.write(lambda unit: queries.confirm(unit, ref))
+    dismiss = desk.context.store.write(lambda unit: queries.dismiss(unit, ref))
+    confirm = other.context.store.write(lambda unit: queries.confirm(unit, ref))
     with pytest.raises(queries.Settled):
-        await behind(other.ground.store, lambda: confirm, lambda: dismiss)
+        await behind(other.context.store, lambda: confirm, lambda: dismiss)
     assert await desk.kinds() == []
 
 
-async def test_rounds_of_retention_at_once_disturb_nobody(desk: Desk, make_ground: MakeGround) -> None:
+async def test_rounds_of_retention_at_once_disturb_nobody(desk: Desk, make_context: MakeContext) -> None:
     await desk.send(death())
-    await desk.ground.clock.advance(days=401)  # type: ignore[attr-defined]
-    grounds: list[Ground] = [make_ground("incident", METADATA) for _ in range(3)]
-    await asyncio.gather(*(ground.store.write(forget) for ground in grounds))
+    await desk.context.clock.advance(days=401)  # type: ignore[attr-defined]
+    grounds: list[Context] = [make_context("incident", METADATA) for _ in range(3)]
+    await asyncio.gather(*(context.store.write(forget) for context in grounds))
     for name in ("incident", "patient", "patient_key", "seen", "raw_message", "day_key", "involved"):
         assert await desk.rows(name) == [], name

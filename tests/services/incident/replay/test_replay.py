@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from leeward.clock import FakeClock
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings.policy import Rule
 from leeward.store import Timer
 from leeward.web.app import create_app
@@ -58,8 +58,8 @@ def mended(desk: Desk, **source: Any) -> Desk:
 async def replay(
     desk: Desk, *, source: str = "ehr", hours: float = 24, until: datetime | None = None, dry_run: bool = False
 ) -> Replayed:
-    ground, now = desk.ground, desk.ground.clock.now()
-    one = Replay(ground.store, ground.settings, ground.keys, source)
+    context, now = desk.context, desk.context.clock.now()
+    one = Replay(context.store, context.settings, context.keys, source)
     return await one.run(now - timedelta(hours=hours), until or now + timedelta(seconds=1), dry_run=dry_run)
 
 
@@ -200,7 +200,7 @@ class TestMended:
         await desk.send(hl7("A08", ident="1", PID_30="Y"))
         await desk.send(hl7("A31", ident="2", PID_30="N"))
         [row] = await desk.rows("incident")
-        await desk.ground.store.write(lambda unit: queries.dismiss(unit, row.incident_ref))
+        await desk.context.store.write(lambda unit: queries.dismiss(unit, row.incident_ref))
         assert told(await replay(mended(desk))) == []
         assert await desk.kinds() == []
 
@@ -254,7 +254,7 @@ class TestWindow:
         assert len((await replay(mended(desk), hours=80, dry_run=True)).decided) == 1
         await clock.advance(hours=1)
         [timer] = await desk.rows("timer")
-        await desk.ground.store.write(lambda unit: destroy_keys(unit, [Timer(timer.name, timer.key, timer.due_at)]))
+        await desk.context.store.write(lambda unit: destroy_keys(unit, [Timer(timer.name, timer.key, timer.due_at)]))
         found = await replay(mended(desk), hours=80)
         assert (found.messages, found.decided, found.oldest_key) == (0, [], None)
 
@@ -265,7 +265,7 @@ class TestWindow:
         keys = METADATA.tables["day_key"]
         first = min(await desk.rows("day_key"), key=lambda row: row.made_at)
         # as after a restore from a backup without keys
-        await desk.ground.store.write(
+        await desk.context.store.write(
             lambda unit: unit.conn.execute(keys.delete().where(keys.c.key_ref == first.key_ref))
         )
         found = await replay(mended(desk), hours=48)
@@ -307,7 +307,7 @@ class TestReports:
 @pytest.mark.database("sqlite", "postgresql")
 async def test_what_a_fhir_server_has_sent_is_decided_anew_as_well(desk: Desk) -> None:
     chart = with_fhir(desk)
-    app = create_app(chart.ground, SERVICE.build(chart.ground).router)
+    app = create_app(chart.context, SERVICE.build(chart.context).router)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://incident") as door:
         told_of = encounter(disposition=coded("oth"))
         assert (await post(door, backport(told_of, patient(), practitioner(), focus="Encounter/e1"))).status_code == 204
@@ -321,11 +321,13 @@ async def test_what_a_fhir_server_has_sent_is_decided_anew_as_well(desk: Desk) -
 
 @pytest.mark.database("postgresql")
 async def test_a_death_that_the_service_records_at_that_moment_is_one(
-    desk: Desk, make_ground: Callable[..., Ground]
+    desk: Desk, make_context: Callable[..., Context]
 ) -> None:
-    other = Desk(make_ground("incident", METADATA))
+    other = Desk(make_context("incident", METADATA))
     await desk.send(missed("1"))
-    await behind(other.ground.store, lambda: replay(mended(other)), lambda: desk.send(death(ident="2", PV1_7="B2^Ben")))
+    await behind(
+        other.context.store, lambda: replay(mended(other)), lambda: desk.send(death(ident="2", PV1_7="B2^Ben"))
+    )
     assert sorted(await desk.kinds()) == ["amended", "recorded"]
 
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
 
-from leeward.web.access import COOKIE, Gate
+from leeward.web.access import COOKIE, AccessControl
 from leeward.web.app import create_app
 from services.incident import SERVICE
 from tests.browser import DESK, PHONE, axe_faults, chromium, served, small_targets, too_wide
@@ -38,7 +38,7 @@ async def busy(desk: Desk, web: httpx.AsyncClient) -> str:
     old = {**body, "occurred_at": "2026-10-01T08:40:00Z"}
     await web.post("/v1/incidents", headers=SAFETY, content=json.dumps(old))
     await unknown(desk, "ZZ9", "W" * 200, "ZZ8^^^^^^^^OTHER")
-    return Gate(desk.ground).open_session("coordinator")
+    return AccessControl(desk.context).open_session("coordinator")
 
 
 async def opened(
@@ -74,7 +74,7 @@ async def tab_to(page: Page, label: str) -> None:
 async def test_it_fits_and_can_be_read(
     desk: Desk, browser: Browser, busy: str, size: dict[str, int], scheme: Scheme
 ) -> None:
-    async with served(create_app(desk.ground, SERVICE.build(desk.ground).router)) as base:
+    async with served(create_app(desk.context, SERVICE.build(desk.context).router)) as base:
         page = await opened(browser, base, busy, size, scheme)
         name = f"review-{size['width']}-{scheme}"
         await assert_fit(page, name)
@@ -86,7 +86,7 @@ async def test_it_fits_and_can_be_read(
 
 
 async def test_by_keyboard_alone(desk: Desk, browser: Browser, busy: str) -> None:
-    async with served(create_app(desk.ground, SERVICE.build(desk.ground).router)) as base:
+    async with served(create_app(desk.context, SERVICE.build(desk.context).router)) as base:
         page = await opened(browser, base, busy, PHONE, "light")
         await tab_to(page, "Dismiss, ")
         await page.keyboard.press("Enter")
@@ -110,7 +110,7 @@ async def test_by_keyboard_alone(desk: Desk, browser: Browser, busy: str) -> Non
 
 
 async def test_without_a_script_until_nothing_waits(desk: Desk, browser: Browser, busy: str) -> None:
-    async with served(create_app(desk.ground, SERVICE.build(desk.ground).router)) as base:
+    async with served(create_app(desk.context, SERVICE.build(desk.context).router)) as base:
         page = await opened(browser, base, busy, PHONE, "dark", java_script_enabled=False)
         for action in ("confirm", "confirm", "dismiss", "ignore", "ignore"):
             await page.click(f"form[action$={action}] button >> nth=0")

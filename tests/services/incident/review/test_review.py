@@ -13,9 +13,9 @@ import pytest_asyncio
 from fastapi import APIRouter
 
 import services.incident
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings.policy import IncidentPolicy
-from leeward.web.access import COOKIE, Gate, issue
+from leeward.web.access import COOKIE, AccessControl, issue
 from leeward.web.app import create_app
 from leeward.web.login import login_router
 from services.incident.decisions.claims import DEATH, State
@@ -54,7 +54,7 @@ async def unknown(desk: Desk, *names: str) -> None:
 @pytest_asyncio.fixture
 async def signed_in(desk: Desk, web: httpx.AsyncClient) -> httpx.AsyncClient:
     """A coordinator's browser."""
-    web.cookies.set(COOKIE, Gate(desk.ground).open_session("coordinator"))
+    web.cookies.set(COOKIE, AccessControl(desk.context).open_session("coordinator"))
     return web
 
 
@@ -83,13 +83,13 @@ class TestWhoMaySee:
 
     @pytest.mark.parametrize(("method", "path"), PATHS)
     async def test_nor_is_another_role(self, desk: Desk, web: httpx.AsyncClient, method: str, path: str) -> None:
-        await desk.ground.store.write(lambda unit: issue(unit, "reporter", "token", "word"))
+        await desk.context.store.write(lambda unit: issue(unit, "reporter", "token", "word"))
         assert (await web.request(method, path, headers={"Authorization": "Bearer word"})).status_code == 403
 
     async def test_who_signed_in_at_the_board_is_signed_in_here(
-        self, make_ground: Callable[..., Ground], web: httpx.AsyncClient
+        self, make_context: Callable[..., Context], web: httpx.AsyncClient
     ) -> None:
-        matching = make_ground("matching", MATCHING)
+        matching = make_context("matching", MATCHING)
         await matching.store.write(lambda unit: issue(unit, "coordinator", "login", "code"))
         router = APIRouter()
         router.include_router(login_router(matching))

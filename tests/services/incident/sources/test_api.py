@@ -290,7 +290,7 @@ class TestReview:
     async def test_the_list_comes_in_pages_the_newest_first(self, desk: Desk, coordinator: httpx.AsyncClient) -> None:
         for n in range(5):
             await desk.send(hl7("A08", ident=str(n), PID_3=f"{n}^^^H", PID_30="Y"))
-            await desk.ground.clock.advance(hours=1)  # type: ignore[attr-defined]
+            await desk.context.clock.advance(hours=1)  # type: ignore[attr-defined]
         seen: list[str] = []
         cursor: str | None = None
         while len(seen) < 5:

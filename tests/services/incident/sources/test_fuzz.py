@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from leeward import telemetry
 from leeward.clock import FakeClock
-from leeward.service import Ground
+from leeward.service import Context
 from leeward.settings import load_settings
 from leeward.settings.keys import keyring
 from services.incident.models import METADATA
@@ -96,7 +96,7 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
                 found.append(Wire(port.number, heard.lines, desk))
                 ready.set()
                 await stop.wait()
-            await desk.ground.store.close()
+            await desk.context.store.close()
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     logger.addHandler(heard)
@@ -125,7 +125,7 @@ async def _desk(folder: Path, client: httpx.AsyncClient) -> Desk:
     settings = load_settings({"LEEWARD_ENV": "test", "LEEWARD_DATA": str(folder)})
     clock = FakeClock(datetime(2026, 11, 21, 9, tzinfo=UTC))
     store = SqliteDatabases(folder).open("incident", METADATA, clock)
-    desk = Desk(Ground("incident", settings, clock, store, keyring(settings, "incident"), client))
+    desk = Desk(Context("incident", settings, clock, store, keyring(settings, "incident"), client))
     await desk.import_roster(STAFF)
     return desk
 

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI, Request
 
-from leeward.web.access import COOKIE, Gate, issue
+from leeward.web.access import COOKIE, AccessControl, issue
 from leeward.web.app import create_app
 from services.matching.coordinator.status import status
 from tests.services.matching.hospital import Hospital, member, ref, supporter
@@ -26,14 +26,14 @@ async def web(hospital: Hospital) -> AsyncIterator[httpx.AsyncClient]:
 
     @notify.get("/v1/supporters")
     def supporters(request: Request) -> dict[str, object]:
-        assert request.headers["authorization"] == hospital.ground.call_headers()["Authorization"]
+        assert request.headers["authorization"] == hospital.context.call_headers()["Authorization"]
         return NAMES
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(notify)) as to_notify:
-        ground = replace(hospital.ground, http=to_notify)
+        context = replace(hospital.context, http=to_notify)
         from services.matching import build
 
-        app = create_app(ground, build(ground).router)
+        app = create_app(context, build(context).router)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://matching") as client:
             yield client
 
@@ -41,7 +41,7 @@ async def web(hospital: Hospital) -> AsyncIterator[httpx.AsyncClient]:
 @pytest_asyncio.fixture
 async def coordinator(hospital: Hospital, web: httpx.AsyncClient) -> httpx.AsyncClient:
     """The same with a coordinator's token."""
-    await hospital.ground.store.write(lambda unit: issue(unit, "coordinator", "token", "word"))
+    await hospital.context.store.write(lambda unit: issue(unit, "coordinator", "token", "word"))
     web.headers["Authorization"] = "Bearer word"
     return web
 
@@ -89,7 +89,7 @@ async def test_introductions_are_for_our_services_alone(hospital: Hospital, coor
     offer = await hospital.supported("ann")
     path, params = f"/v1/cases/{offer.case_ref}/introduction", {"for": ref("recipient ann")}
     assert (await coordinator.get(path, params=params)).status_code == 401
-    coordinator.headers.update(hospital.ground.call_headers())
+    coordinator.headers.update(hospital.context.call_headers())
     answer = await coordinator.get(path, params=params)
     assert answer.json() == {"recipient_ref": hospital.asking().recipient_ref}
     await hospital.answer(offer, "ended")
@@ -105,7 +105,7 @@ async def test_the_board_reads_as_sentences_and_names_supporters_alone(
     page = (await coordinator.get("/")).text
     assert "A message could not be delivered." in page
     assert "They might like to meet as a group" in page
-    review = hospital.ground.settings.url("incident")
+    review = hospital.context.settings.url("incident")
     assert f'href="{review}/review/signals/{incident}"' in page
     assert f'href="{review}/">Signals to review' in page
     assert page.index("could not be delivered") < page.index("meet as a group"), "most urgent first"
@@ -140,7 +140,7 @@ async def test_buttons_of_a_signed_in_coordinator_need_the_forms_own_field(
     await hospital.incident("ann")
     await hospital.outcome(hospital.last("ann"), "failed")
     await hospital.incident()
-    web.cookies.set(COOKIE, Gate(hospital.ground).open_session("coordinator"))
+    web.cookies.set(COOKIE, AccessControl(hospital.context).open_session("coordinator"))
     page = (await web.get("/")).text
     actions = re.findall(r'action="(/board/[^"]+)"', page)
     [csrf, *_] = re.findall(r'name="csrf" value="([^"]+)"', page)
@@ -156,7 +156,7 @@ async def test_buttons_of_a_signed_in_coordinator_need_the_forms_own_field(
 async def test_figures_and_gaps(hospital: Hospital) -> None:
     await hospital.staff(member("dan", email=""), supporter("sue", training_completed=None, training_expires=None))
     await hospital.incident("dan")
-    found = await hospital.ground.store.read(lambda conn: status(conn, hospital.ground.settings))
+    found = await hospital.context.store.read(lambda conn: status(conn, hospital.context.settings))
     assert found["gaps"] == ["no_supporters", "no_shift_data", "people_unreachable"]
     assert found["cases"] == {"needs_attention": 1}
     assert found["reasons"] == {"unreachable": 1}

@@ -82,7 +82,7 @@ async def test_confirming_introduces_and_only_then(hospital: Hospital) -> None:
     ann, sue = ref("recipient ann"), hospital.asking().recipient_ref
 
     async def introduced(recipient: str) -> str:
-        return await hospital.ground.store.read(lambda conn: routes.other_side(conn, case.case_ref, recipient))
+        return await hospital.context.store.read(lambda conn: routes.other_side(conn, case.case_ref, recipient))
 
     for recipient in (ann, sue):
         with pytest.raises(Exception, match="no-introduction"):

@@ -22,7 +22,7 @@ from services.matching.lifecycle.case import (
     Release,
     Rules,
     SetTimer,
-    Step,
+    Transition,
 )
 from services.matching.lifecycle.steps import LIMIT
 
@@ -50,7 +50,7 @@ class Desk:
                 return Found(name, "UTC")
         return None
 
-    def take(self, case: Case, step: Step) -> None:
+    def take(self, case: Case, step: Transition) -> None:
         for effect in step.effects:
             self._one(case.case_ref, effect)
 
@@ -104,7 +104,7 @@ class Cases(RuleBasedStateMachine):
             self.cases[name] = case
             self.apply(transitions.opened(case, not_before=None, stuck=None))
 
-    def apply(self, step: Step) -> None:
+    def apply(self, step: Transition) -> None:
         before = self.cases[step.case.case_ref]
         sent = len(self.desk.sent)
         self.desk.take(step.case, step)
@@ -198,7 +198,7 @@ class Cases(RuleBasedStateMachine):
         for ref in self.cases:
             self.apply(transitions.lapse(self.cases[ref], self.now))
             self.apply(transitions.limit(self.cases[ref], self.now))
-            self.apply(transitions.not_sent(self.cases[ref]) if self.overdue(ref) else Step(self.cases[ref]))
+            self.apply(transitions.not_sent(self.cases[ref]) if self.overdue(ref) else Transition(self.cases[ref]))
 
     def overdue(self, ref: str) -> bool:
         return self.cases[ref].ends_at <= self.now + RULES.coalesce

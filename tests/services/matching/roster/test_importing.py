@@ -128,12 +128,12 @@ def test_what_is_no_calendar_is_refused(text: str) -> None:
 
 async def test_a_rota_replaces_that_of_its_units_and_twice_changes_nothing(hospital: Hospital) -> None:
     elsewhere = Duty("Ward 3", STAFF["s2"], at(7), at(15))
-    await hospital.ground.store.write(lambda unit: apply_shifts(unit, [elsewhere]))
+    await hospital.context.store.write(lambda unit: apply_shifts(unit, [elsewhere]))
     first = [Duty("ICU", STAFF["s1"], at(7), at(15)), Duty("ICU", STAFF["s2"], at(15), at(23))]
     for _ in range(2):
-        await hospital.ground.store.write(lambda unit: apply_shifts(unit, first))
+        await hospital.context.store.write(lambda unit: apply_shifts(unit, first))
         assert len(await hospital.rows_of("shift")) == 3
-    await hospital.ground.store.write(lambda unit: apply_shifts(unit, first[:1]))
+    await hospital.context.store.write(lambda unit: apply_shifts(unit, first[:1]))
     assert sorted(row.unit for row in await hospital.rows_of("shift")) == ["ICU", "Ward 3"]
 
 

@@ -145,7 +145,7 @@ async def _put(world: Any, template: str, state: str, said: str) -> None:
         row = QUESTION.c.template == template
         unit.conn.execute(QUESTION.update().where(row).values(**values, again="week"))
 
-    await world.ground.store.write(work)
+    await world.context.store.write(work)
 
 
 def _assert_answerable(page: str, answers: tuple[str, ...]) -> None:

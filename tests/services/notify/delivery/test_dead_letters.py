@@ -20,14 +20,14 @@ class Broken:
         self.world = world
         self.handlers = {model.type: handler for model, handler in world.parts.handlers.items()}
         broken = {**self.handlers, MessageRequested.type: fails}
-        self.consuming = Consuming("notify", "leeward.matching", world.ground.store, world.clock, broken)
+        self.consuming = Consuming("notify", "leeward.matching", world.context.store, world.clock, broken)
 
     async def gives_up(self, request: MessageRequested) -> None:
         await self.consuming.take(request)
         await self.consuming.give_up()
 
     async def is_mended_and_replays(self) -> int:
-        store = self.world.ground.store
+        store = self.world.context.store
         self.consuming.parking.handlers = self.handlers
         seqs = select(store.writes.tables.parked.c.seq)
         count = await store.write(lambda unit: dead_letters.replay(unit, unit.conn.execute(seqs).scalars().all()))
@@ -50,8 +50,8 @@ async def test_of_a_case_that_was_erased_meanwhile_nothing_leaves_and_nothing_is
     await world.mailed(0)
     assert await world.rows(QUESTION) == []
     assert await world.rows(DELIVERY) == []
-    await world.ground.store.tidy()
-    assert request.request_ref.encode() not in await content(world.ground.store)
+    await world.context.store.tidy()
+    assert request.request_ref.encode() not in await content(world.context.store)
 
 
 async def test_a_message_that_was_cancelled_meanwhile_never_leaves(world: World) -> None:

@@ -35,7 +35,7 @@ async def test_taken_back_while_in_doubt_it_may_be_there_and_that_is_told(world:
 async def test_an_answer_to_what_is_in_doubt_shows_that_it_arrived(world: World) -> None:
     await _in_doubt(world)
     [row] = await world.rows(DELIVERY)
-    link = f"/m/{seals(world.ground.keys).token(row.key)}"
+    link = f"/m/{seals(world.context.keys).token(row.key)}"
     assert (await world.client.post(link, data={"answer": "another"})).status_code == 200
     assert world.outcomes() == ["handed_off"]
 

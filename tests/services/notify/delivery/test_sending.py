@@ -280,7 +280,7 @@ async def test_nor_does_what_is_written_in_the_moment_of_a_stop(world: World) ->
         world.parts.handlers[MessageRequested](unit, [Event(str(uuid4()), request.key, request, unit.now)])
         world._stop.set()
 
-    await world.ground.store.write(work)
+    await world.context.store.write(work)
     await world.stop()
     assert [row.state for row in await world.rows(DELIVERY)] == ["queued"]
     await world.start()
@@ -377,8 +377,8 @@ async def test_in_rehearsal_it_is_written_down_and_never_sent(make_world: MakeWo
 async def test_with_starttls_required_nothing_is_said_in_clear(make_world: MakeWorld) -> None:
     world = await make_world(started=False)
     url = f"smtp://127.0.0.1:{world.mail.port}?starttls=required"
-    variables = {**world.ground.settings.variables, "SMTP_URL": url}
-    world.ground = replace(world.ground, settings=world.ground.settings.model_copy(update={"variables": variables}))
+    variables = {**world.context.settings.variables, "SMTP_URL": url}
+    world.context = replace(world.context, settings=world.context.settings.model_copy(update={"variables": variables}))
     await world.start()
     await world.asks(ANNA)
     await eventually(lambda: world.mail.connections > 0)

@@ -272,7 +272,7 @@ async def test_keep_leads_to_the_box_with_a_signed_word_in_the_fragment(make_wor
     assert answer.status_code == 303
     address, _, assertion = answer.headers["location"].partition("#")
     assert address == "http://box.test/keep"
-    key = OKPKey.import_key(keyring(world.ground.settings, "issuer").assertion_public_key)
+    key = OKPKey.import_key(keyring(world.context.settings, "issuer").assertion_public_key)
     claims = jwt.decode(assertion, key, algorithms=["Ed25519"]).claims
     assert claims["case_ref"] == asked.case_ref
     assert claims["exp"] - claims["iat"] == 900
@@ -284,7 +284,7 @@ async def test_cover_leads_to_the_box_and_asks_nothing(world: World) -> None:
     [link] = await world.mailed()
     page = await world.client.get(link)
     assert answers_on(page.text) == []
-    assert f'href="{world.ground.settings.box_url}/"' in page.text
+    assert f'href="{world.context.settings.box_url}/"' in page.text
 
 
 async def test_the_public_pages_open_for_everybody(world: World) -> None:
@@ -298,7 +298,7 @@ async def test_the_public_pages_open_for_everybody(world: World) -> None:
 
 async def test_supporters_are_listed_for_our_own_services_alone(world: World) -> None:
     assert (await world.client.get("/v1/supporters")).status_code == 401
-    listed = await world.client.get("/v1/supporters", headers=world.ground.call_headers())
+    listed = await world.client.get("/v1/supporters", headers=world.context.call_headers())
     assert listed.json()["items"] == [{"recipient_ref": SAM.recipient_ref, "display_name": "Sam Field"}]
 
 

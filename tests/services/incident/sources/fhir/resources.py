@@ -22,14 +22,14 @@ Resource = dict[str, Any]
 
 def with_fhir(desk: Desk, **source: Any) -> Desk:
     """The same service with a FHIR source beside the others."""
-    settings = desk.ground.settings
+    settings = desk.context.settings
     systems = {"NPI": "npi", "http://hl7.org/fhir/sid/us-npi": "npi", "EHR": "ehr", "1.2.3": "ehr"}
     made = Source.model_validate(
         {"kind": "fhir", "identifier_systems": systems, "units": {"Location/l1": "ICU"}, **source}
     )
     variables = {**settings.variables, "SOURCE_CHART_SECRET": SECRET}
     changed = settings.model_copy(update={"sources": {**settings.sources, "chart": made}, "variables": variables})
-    return Desk(replace(desk.ground, settings=changed))
+    return Desk(replace(desk.context, settings=changed))
 
 
 def patient(ident: str = "p1", **fields: Any) -> Resource:
@@ -114,7 +114,7 @@ def r5(*resources: Resource, number: int = 1, focus: str = "") -> Resource:
 
 async def client(desk: Desk) -> httpx.AsyncClient:
     """A client of the real app."""
-    app = create_app(desk.ground, SERVICE.build(desk.ground).router)
+    app = create_app(desk.context, SERVICE.build(desk.context).router)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://incident")
 

@@ -123,15 +123,15 @@ async def test_a_server_that_does_not_answer_holds_up_no_other(desk: Desk) -> No
 
     chart = with_fhir(desk, base_url=BASE)
     slow = Source(kind="fhir", base_url="http://slow.example/fhir")
-    sources = {**chart.ground.settings.sources, "slow": slow}
-    settings = chart.ground.settings.model_copy(update={"sources": sources})
+    sources = {**chart.context.settings.sources, "slow": slow}
+    settings = chart.context.settings.model_copy(update={"sources": sources})
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-        ground = replace(chart.ground, settings=settings, http=http)
-        intake = Intake(ground)
+        context = replace(chart.context, settings=settings, http=http)
+        intake = Intake(context)
         for number, name in enumerate([*["slow"] * 60, "chart"]):
             wanted = (Wanted(name, f"Encounter/e{number}"),)
             await intake(Item(name, b"", str(number), heard=Heard(name, "s"), wanted=wanted))
-        reading = [asyncio.create_task(one.once()) for one in fetchers(ground, intake)]
+        reading = [asyncio.create_task(one.once()) for one in fetchers(context, intake)]
         async with asyncio.timeout(5):
             while not await desk.states():
                 await asyncio.sleep(0.01)
@@ -142,4 +142,4 @@ async def test_a_server_that_does_not_answer_holds_up_no_other(desk: Desk) -> No
 
 def test_a_client_without_its_key_stops_incident_alone(desk: Desk) -> None:
     with pytest.raises(SettingsError, match="LEEWARD_SOURCE_CHART_PRIVATE_KEY: is missing"):
-        client.private_key(with_fhir(desk, client_id="leeward").ground.settings, "chart")
+        client.private_key(with_fhir(desk, client_id="leeward").context.settings, "chart")

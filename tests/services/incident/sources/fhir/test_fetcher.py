@@ -113,9 +113,9 @@ async def made(desk: Desk, chart: Chart) -> AsyncIterator[Making]:
 
         def make(variables: dict[str, str] | None = None, **source: Any) -> Desk:
             found = with_fhir(desk, base_url=URL, **source)
-            settings = found.ground.settings
+            settings = found.context.settings
             settings = settings.model_copy(update={"variables": {**settings.variables, **(variables or {})}})
-            return Desk(replace(found.ground, settings=settings, http=http))
+            return Desk(replace(found.context, settings=settings, http=http))
 
         yield make
 
@@ -125,7 +125,7 @@ async def told(desk: Desk, *bodies: Resource | bytes) -> Fetcher:
     async with await client(desk) as door:
         for body in bodies:
             assert (await post(door, body)).status_code == 204
-    return Fetcher(desk.ground, desk.intake, "chart")
+    return Fetcher(desk.context, desk.intake, "chart")
 
 
 @pytest.mark.database("sqlite", "postgresql")
@@ -153,7 +153,7 @@ async def test_a_hook_without_a_body_names_what_is_read(made: Making, chart: Cha
         for kind, ident, status in (("Encounter", "e1", 204), ("Observation", "o1", 204), ("Encounter", "..;", 422)):
             answer = await door.put(f"/v1/fhir/chart/{kind}/{ident}", headers={"Authorization": f"Bearer {SECRET}"})
             assert answer.status_code == status
-    fetcher = Fetcher(desk.ground, desk.intake, "chart")
+    fetcher = Fetcher(desk.context, desk.intake, "chart")
     assert (await fetcher.once(), await fetcher.once()) == (True, False)
     assert (await desk.kinds(), chart.asked[0]) == (["recorded"], "Encounter/e1")
 
@@ -315,7 +315,7 @@ async def test_what_was_never_read_ends_with_its_days_key_on_the_list(
     fetcher = await told(desk, backport(focus="Encounter/e1"), backport(focus="Encounter/e2", number=2))
     await fetcher.once()
     await clock.advance(hours=73)
-    await desk.ground.store.write(forget)
+    await desk.context.store.write(forget)
     await fetcher.once()
     assert [row.reasons for row in await desk.rows("incident")] == ["not_fetched"]
     assert (await desk.rows("fetch"), await desk.kinds()) == ([], [])
@@ -328,7 +328,7 @@ def pem(key: Any) -> str:
 @pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048)])
 async def test_smart_backend_services(made: Making, chart: Chart, key: Any) -> None:
     desk = made({"SOURCE_CHART_PRIVATE_KEY": pem(key)}, client_id="leeward")
-    found = private_key(desk.ground.settings, "chart")
+    found = private_key(desk.context.settings, "chart")
     assert found is not None
     chart.keys = json.loads(json.dumps(public_keys(found)))
     assert not {"d", "p", "q"} & set(chart.keys["keys"][0])
@@ -346,7 +346,7 @@ async def test_smart_backend_services(made: Making, chart: Chart, key: Any) -> N
 
 @pytest.mark.parametrize("text", ["", "no key", pem(ec.generate_private_key(ec.SECP256R1()))])
 def test_another_key_stops_the_start(made: Making, text: str) -> None:
-    settings = made({"SOURCE_CHART_PRIVATE_KEY": text}).ground.settings
+    settings = made({"SOURCE_CHART_PRIVATE_KEY": text}).context.settings
     if not text:
         assert private_key(settings, "chart") is None
         return
@@ -361,7 +361,7 @@ async def test_it_reads_at_once_as_long_as_it_runs_and_stops_at_once(
     monkeypatch.setattr("services.incident.sources.fhir.fetcher.LOOK", 60)
     chart.hold(encounter("e2", who="p2"))
     desk = made()
-    fetcher = Fetcher(desk.ground, desk.intake, "chart")
+    fetcher = Fetcher(desk.context, desk.intake, "chart")
     stop = asyncio.Event()
     running = asyncio.create_task(fetcher.run(stop))
     async with asyncio.timeout(10):
@@ -377,7 +377,7 @@ async def test_it_reads_at_once_as_long_as_it_runs_and_stops_at_once(
 
 async def test_a_silent_server_is_noticed(made: Making, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     desk = made(heartbeat="1h")
-    silence = Silence(desk.ground)
+    silence = Silence(desk.context)
     heartbeat = backport(kind="heartbeat", number=None, counted=0)
     for hours, late in ((1, False), (1, True), (1, True)):
         await clock.advance(hours=hours)

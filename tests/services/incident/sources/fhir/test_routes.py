@@ -119,7 +119,7 @@ class TestDeaths:
             "patient": {"system": "1.9", "value": "MRN-p1"},
             "involved": [{"system": "npi", "value": "111"}],
         }
-        secret = chart.ground.settings.source_secrets("safety")[0]
+        secret = chart.context.settings.source_secrets("safety")[0]
         answer = await door.post("/v1/incidents", headers={"Authorization": f"Bearer {secret}"}, json=report)
         assert answer.status_code == 202
         assert [kind for kind in await chart.kinds() if kind == "recorded"] == ["recorded"]

@@ -7,7 +7,7 @@ from tests.services.incident.conftest import Desk, death, hl7
 
 def test_a_death(desk: Desk) -> None:
     lines = explain(
-        b"\x0b" + death(PV1_7="A1^Anna~X^Who^^^^^^^OTHER", PID_5="SECRET") + b"\x1c\r", desk.ground.settings
+        b"\x0b" + death(PV1_7="A1^Anna~X^Who^^^^^^^OTHER", PID_5="SECRET") + b"\x1c\r", desk.context.settings
     )
     assert lines[:3] == ["read: ADT^A03, segments MSH PID PV1", "source: ehr", "answer: AA, original mode"]
     assert "PV1-36: one of death_dispositions" in lines
@@ -18,14 +18,14 @@ def test_a_death(desk: Desk) -> None:
 
 
 def test_what_rests_on_what_is_known(desk: Desk) -> None:
-    lines = explain(hl7("A31", PID_30="Y"), desk.ground.settings)
+    lines = explain(hl7("A31", PID_30="Y"), desk.context.settings)
     assert "decision for a patient not seen before: review (indicator_first_seen)" in lines
     assert "decision for a patient last seen alive: record (indicator_changed)" in lines
     assert "decision for a patient last seen with PID-30 Y: nothing (no_evidence)" in lines
 
 
 def test_what_is_refused_or_not_read(desk: Desk) -> None:
-    settings = desk.ground.settings
+    settings = desk.context.settings
     assert explain(b"rubbish", settings) == [
         "read: no message",
         "answer: AR, original mode, 100 Segment sequence error at MSH^1 (no_header)",
@@ -39,7 +39,7 @@ def test_what_is_refused_or_not_read(desk: Desk) -> None:
 
 async def test_status_is_counts(desk: Desk) -> None:
     await desk.send(death(PV1_7="ZZ"))
-    figures = await desk.ground.store.read(lambda conn: SERVICE.status(conn, desk.ground.settings))
+    figures = await desk.context.store.read(lambda conn: SERVICE.status(conn, desk.context.settings))
     assert figures == {
         "incidents": {"recorded": 1},
         "unmatched": 1,

@@ -151,7 +151,7 @@ async def test_all_are_answered_on_one_connection_and_none_opens_a_case(desk: De
         writer.write(framed(path.read_bytes()))
         replies = [await answer(reader) for _ in ANSWERS[name]]
         assert codes(replies) == ANSWERS[name], name
-        wanted = read(path.read_bytes(), desk.ground.settings.sources, desk.ground.clock).header.control_id
+        wanted = read(path.read_bytes(), desk.context.settings.sources, desk.context.clock).header.control_id
         assert [control_id(reply) for reply in replies] == [wanted] * len(replies)
     assert await desk.events() == []
     # one item for their one patient; the A11 among them cancels that visit, and the A31 after it asks anew

@@ -300,6 +300,6 @@ async def test_a_port_that_is_taken_stops_the_start(desk: Desk) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        settings = desk.ground.settings.model_copy(update={"mllp_port": other.getsockname()[1]})
+        settings = desk.context.settings.model_copy(update={"mllp_port": other.getsockname()[1]})
         with pytest.raises(SettingsError, match="LEEWARD_MLLP_PORT"):
             await listen(settings, desk.edge, asyncio.Event())

@@ -79,7 +79,7 @@ async def test_it_holds_for_its_messages_alone_and_never_for_a_cancellation(desk
 
 
 def test_explain_names_the_rule(desk: Desk) -> None:
-    settings = ruled(desk, BLUE, LABEL).ground.settings
+    settings = ruled(desk, BLUE, LABEL).context.settings
     assert "rules of the site met: code_blue" in explain(result(), settings)
     lines = explain(hl7("A08", ZDE_2="EXITUS"), settings)
     assert "rules of the site met: tag" in lines

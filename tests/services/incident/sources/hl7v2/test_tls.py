@@ -18,7 +18,7 @@ from services.commands.console import Failed
 from services.commands.sources.hl7 import Line, Tls
 from services.incident import listen
 from services.incident.sources.hl7v2.mllp import framed
-from services.incident.sources.hl7v2.tls import gate_of
+from services.incident.sources.hl7v2.tls import peer_verifier_of
 from tests.certificates import Authority, Pair
 from tests.senders import send
 from tests.services.commands.conftest import free_port
@@ -35,7 +35,7 @@ VARIABLES = {"MLLP_CERTIFICATE": SERVER.certificate, "MLLP_KEY": SERVER.key, "ML
 
 def secured(desk: Desk, host: str = "127.0.0.1", **variables: str) -> Desk:
     """The same service with certificates: the engine's speaks for `ehr`, whose `match` fits nothing."""
-    ehr = desk.ground.settings.sources["ehr"]
+    ehr = desk.context.settings.sources["ehr"]
     sources = {
         "lab": ehr,
         "ehr": ehr.model_copy(update={"certificate": (ENGINE.upper(),), "match": Match(msh3="NOBODY")}),
@@ -44,13 +44,13 @@ def secured(desk: Desk, host: str = "127.0.0.1", **variables: str) -> Desk:
 
 
 def changed(desk: Desk, **settings: Any) -> Desk:
-    return Desk(replace(desk.ground, settings=desk.ground.settings.model_copy(update=settings)))
+    return Desk(replace(desk.context, settings=desk.context.settings.model_copy(update=settings)))
 
 
 @asynccontextmanager
 async def serving(desk: Desk) -> AsyncIterator[int]:
     """The listener as a start makes it; gives its port."""
-    stop, settings = asyncio.Event(), desk.ground.settings
+    stop, settings = asyncio.Event(), desk.context.settings
     running = asyncio.create_task(listen(settings, desk.edge, stop))
     await asyncio.sleep(0.01)
     yield settings.mllp_port
@@ -210,7 +210,7 @@ async def test_without_an_authority_it_is_tls_on_loopback(desk: Desk, tmp_path: 
 )
 def test_what_does_not_belong_together_stops_the_start(variables: dict[str, str], line: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"^{line}") as told:
-        gate_of(loaded(tmp_path, f'certificate = ["{ENGINE}"]', {**VARIABLES, **variables}))
+        peer_verifier_of(loaded(tmp_path, f'certificate = ["{ENGINE}"]', {**VARIABLES, **variables}))
     assert "\n" not in str(told.value)
     assert "secret" not in str(told.value)
 
@@ -223,7 +223,7 @@ def loaded(folder: Path, source: str, variables: Mapping[str, str]) -> Settings:
 
 def test_an_authority_without_a_named_sender_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^LEEWARD_MLLP_CLIENT_CA: no sender could come in"):
-        gate_of(loaded(tmp_path, "", VARIABLES))
+        peer_verifier_of(loaded(tmp_path, "", VARIABLES))
 
 
 def test_a_name_belongs_to_one_source(tmp_path: Path) -> None:

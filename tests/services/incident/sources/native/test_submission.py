@@ -79,12 +79,12 @@ class TestSignatures:
         # the contract asks for four days
         for _ in range(6):
             await clock.advance(days=1)
-            await desk.ground.store.write(forget)
+            await desk.context.store.write(forget)
             assert (await post(web, signed(json.dumps(REPORT)))).json() == first.json()
         other = await post(web, signed(json.dumps({**REPORT, "unit": "ER"})), unit="ER")
         assert (other.status_code, other.json()["title"]) == (422, "key reused")
         await clock.advance(days=2)
-        await desk.ground.store.write(forget)
+        await desk.context.store.write(forget)
         assert (await post(web, signed(json.dumps(REPORT)))).json() != first.json()
         assert await desk.kinds() == ["recorded"]
 
@@ -136,7 +136,7 @@ class TestTimes:
         assert (await report(web, occurred_at=when)).status_code == 202
         [(_, body)] = await desk.events()
         assert body["occurred_at"] == "2026-11-21T09:00:00Z"
-        assert [row.occurred_at for row in await desk.rows("incident")] == [desk.ground.clock.now()]
+        assert [row.occurred_at for row in await desk.rows("incident")] == [desk.context.clock.now()]
 
     @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "0026-11-21T08:40:00Z", "1899-12-31T23:59:59Z"])
     async def test_nor_before_anybody_was_born(self, desk: Desk, web: httpx.AsyncClient, when: str) -> None:
@@ -183,7 +183,7 @@ class TestADeathThatAFeedToldOfFirst:
         await report(web, **self.DEATH)
         for days, left in ((399, 1), (2, 0)):
             await clock.advance(days=days)
-            await desk.ground.store.write(forget)
+            await desk.context.store.write(forget)
             assert len(await desk.rows("told")) == left
 
 
