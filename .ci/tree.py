@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-LINES: Final = 400
+LINES: Final = 600
 CODE: Final = {".py", ".js", ".css", ".html"}
 GENERATED: Final = {"services/feedback/box/static/blindrsa.js"}
 
