@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, MetaData, delete, tuple_
+from sqlalchemy import ColumnElement, Connection, MetaData, Table, delete, tuple_, update
 
 from leeward.contracts import Event, EventData
 from leeward.refs import new_ref
@@ -60,6 +60,16 @@ class Unit:
     def has_decided(self, name: str, key: str) -> bool:
         """Whether this transaction has set, moved or cancelled the timer (name, key)."""
         return (name, key) in self._timers
+
+    def conflict_on(self, table: Table, condition: ColumnElement[bool]) -> None:
+        """Make a replica that writes one of these rows, or conflicts on one, run again unless it sees this transaction.
+
+        Locking the rows would not do: on PostgreSQL it leaves the second with its snapshot of before the first. So each
+        row gets a value that it has. SQLite has one writer at a time, which sees all that was before.
+        """
+        if self.conn.dialect.name == "postgresql":
+            field = next((c for c in table.c if not c.primary_key), table.c[0])
+            self.conn.execute(update(table).where(condition).values({field: field}))
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Call this once the commit has succeeded: for wake-ups in memory, never for anything that must happen."""

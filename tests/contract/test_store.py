@@ -157,6 +157,28 @@ async def test_two_processes_can_write_in_turn(store: Store, databases: Database
     await other.close()
 
 
+async def test_of_two_that_conflict_on_a_row_the_second_sees_what_the_first_did(
+    store: Store, databases: Databases
+) -> None:
+    await store.write(lambda unit: ADD.run(unit.conn, [("owner", 1, None)]))
+
+    def add_unless_one_is_there(unit: Unit, name: str) -> None:
+        found = unit.conn.execute(select(THING)).all()
+        if unit.conn.dialect.name == "postgresql":
+            unit.conn.execute(text("SELECT pg_sleep(0.2)"))
+        unit.conflict_on(THING, THING.c.name == "owner")
+        if len(found) == 1:
+            ADD.run(unit.conn, [(name, 1, None)])
+
+    other = databases.open("thing", METADATA)
+    await asyncio.gather(
+        store.write(lambda unit: add_unless_one_is_there(unit, "a")),
+        other.write(lambda unit: add_unless_one_is_there(unit, "b")),
+    )
+    await other.close()
+    assert len(await names(store)) == 2
+
+
 async def test_sequence_numbers_are_never_used_again(store: Store) -> None:
     await store.write(lambda unit: unit.emit(CaseOpened(case_ref=CASE)))
     await store.write(lambda unit: unit.conn.execute(TABLES.outbox.delete()))
