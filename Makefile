@@ -87,6 +87,7 @@ check: dev check-lock ## lint, types, import rules, lock files, generated files
 	$(BIN)/mypy --cache-dir=/dev/null
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python .ci/tree.py
+	$(BIN)/python .ci/rules.py
 	$(BIN)/python -m leeward.contracts.generate --check
 	$(BIN)/python -m services.feedback.box.bundle --check
 
