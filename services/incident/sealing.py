@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, select
 
 from leeward.refs import new_ref
+from leeward.sealing import Sealer
 from leeward.settings.keys import Keyring
 from leeward.store import Insert, Unit
 from services.incident.decisions.claims import Identifier
@@ -24,32 +23,22 @@ _NEW_KEY: Final = Insert(_DAY_KEY, ("key_ref", "day", "sealed", "made_at"), conf
 _OF_DAY: Final = select(_DAY_KEY.c.key_ref, _DAY_KEY.c.sealed)
 
 
-class Sealed(Exception):
-    """Something sealed cannot be opened: by another key, or not whole."""
-
-
 class Box:
-    """AES-256-GCM under one key; what it is bound to (`about`) must be the same when it is opened."""
+    """A `Sealer` whose sealed content is text (base64)."""
 
     def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+        self._sealer = Sealer(key)
 
     def seal(self, content: bytes, about: str) -> str:
-        """Nonce and ciphertext, base64."""
-        nonce = secrets.token_bytes(12)
-        return base64.b64encode(nonce + self._cipher.encrypt(nonce, content, about.encode())).decode()
+        return base64.b64encode(self._sealer.seal(content, about)).decode()
 
     def open(self, sealed: str, about: str) -> bytes:
         """The content.
 
         Raises:
-            Sealed: when it is not of this key, or was changed.
+            CannotOpen: when it is not of this key, or was changed.
         """
-        raw = base64.b64decode(sealed)
-        try:
-            return self._cipher.decrypt(raw[:12], raw[12:], about.encode())
-        except InvalidTag:
-            raise Sealed("cannot be opened by this key") from None
+        return self._sealer.open(base64.b64decode(sealed), about)
 
 
 def identifier_box(keys: Keyring) -> Box:
@@ -109,5 +98,5 @@ class DayKeys:
         unit.set_timer(KEY_TIMER, key_ref, unit.now + KEY_LIFE)
         found = self._find(unit.conn, unit.now)
         if found is None:
-            raise Sealed("the day's key was not stored")
+            raise LookupError("the day's key was not stored")
         return found

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from sqlalchemy import Connection, select, update
 
 from leeward.clock import first_of
+from leeward.sealing import Sealer
 from leeward.service import Context
 from leeward.store import StoreUnavailable, Unit
 from leeward.telemetry import log
@@ -101,7 +102,7 @@ class Keeper:
                 known[epoch.epoch] = "issuing"
             if known.get(epoch.epoch) == "issuing" and epoch.closed_on is not None:
                 public, private = await asyncio.to_thread(sealing.new_key)
-                locked = sealing.lock(self._secret, epoch.epoch, private)
+                locked = Sealer(self._secret).seal(private, epoch.epoch)
                 await self._ground.store.write(_begun(epoch, self._window, public, locked))
 
     async def _end_windows(self) -> None:

@@ -6,7 +6,6 @@ from typing import Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -15,11 +14,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
+from leeward.sealing import Sealer
 from services.feedback.reports import Rating, Unreadable, parse
 
 BITS: Final = 3072
 SIZE: Final = BITS // 8  # bytes of everything that is sealed
-NONCE: Final = 12  # bytes, AES-GCM
 OAEP: Final = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
 
 
@@ -30,15 +29,9 @@ def new_key() -> tuple[bytes, bytes]:
     return public, private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
-def lock(secret: bytes, epoch: str, private: bytes) -> bytes:
-    """The private key as it is stored: AES-256-GCM with the service's key, bound to the epoch."""
-    nonce = secrets.token_bytes(NONCE)
-    return nonce + AESGCM(secret).encrypt(nonce, private, epoch.encode())
-
-
 def open_batch(secret: bytes, epoch: str, locked: bytes, sealed: Iterable[bytes]) -> tuple[list[Rating], int]:
     """Everything that was sealed, in an order drawn anew, and how many of it could not be read."""
-    der = AESGCM(secret).decrypt(locked[:NONCE], locked[NONCE:], epoch.encode())
+    der = Sealer(secret).open(locked, epoch)
     # authenticated encryption of our own: no need to check both primes again
     private = load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True)
     if not isinstance(private, rsa.RSAPrivateKey):

@@ -1,13 +1,12 @@
 """Epochs: one key signs at a time, for at least so long and so many tokens; then it is destroyed, the next begins."""
 
-import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, Row, delete, select, update
 
+from leeward.sealing import Sealer
 from leeward.settings.keys import Keyring
 from leeward.settings.policy import Feedback
 from leeward.store import Timer, Unit
@@ -16,22 +15,20 @@ from services.feedback.issuer.models import CLAIM, EPOCH
 
 CLOSE: Final = "close_epoch"
 END: Final = "end_epoch"
-NONCE: Final = 12  # bytes, AES-GCM
 ISSUING: Final = select(EPOCH).where(EPOCH.c.issuing == 1).with_for_update()
 
 
 class Safe:
-    """Keeps an epoch's private key encrypted with the service's own (AES-256-GCM), bound to the epoch's name."""
+    """Keeps an epoch's private key sealed with the service's own, bound to the epoch's name."""
 
     def __init__(self, keys: Keyring) -> None:
-        self._cipher = AESGCM(keys.derive("epoch keys"))
+        self._sealer = Sealer(keys.derive("epoch keys"))
 
     def lock(self, epoch: str, der: bytes) -> bytes:
-        nonce = secrets.token_bytes(NONCE)
-        return nonce + self._cipher.encrypt(nonce, der, epoch.encode())
+        return self._sealer.seal(der, epoch)
 
     def unlock(self, epoch: str, locked: bytes) -> blind.SigningKey:
-        return blind.load(self._cipher.decrypt(locked[:NONCE], locked[NONCE:], epoch.encode()))
+        return blind.load(self._sealer.open(locked, epoch))
 
 
 def issuing(unit: Unit, safe: Safe, policy: Feedback) -> Row[Any]:

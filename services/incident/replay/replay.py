@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, or_, select
 
 from leeward.clock import FakeClock
 from leeward.contracts import IncidentAmended, bucket_down
+from leeward.sealing import CannotOpen
 from leeward.settings import Settings
 from leeward.settings.keys import Keyring
 from leeward.settings.policy import Source, SourceKind
@@ -40,7 +41,7 @@ from services.incident.intake.subscriptions import is_behind
 from services.incident.intake.unmatched import Queue
 from services.incident.models import DayKey, RawMessage, table_of
 from services.incident.replay.trial import Stored, Trial, Tried
-from services.incident.sealing import Box, DayKeys, Sealed, identifier_box
+from services.incident.sealing import Box, DayKeys, identifier_box
 from services.incident.sources.fhir.routes import said_by, turn_of
 from services.incident.sources.fhir.tree import JsonError
 from services.incident.sources.hl7v2.receiver import read
@@ -131,7 +132,7 @@ class Inbox:
             raise Unreadable("no_such_source")
         try:
             raw = box.open(sealed, one.raw_ref)
-        except Sealed:
+        except CannotOpen:
             raise Unreadable("not_whole") from None
         said = READERS[source.kind](raw, one.source, source, one.accepted_at)
         return [out_of_turn(each) for each in said] if source.kind == "fhir" and self._behind(one, raw) else said

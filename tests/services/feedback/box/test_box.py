@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key, l
 from sqlalchemy import func, insert, select
 
 from leeward.clock import FakeClock
+from leeward.sealing import Sealer
 from leeward.service import Context
 from leeward.store import Unit
 from leeward.web.app import create_app
@@ -52,7 +53,7 @@ class Box:
 
     async def open(self, issued: int = 100) -> None:
         row = {"epoch": NAME, "state": "rating", "key": KEY.spki, "issued": issued, "opened_on": date(2026, 8, 1)}
-        seal = {"seal_key": self.public, "seal_private": sealing.lock(self.secret, NAME, self.private)}
+        seal = {"seal_key": self.public, "seal_private": Sealer(self.secret).seal(self.private, NAME)}
         times = {"closed_on": date(2026, 11, 20), "closes_at": self.clock.now() + timedelta(days=1)}
         await self.context.store.write(lambda unit: unit.conn.execute(insert(EPOCH).values(**row, **seal, **times)))
 
@@ -170,7 +171,7 @@ async def test_what_waits_for_a_release_lies_in_no_order_either(box: Box) -> Non
 
 
 async def sealed_batch(box: Box) -> tuple[bytes, list[bytes]]:
-    return sealing.lock(box.secret, NAME, box.private), [box.given(rating).sealed for rating in distinct(8)]
+    return Sealer(box.secret).seal(box.private, NAME), [box.given(rating).sealed for rating in distinct(8)]
 
 
 @pytest.mark.database("sqlite")
@@ -239,7 +240,7 @@ async def test_the_browser_seals_what_the_box_opens(box: Box) -> None:
     given = {"items": dict(zip(ITEMS, rating.answers, strict=True)), "tags": list(rating.tags)}
     sealed = [from_text(drive("seal", [text(box.public), given])["sealed"]) for _ in range(2)]
     assert sealed[0] != sealed[1]
-    locked = sealing.lock(box.secret, NAME, box.private)
+    locked = Sealer(box.secret).seal(box.private, NAME)
     assert sealing.open_batch(box.secret, NAME, locked, sealed) == ([rating, rating], 0)
 
 
