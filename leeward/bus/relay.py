@@ -22,6 +22,7 @@ from leeward.bus.topics import LARGEST
 from leeward.clock import first_of
 from leeward.contracts.envelope import attributes
 from leeward.store import Store, StoreUnavailable, Unit
+from leeward.store.lookup import in_list
 
 BATCH: Final = 500
 LOOK_AGAIN: Final = 1.0
@@ -49,7 +50,7 @@ class KafkaRelay:
         self._first: tuple[int, float] = (0, 0.0)
         outbox = store.writes.tables.outbox
         self._next = select(outbox).order_by(outbox.c.seq).limit(bindparam("limit"))
-        self._drop = delete(outbox).where(outbox.c.seq.in_(bindparam("sent", expanding=True)))
+        self._drop = delete(outbox).where(in_list(outbox.c.seq, "sent"))
         store.listeners.append(self._notice)
         store.wakers.append(self._woken.set)
 

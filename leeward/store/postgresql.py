@@ -15,7 +15,6 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-import leeward.store.lists  # noqa: F401 how lists travel
 from leeward import telemetry
 from leeward.clock import Clock, first_of
 from leeward.store.engine import Store

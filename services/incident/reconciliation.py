@@ -13,7 +13,7 @@ from leeward import telemetry
 from leeward.clock import first_of
 from leeward.people import Fault, RosterError, csv_rows
 from leeward.store import Insert, Store, StoreUnavailable, Unit
-from leeward.store.lookup import KEYS, rows_of
+from leeward.store.lookup import in_list, rows_of
 from services.incident.decisions.claims import Identifier
 from services.incident.hashing import Hasher
 from services.incident.intake.batch import FIND_TOLD, INCIDENT, INVOLVED, LINK
@@ -36,9 +36,9 @@ _BY_PATIENT: Final = (
     select(_KEY.c.key_hash.label("mark"), INCIDENT)
     .join(_PATIENT, _PATIENT.c.patient_ref == _KEY.c.patient_ref)
     .join(INCIDENT, INCIDENT.c.incident_ref == _PATIENT.c.incident_ref)
-    .where(_KEY.c.key_hash.in_(KEYS))
+    .where(in_list(_KEY.c.key_hash))
 )
-_BY_REF: Final = select(INCIDENT.c.source_ref.label("mark"), INCIDENT).where(INCIDENT.c.source_ref.in_(KEYS))
+_BY_REF: Final = select(INCIDENT.c.source_ref.label("mark"), INCIDENT).where(in_list(INCIDENT.c.source_ref))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +188,8 @@ def _within(one: Listed, at: datetime, span: timedelta) -> bool:
 
 def waiting(conn: Connection, incident_refs: Sequence[str]) -> set[str]:
     """Of incidents those that name identifiers of the work queue, and nobody on the roster."""
-    known = select(INVOLVED.c.incident_ref).where(INVOLVED.c.incident_ref.in_(KEYS), INVOLVED.c.reviewer.is_(False))
-    queued = select(LINK.c.incident_ref).where(LINK.c.incident_ref.in_(KEYS), LINK.c.reviewer.is_(False))
+    known = select(INVOLVED.c.incident_ref).where(in_list(INVOLVED.c.incident_ref), INVOLVED.c.reviewer.is_(False))
+    queued = select(LINK.c.incident_ref).where(in_list(LINK.c.incident_ref), LINK.c.reviewer.is_(False))
     there = {row.incident_ref for row in rows_of(conn, known, incident_refs)}
     return {row.incident_ref for row in rows_of(conn, queued, incident_refs)} - there
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.exc import IntegrityError
 
 from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
 from leeward.store import Store, StoreUnavailable, Timer, Unit, Update
+from leeward.store.lookup import in_list
 from leeward.store.postgresql import PostgresStore
 from leeward.store.timing import TimerLoop
 from tests.conftest import eventually
@@ -234,7 +235,7 @@ async def test_a_server_that_is_killed_is_away_and_then_back(replica: Open, clus
 async def test_a_list_of_any_length_is_the_same_statement(replica: Open) -> None:
     store = replica()
     await store.write(lambda unit: ADD.run(unit.conn, [(name, 1, None) for name in "abcd"]))
-    query = select(THING.c.name).where(THING.c.name.in_(bindparam("names", expanding=True))).order_by(THING.c.name)
+    query = select(THING.c.name).where(in_list(THING.c.name, "names")).order_by(THING.c.name)
     for wanted in ([], ["a"], ["a", "c", "x"], list("dcba")):
         found = await store.read(lambda conn, names=wanted: conn.execute(query, {"names": names}).scalars().all())  # type: ignore[misc]
         assert list(found) == sorted(set(wanted) & set("abcd"))

@@ -17,7 +17,7 @@ from leeward.contracts import (
 )
 from leeward.refs import new_ref
 from leeward.store import Insert, Unit, Update
-from leeward.store.lookup import KEYS, rows_of
+from leeward.store.lookup import in_list, rows_of
 from services.incident.decisions.claims import (
     DEATH,
     DENIED,
@@ -51,12 +51,12 @@ _INVOLVED: Final = Insert(
     keys=("incident_ref", "person_ref"),
     returning=("incident_ref", "person_ref"),
 )
-_FIND_STAFF: Final = select(_STAFF.c.key_hash, _STAFF.c.person_ref, _STAFF.c.active).where(_STAFF.c.key_hash.in_(KEYS))
-_FIND_REPORTED: Final = select(INCIDENT).where(INCIDENT.c.source_ref.in_(KEYS))
+_FIND_STAFF: Final = select(_STAFF.c.key_hash, _STAFF.c.person_ref, _STAFF.c.active).where(in_list(_STAFF.c.key_hash))
+_FIND_REPORTED: Final = select(INCIDENT).where(in_list(INCIDENT.c.source_ref))
 FIND_TOLD: Final = (
     select(TOLD.c.source_ref.label("mark"), INCIDENT)
     .join(INCIDENT, INCIDENT.c.incident_ref == TOLD.c.incident_ref)
-    .where(TOLD.c.source_ref.in_(KEYS))
+    .where(in_list(TOLD.c.source_ref))
 )
 
 

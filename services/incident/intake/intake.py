@@ -16,7 +16,7 @@ from sqlalchemy import select
 from leeward.refs import new_ref
 from leeward.service import Context
 from leeward.store import Insert, Unit
-from leeward.store.lookup import KEYS, rows_of
+from leeward.store.lookup import in_list, rows_of
 from services.incident.decisions.claims import Action, Claim, Decision, Patient, Report, out_of_turn
 from services.incident.decisions.policy import decide_claim, decide_report
 from services.incident.hashing import Hasher
@@ -40,8 +40,8 @@ _NEW_RECEIPT: Final = Insert(
     keys=("key_hash",),
     returning=("key_hash",),
 )
-_FIND_SEEN: Final = select(_SEEN).where(_SEEN.c.message_hash.in_(KEYS))
-_FIND_RECEIPTS: Final = select(_RECEIPT).where(_RECEIPT.c.key_hash.in_(KEYS))
+_FIND_SEEN: Final = select(_SEEN).where(in_list(_SEEN.c.message_hash))
+_FIND_RECEIPTS: Final = select(_RECEIPT).where(in_list(_RECEIPT.c.key_hash))
 _RAW: Final = Insert(table_of(RawMessage), ("raw_ref", "key_ref", "source", "accepted_at", "sealed", "place"))
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, delete, selec
 
 from leeward.refs import new_ref
 from leeward.store import Insert, Update
-from leeward.store.lookup import KEYS, rows_of
+from leeward.store.lookup import in_list, rows_of
 from services.incident.decisions.claims import Current, Patient, current_of
 from services.incident.models import IncidentRow, PatientKey, table_of
 from services.incident.models import Patient as PatientRow
@@ -21,7 +21,7 @@ _FIND: Final = (
     .set_label_style(LABEL_STYLE_TABLENAME_PLUS_COL)
     .join(_PATIENT, _PATIENT.c.patient_ref == _KEY.c.patient_ref)
     .outerjoin(_INCIDENT, _INCIDENT.c.incident_ref == _PATIENT.c.incident_ref)
-    .where(_KEY.c.key_hash.in_(KEYS))
+    .where(in_list(_KEY.c.key_hash))
 )
 _COLUMNS: Final = ("indicator", "incident_ref", "seen_on")
 _NEW: Final = Insert(_PATIENT, ("patient_ref", *_COLUMNS))

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, select, update
 from leeward.contracts import IncidentAmended, Involved
 from leeward.refs import new_ref
 from leeward.store import Insert, Unit, Update
-from leeward.store.lookup import AT_ONCE, KEYS, rows_of
+from leeward.store.lookup import AT_ONCE, in_list, rows_of
 from services.incident.decisions.claims import Identifier, Mention
 from services.incident.models import IncidentRow, StaffIdentifier, Unmatched, UnmatchedLink, table_of
 from services.incident.models import Involved as InvolvedRow
@@ -20,7 +20,7 @@ _LINK: Final = table_of(UnmatchedLink)
 _INCIDENT: Final = table_of(IncidentRow)
 _STAFF: Final = table_of(StaffIdentifier)
 _FIND: Final = select(UNMATCHED.c.key_hash, UNMATCHED.c.unmatched_ref, UNMATCHED.c.state).where(
-    UNMATCHED.c.key_hash.in_(KEYS)
+    in_list(UNMATCHED.c.key_hash)
 )
 _LINKED: Final = (
     select(
@@ -32,7 +32,7 @@ _LINKED: Final = (
     )
     .outerjoin(_LINK, _LINK.c.unmatched_ref == UNMATCHED.c.unmatched_ref)
     .outerjoin(_INCIDENT, _INCIDENT.c.incident_ref == _LINK.c.incident_ref)
-    .where(UNMATCHED.c.key_hash.in_(KEYS))
+    .where(in_list(UNMATCHED.c.key_hash))
 )
 _NEW: Final = Insert(UNMATCHED, ("unmatched_ref", "key_hash", "state", "sealed", "seen_on"))
 _TOUCH: Final = Update(UNMATCHED, ("unmatched_ref",), ("state",))

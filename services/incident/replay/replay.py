@@ -21,7 +21,7 @@ from leeward.settings import Settings
 from leeward.settings.keys import Keyring
 from leeward.settings.policy import Source, SourceKind
 from leeward.store import Store, Unit
-from leeward.store.lookup import KEYS, rows_of
+from leeward.store.lookup import in_list, rows_of
 from services.incident.decisions.claims import (
     Action,
     Claim,
@@ -53,7 +53,7 @@ DONE: Final = MappingProxyType({Action.RECORD: "recorded", Action.REVIEW: "revie
 _RAW: Final = table_of(RawMessage)
 _KEY: Final = table_of(DayKey)
 _STORED: Final = select(*(_RAW.c[name] for name in Stored._fields))
-_SEALED: Final = select(_RAW.c.raw_ref, _RAW.c.sealed).where(_RAW.c.raw_ref.in_(KEYS))
+_SEALED: Final = select(_RAW.c.raw_ref, _RAW.c.sealed).where(in_list(_RAW.c.raw_ref))
 _FROM_BEFORE: Final = INCIDENT.c.state.in_(("review", "recorded"))
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, literal_column, null, select, union_all
 
+from leeward.store.lookup import in_list
 from services.matching.lifecycle.hours import AFTER_NIGHT, LOOK_AHEAD
 from services.matching.lifecycle.hours import Shift as Span
 from services.matching.models import Person, Refusal, Shift, SupportCase, table
@@ -19,9 +20,7 @@ _CASE: Final = table(SupportCase)
 _REFUSAL: Final = table(Refusal)
 _SHIFT: Final = table(Shift)
 _THESE: Final = (
-    select(_PERSON.c.person_ref, _PERSON.c.quiet_until)
-    .where(_PERSON.c.person_ref.in_(bindparam("persons", expanding=True)))
-    .cte("these")
+    select(_PERSON.c.person_ref, _PERSON.c.quiet_until).where(in_list(_PERSON.c.person_ref, "persons")).cte("these")
 )
 _NAMED: Final = select(_THESE.c.person_ref)
 _NOTHING: Final = (null(), null(), null())

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, false, literal_column, null, or_, select, true, union_all
 
 from leeward.store import Insert
+from leeward.store.lookup import in_list
 from services.matching.cases.availability import availability
 from services.matching.cases.repository import REQUEST
 from services.matching.lifecycle.case import Case, Find, Found, Release
@@ -41,9 +42,7 @@ _STATE: Final = union_all(
         SHIFT.c.person_ref, literal_column("0"), literal_column("''"), literal_column("0"), null(), null(), true()
     ).where(SHIFT.c.on_call, SHIFT.c.ends_at > bindparam("now"), SHIFT.c.starts_at <= bindparam("now")),
 )
-_AROUND: Final = select(EXPOSURE.c.incident_ref, EXPOSURE.c.who).where(
-    EXPOSURE.c.incident_ref.in_(bindparam("incidents", expanding=True))
-)
+_AROUND: Final = select(EXPOSURE.c.incident_ref, EXPOSURE.c.who).where(in_list(EXPOSURE.c.incident_ref, "incidents"))
 
 
 def month(now: datetime) -> str:

@@ -6,11 +6,12 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, Row, select
 
 from leeward.contracts import MessageRequested, bucket_up
 from leeward.refs import new_ref
 from leeward.store import Insert, Update
+from leeward.store.lookup import in_list
 from services.matching.lifecycle.case import Case, Message
 from services.matching.models import Request, SupportCase, table
 
@@ -25,9 +26,8 @@ _VALUES: Final = attrgetter(*FIELDS)
 _NOTES: Final = FIELDS.index("notes")
 SELECT_CASES: Final = select(*(CASE.c[name] for name in FIELDS))
 SELECT_REQUESTS: Final = select(REQUEST)
-_REFS: Final[Any] = bindparam("refs", expanding=True)
-THESE_CASES: Final = SELECT_CASES.where(CASE.c.case_ref.in_(_REFS)).with_for_update()
-_THESE_REQUESTS: Final = SELECT_REQUESTS.where(REQUEST.c.request_ref.in_(_REFS))
+THESE_CASES: Final = SELECT_CASES.where(in_list(CASE.c.case_ref, "refs")).with_for_update()
+_THESE_REQUESTS: Final = SELECT_REQUESTS.where(in_list(REQUEST.c.request_ref, "refs"))
 INSERT_CASES: Final = Insert(CASE, FIELDS, conflict="nothing", returning=("case_ref",))
 UPDATE_CASES: Final = Update(CASE, ("case_ref",), FIELDS[1:])
 _REQUEST: Final = ("request_ref", "case_ref", "recipient_ref", "template", "step", "expires_at", "ended")

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Connection, bindparam, select
+from sqlalchemy import Connection, select
 
+from leeward.store.lookup import in_list
 from services.matching.cases import repository
 from services.matching.cases.candidates import EXPOSURE
 from services.matching.cases.repository import CASE, MAY_BE_THERE, REQUEST, StoredRequest
@@ -29,7 +30,6 @@ CODES: Final = (
     "nobody",
     "forgotten",
 )
-_KEYS: Final[BindParameter[Any]] = bindparam("keys", expanding=True)
 _HERE: Final = PERSON.c.status.in_(("active", "away"))
 _FAILED: Final = frozenset({"failed", "expired", "held_too_long"})
 
@@ -44,8 +44,8 @@ def offers(conn: Connection, incident_refs: Iterable[str], now: datetime) -> dic
 
 
 def _offers(conn: Connection, keys: Mapping[str, Any], now: datetime) -> dict[str, str]:
-    outcomes = conn.execute(select(INCIDENT).where(INCIDENT.c.incident_ref.in_(_KEYS)), keys).all()
-    entries = select(ENTRY.c.about).where(ENTRY.c.about.in_(_KEYS), ENTRY.c.kind == "nobody_to_reach")
+    outcomes = conn.execute(select(INCIDENT).where(in_list(INCIDENT.c.incident_ref)), keys).all()
+    entries = select(ENTRY.c.about).where(in_list(ENTRY.c.about), ENTRY.c.kind == "nobody_to_reach")
     nobody = set(conn.execute(entries, keys).scalars())
     around = _around(conn, keys, now)
     found = {}
@@ -71,11 +71,11 @@ def _around(conn: Connection, keys: Mapping[str, Any], now: datetime) -> dict[st
     query = (
         select(EXPOSURE.c.incident_ref, EXPOSURE.c.who, PERSON.c.quiet_until)
         .join(PERSON, PERSON.c.person_ref == EXPOSURE.c.who)
-        .where(EXPOSURE.c.incident_ref.in_(_KEYS), EXPOSURE.c.reviewer.is_(False), _HERE)
+        .where(in_list(EXPOSURE.c.incident_ref), EXPOSURE.c.reviewer.is_(False), _HERE)
     )
     exposures = conn.execute(query, keys).all()
-    tied = select(CASE.c.case_ref).where(CASE.c.incident_ref.in_(_KEYS))
-    busy = select(EXPOSURE.c.who).where(EXPOSURE.c.incident_ref.in_(_KEYS))
+    tied = select(CASE.c.case_ref).where(in_list(CASE.c.incident_ref))
+    busy = select(EXPOSURE.c.who).where(in_list(EXPOSURE.c.incident_ref))
     cases = [
         repository.case_of(row)
         for row in conn.execute(

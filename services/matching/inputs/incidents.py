@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, select
 from leeward.contracts import CaseOpened, Event, IncidentAmended, IncidentRecorded, IncidentRetracted, Involved
 from leeward.refs import new_ref
 from leeward.store import Insert, Unit
+from leeward.store.lookup import in_list
 from services.matching.cases import repository
 from services.matching.cases.availability import Availability, availability
 from services.matching.cases.candidates import EXPOSURE, LOAD, SHIFT, search, state
@@ -46,7 +47,7 @@ _EXPOSE: Final = Insert(
 )
 
 _DUTY: Final = select(SHIFT.c.unit, SHIFT.c.person_ref, SHIFT.c.starts_at, SHIFT.c.ends_at).where(
-    SHIFT.c.unit.in_(bindparam("units", expanding=True)),
+    in_list(SHIFT.c.unit, "units"),
     SHIFT.c.starts_at <= bindparam("last"),
     SHIFT.c.starts_at > bindparam("longest"),
     SHIFT.c.ends_at > bindparam("first"),

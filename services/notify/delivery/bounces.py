@@ -4,14 +4,15 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import select
 
 from leeward.contracts import ReachabilityChanged
 from leeward.store import Unit, Update
+from leeward.store.lookup import in_list
 from services.notify.models import RECIPIENT
 
 _SELECT: Final = select(RECIPIENT.c.recipient_ref, RECIPIENT.c.email, RECIPIENT.c.mobile, RECIPIENT.c.reachable).where(
-    RECIPIENT.c.recipient_ref.in_(bindparam("refs", expanding=True))
+    in_list(RECIPIENT.c.recipient_ref, "refs")
 )
 _BOUNCE: Final = Update(RECIPIENT, ("recipient_ref",), ("email", "email_bounced", "reachable"))
 

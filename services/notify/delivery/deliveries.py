@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import ColumnElement, Connection, bindparam, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from leeward.contracts import DeliveryOutcome
 from leeward.contracts.events import DeliveryState as PublicState
 from leeward.settings import Settings
 from leeward.store import Insert, Unit
+from leeward.store.lookup import in_list
 from services.notify.channels import Kind, Letter
 from services.notify.channels.wording import locale_for
 from services.notify.delivery.schedule import Request, due_at
@@ -28,7 +29,7 @@ _CONTACT: Final = (
     RECIPIENT.c.timezone,
     RECIPIENT.c.status,
 )
-_CONTACTS: Final = select(*_CONTACT).where(RECIPIENT.c.recipient_ref.in_(bindparam("refs", expanding=True)))
+_CONTACTS: Final = select(*_CONTACT).where(in_list(RECIPIENT.c.recipient_ref, "refs"))
 GONE: Final = frozenset({"left", "deceased"})
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final, cast
 from sqlalchemy import bindparam, exists, func, select
 
 from leeward.store import Unit, Update
+from leeward.store.lookup import in_list
 from services.notify.channels import Kind, Letter
 from services.notify.delivery.deliveries import GONE, Contact, Job, Outgoing, tell, wake_at
 from services.notify.delivery.schedule import after_quiet
@@ -44,12 +45,12 @@ _DUE: Final = (
     .with_for_update(of=DELIVERY, skip_locked=True)
 )
 NEXT: Final = select(func.min(DELIVERY.c.wake_at)).where(
-    DELIVERY.c.state == str(DeliveryState.QUEUED), DELIVERY.c.channel.in_(bindparam("channels", expanding=True))
+    DELIVERY.c.state == str(DeliveryState.QUEUED), in_list(DELIVERY.c.channel, "channels")
 )
 # rows that a run has in hand; one that another run has taken up meanwhile is no longer its own
 MINE: Final = (
     select(DELIVERY.c.key)
-    .where(DELIVERY.c.key.in_(bindparam("keys", expanding=True)))
+    .where(in_list(DELIVERY.c.key))
     .where(DELIVERY.c.state == str(DeliveryState.SENDING), DELIVERY.c.claimed_by == bindparam("run"))
     .with_for_update()
 )

@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final, cast
 from uuid import uuid4
 
-from sqlalchemy import BindParameter, bindparam, delete, select
+from sqlalchemy import bindparam, delete, select
 
 from leeward.contracts import CaseErased, DeliveryOutcome, Event, MessageCancelled, MessageRequested
 from leeward.contracts.events import DeliveryState as PublicState
 from leeward.service import Handler
 from leeward.store import Insert, Unit, Update
+from leeward.store.lookup import in_list
 from services.notify.delivery.deliveries import Contact, Outgoing, Wanted, call_off
 from services.notify.delivery.state import OUTCOMES, DeliveryState
 from services.notify.links import Seals, hashed
@@ -39,28 +40,27 @@ _RENEW: Final = Update(
 )
 _EXTEND: Final = Update(QUESTION, ("question_ref",), ("options", "expires_at"))
 LINKS: Final = Insert(LINK, ("token_hash", "question_ref", "request_ref", "fresh"), conflict="nothing")
-_refs: Final[BindParameter[Any]] = bindparam("refs", expanding=True)
 _KNOWN: Final = select(QUESTION.c.question_ref, QUESTION.c.state, QUESTION.c.expires_at, QUESTION.c.answered_at).where(
-    QUESTION.c.question_ref.in_(_refs)
+    in_list(QUESTION.c.question_ref, "refs")
 )
 _LINKED: Final = (
     select(LINK.c.request_ref, LINK.c.question_ref, QUESTION.c.state)
     .select_from(LINK.join(QUESTION, QUESTION.c.question_ref == LINK.c.question_ref))
-    .where(LINK.c.request_ref.in_(_refs))
+    .where(in_list(LINK.c.request_ref, "refs"))
 )
-_END_SOON: Final = QUESTION.update().where(QUESTION.c.question_ref.in_(_refs)).values(expires_at=bindparam("now"))
-_STILL_LINKED: Final = select(LINK.c.question_ref).where(LINK.c.question_ref.in_(_refs)).distinct()
-_UNLINK: Final = delete(LINK).where(LINK.c.request_ref.in_(_refs))
-_UNLINK_QUESTION: Final = delete(LINK).where(LINK.c.question_ref.in_(_refs))
-_FORGET_QUESTION: Final = delete(QUESTION).where(QUESTION.c.question_ref.in_(_refs))
+_END_SOON: Final = QUESTION.update().where(in_list(QUESTION.c.question_ref, "refs")).values(expires_at=bindparam("now"))
+_STILL_LINKED: Final = select(LINK.c.question_ref).where(in_list(LINK.c.question_ref, "refs")).distinct()
+_UNLINK: Final = delete(LINK).where(in_list(LINK.c.request_ref, "refs"))
+_UNLINK_QUESTION: Final = delete(LINK).where(in_list(LINK.c.question_ref, "refs"))
+_FORGET_QUESTION: Final = delete(QUESTION).where(in_list(QUESTION.c.question_ref, "refs"))
 _OF_CASES: Final = select(QUESTION.c.question_ref, QUESTION.c.template, QUESTION.c.state, QUESTION.c.answered_at).where(
-    QUESTION.c.case_ref.in_(_refs)
+    in_list(QUESTION.c.case_ref, "refs")
 )
 _UNTIE: Final = Update(QUESTION, ("question_ref",), ("case_ref", "expires_at"))
 # the row stays until the log is cleared, so that nothing is sent twice; whom and what it was for goes
-_BLANK: Final = DELIVERY.update().where(DELIVERY.c.case_ref.in_(_refs)).values(recipient_ref="", question_ref="")
+_BLANK: Final = DELIVERY.update().where(in_list(DELIVERY.c.case_ref, "refs")).values(recipient_ref="", question_ref="")
 # who has asked for help is called for until somebody is there, whatever becomes of the case; the row names nobody
-_FORGET_CALLS: Final = delete(CALL).where(CALL.c.case_ref.in_(_refs), CALL.c.acknowledged.is_(True))
+_FORGET_CALLS: Final = delete(CALL).where(in_list(CALL.c.case_ref, "refs"), CALL.c.acknowledged.is_(True))
 STARTS_ANEW: Final = frozenset({"later", "declined", "withdrawn", "passed", "handed_over", "closed"})
 # an answer may come while matching still asks: in which states of the question such a message leaves all the same
 LEAVES_IN: Final[Mapping[str, frozenset[str]]] = {

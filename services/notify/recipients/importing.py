@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Row, bindparam, delete, select
+from sqlalchemy import Row, delete, select
 
 from leeward.contracts import ReachabilityChanged
 from leeward.people import Member
 from leeward.store import Insert, Unit
+from leeward.store.lookup import in_list
 from services.notify.delivery.bounces import address_hash
 from services.notify.delivery.deliveries import GONE
 from services.notify.models import DELIVERY, LINK, QUESTION, RECIPIENT
@@ -26,8 +27,7 @@ COLUMNS: Final = (
     "reachable",
 )
 _UPSERT: Final = Insert(RECIPIENT, COLUMNS, conflict="replace", keys=("recipient_ref",))
-_refs: Final[BindParameter[Any]] = bindparam("refs", expanding=True)
-_OPEN: Final = select(QUESTION.c.question_ref).where(QUESTION.c.recipient_ref.in_(_refs))
+_OPEN: Final = select(QUESTION.c.question_ref).where(in_list(QUESTION.c.recipient_ref, "refs"))
 _CHUNK: Final = 500
 
 Values = tuple[Any, ...]
@@ -84,10 +84,10 @@ def _end(unit: Unit, refs: Sequence[str]) -> None:
     """Everything to somebody who is gone is cancelled, and their questions are over."""
     for start in range(0, len(refs), _CHUNK):
         chunk = {"refs": list(refs[start : start + _CHUNK])}
-        queued = DELIVERY.c.recipient_ref.in_(_refs) & (DELIVERY.c.state == "queued")
+        queued = in_list(DELIVERY.c.recipient_ref, "refs") & (DELIVERY.c.state == "queued")
         unit.conn.execute(DELIVERY.update().where(queued).values(state="cancelled"), chunk)
         unit.conn.execute(delete(LINK).where(LINK.c.question_ref.in_(_OPEN)), chunk)
-        unit.conn.execute(delete(QUESTION).where(QUESTION.c.recipient_ref.in_(_refs)), chunk)
+        unit.conn.execute(delete(QUESTION).where(in_list(QUESTION.c.recipient_ref, "refs")), chunk)
 
 
 def _tell(unit: Unit, changed: Sequence[Values], known: dict[str, Row[Any]]) -> None:
