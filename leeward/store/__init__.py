@@ -4,7 +4,7 @@ from leeward.store.bulk import Insert, Update
 from leeward.store.engine import Store
 from leeward.store.group import Group, StoreUnavailable
 from leeward.store.sqlite import SqliteStore
-from leeward.store.tables import GroundTables, ground_tables
+from leeward.store.tables import GroundTables, ground_tables, table_of
 from leeward.store.timers import Timer
 from leeward.store.types import UtcTime
 from leeward.store.unit import Unit
@@ -21,4 +21,5 @@ __all__ = [
     "Update",
     "UtcTime",
     "ground_tables",
+    "table_of",
 ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import BigInteger, Column, Date, Index, Integer, MetaData, String, Table, Text
+from sqlmodel import SQLModel
 
 from leeward.store.types import UtcTime
 
@@ -21,6 +22,11 @@ class GroundTables:
     parked: Table
     timer: Table
     access: Table
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The Core table of a model, for statements that are built once at import."""
+    return model.metadata.tables[str(model.__tablename__)]
 
 
 def ground_tables(metadata: MetaData) -> GroundTables:

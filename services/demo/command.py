@@ -18,7 +18,7 @@ from services.demo.world.distributed import distributed
 from services.demo.world.embedded import Embedded
 from services.demo.world.hospital import ICU_DEATH
 from services.demo.world.mailbox import Mail
-from services.demo.world.members import NotRunning
+from services.demo.world.processes import NotRunning
 from services.demo.world.running import RATE, World, running_world
 from services.demo.world.system import System
 

@@ -24,7 +24,7 @@ CAPPED: Final = "≥ 90 %"
 PAYLOAD: Final = 256  # bytes of every rating before it is sealed, whatever was answered
 
 
-class Unreadable(Exception):
+class UnreadableRating(Exception):
     """What was sealed is no rating."""
 
 
@@ -52,9 +52,9 @@ def parse(payload: bytes) -> Rating:
         whole = len(payload) == PAYLOAD and set(found) == {"items", "tags"} and set(items) == set(ITEMS)
         known = len(rating.tags) == len(tags) and all(type(answer) is int for answer in rating.answers)
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise Unreadable from None
+        raise UnreadableRating from None
     if not whole or not known or not set(rating.answers) <= set(GROUP_OF):
-        raise Unreadable
+        raise UnreadableRating
     return rating
 
 

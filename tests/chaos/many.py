@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from leeward.brokers import parse_brokers
 from leeward.bus.topics import TOPICS, make_topics
 from leeward.settings import ServiceName, load_settings
-from services.demo.servers import Kafka, PostgreSQL, Server
+from services.demo.servers import Kafka, LocalServer, PostgreSQL
 from tests.chaos import hospital
 from tests.chaos.evidence import READ, AtRest, in_outboxes, tables
 from tests.chaos.plan import REPLICAS, SERVERS
@@ -50,7 +50,7 @@ class Many(World):
             await asyncio.to_thread(self._servers.postgresql.create, self._template(service), self._database(service))
 
     @property
-    def _all_servers(self) -> tuple[Server, ...]:
+    def _all_servers(self) -> tuple[LocalServer, ...]:
         return (self._servers.kafka, self._servers.postgresql, self._servers.box)
 
     def _database(self, service: ServiceName) -> str:

@@ -27,7 +27,7 @@ FREE_TEXT: Final = frozenset({"unit"})
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class ParkedEvent:
     """A parked event, and whose it is."""
 
     service: Service
@@ -101,13 +101,13 @@ def listed(service: ServiceName | None, *, as_json: bool) -> None:
         say("there are no dead letters, and nothing waits to be tried again")
 
 
-def _letters(settings: Settings, service: Service, seqs: Sequence[int] | None = None) -> list[Letter]:
+def _letters(settings: Settings, service: Service, seqs: Sequence[int] | None = None) -> list[ParkedEvent]:
     with reading(settings, service.name) as conn:
         if conn is None:
             return []
         check_current(conn, service)
         rows = dead_letters.letters(conn, service.metadata.tables["parked"], seqs)
-    return [Letter(service, row) for row in rows]
+    return [ParkedEvent(service, row) for row in rows]
 
 
 def _line(brief: dict[str, Any]) -> list[str]:
@@ -153,14 +153,14 @@ def show(ident: str, *, as_json: bool) -> None:
         say(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
 
 
-def _found(settings: Settings, idents: Sequence[str]) -> list[Letter]:
+def _found(settings: Settings, idents: Sequence[str]) -> list[ParkedEvent]:
     """The letters of these ids, each once.
 
     Raises:
         Failed: when one is not there; which is not said, since what was typed may be anything.
     """
     wanted = {_parsed(ident) for ident in idents}
-    found: list[Letter] = []
+    found: list[ParkedEvent] = []
     for service in catalogue.load(name for name in SERVICES if name in {name for name, _ in wanted}):
         found += _letters(settings, service, [seq for name, seq in wanted if name == service.name])
     if len(found) < len(wanted):
@@ -203,12 +203,12 @@ def _replay(idents: Sequence[str], service: ServiceName | None) -> None:
         say("there are no dead letters")
 
 
-def _dead(settings: Settings, name: ServiceName) -> list[Letter]:
+def _dead(settings: Settings, name: ServiceName) -> list[ParkedEvent]:
     [service] = catalogue.load([name])
     return [letter for letter in _letters(settings, service) if letter.row.dead]
 
 
-def _by_service(chosen: Iterable[Letter]) -> Iterable[tuple[Service, list[int]]]:
+def _by_service(chosen: Iterable[ParkedEvent]) -> Iterable[tuple[Service, list[int]]]:
     found: dict[ServiceName, tuple[Service, list[int]]] = {}
     for letter in chosen:
         found.setdefault(letter.service.name, (letter.service, []))[1].append(letter.row.seq)

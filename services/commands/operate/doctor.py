@@ -28,7 +28,7 @@ MIGRATE: Final = "run `leeward migrate`"
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorFinding:
     """`error`: something will not work; `warning`: somebody may be missed, or should look."""
 
     level: Literal["error", "warning"]
@@ -53,24 +53,24 @@ def doctor(*, as_json: bool) -> int:
 
 
 @with_databases
-def findings(settings: Settings) -> list[Finding]:
+def findings(settings: Settings) -> list[DoctorFinding]:
     """Everything that is missing or wrong; what rests on a database that cannot be reached is left out."""
-    found: list[Finding] = []
+    found: list[DoctorFinding] = []
     for check in CHECKS:
         with suppress(Failed):
             found += check(settings)
     return found
 
 
-def _error(what: str, do: str) -> Finding:
-    return Finding("error", what, do)
+def _error(what: str, do: str) -> DoctorFinding:
+    return DoctorFinding("error", what, do)
 
 
-def _warning(what: str, do: str) -> Finding:
-    return Finding("warning", what, do)
+def _warning(what: str, do: str) -> DoctorFinding:
+    return DoctorFinding("warning", what, do)
 
 
-def help_lines(settings: Settings) -> Iterator[Finding]:
+def help_lines(settings: Settings) -> Iterator[DoctorFinding]:
     """Emergency numbers and crisis lines of every language, and how long ago somebody checked them."""
     today = settings.clock().now().date()
     for locale in settings.locales:
@@ -88,7 +88,7 @@ def help_lines(settings: Settings) -> Iterator[Finding]:
         yield _warning(f"{place} was not checked for a year", "call it, then set checked_on to that day")
 
 
-def professionals(settings: Settings) -> Iterator[Finding]:
+def professionals(settings: Settings) -> Iterator[DoctorFinding]:
     """The ones whom urgent help pages, and where else a person may turn."""
     if not settings.on_call:
         yield _warning("on_call is empty", "urgent help then shows the numbers and pages nobody: name a professional")
@@ -102,7 +102,7 @@ def professionals(settings: Settings) -> Iterator[Finding]:
         yield _warning("concerns is empty", "name somebody outside the programme on every page")
 
 
-def sources(settings: Settings) -> Iterator[Finding]:
+def sources(settings: Settings) -> Iterator[DoctorFinding]:
     """Feeds that cannot show who they are, and none at all."""
     if not settings.sources:
         yield _error("sources is empty", "no outcome will arrive: add a [sources.NAME] to leeward.toml")
@@ -116,7 +116,7 @@ def sources(settings: Settings) -> Iterator[Finding]:
             yield _warning(f"sources.{name} has no secret", f"it takes nothing until {key} is set")
 
 
-def certificates(settings: Settings) -> Iterator[Finding]:
+def certificates(settings: Settings) -> Iterator[DoctorFinding]:
     """Whether the MLLP port's certificates belong together, and how long they are still valid."""
     from services.incident.sources.hl7v2.tls import expiries, peer_verifier_of
 
@@ -137,7 +137,7 @@ def certificates(settings: Settings) -> Iterator[Finding]:
             yield _warning(f"sources.{source} lists no certificate", "it takes nothing over MLLP: name its sender's")
 
 
-def mail(settings: Settings) -> Iterator[Finding]:
+def mail(settings: Settings) -> Iterator[DoctorFinding]:
     """Whether anybody can be reached, by really connecting to the mail server."""
     url = settings.smtp_url
     if url is None:
@@ -175,7 +175,7 @@ async def _smtp_fault(url: str) -> str:
         return f"cannot be reached ({type(fault).__name__})"
 
 
-def servers(settings: Settings) -> Iterator[Finding]:
+def servers(settings: Settings) -> Iterator[DoctorFinding]:
     """Whether the databases and the bus of a distributed run answer and have what this release needs."""
     for service in catalogue.load():
         fault, key = await_only(_database_fault(settings, service)), f"LEEWARD_{service.name.upper()}_DATABASE_URL"
@@ -208,7 +208,7 @@ async def _database_fault(settings: Settings, service: Service) -> str:
     return "" if current else MIGRATE
 
 
-def figures(settings: Settings) -> Iterator[Finding]:
+def figures(settings: Settings) -> Iterator[DoctorFinding]:
     """What the databases say: roster, training, rota, and identifiers that lead to nobody."""
     from services.commands.operate.status import figures as read
 
@@ -235,7 +235,7 @@ GAPS: Final = {
 }
 
 
-def key_files(settings: Settings) -> Iterator[Finding]:
+def key_files(settings: Settings) -> Iterator[DoctorFinding]:
     """Keys that others on this machine could read."""
     folder = settings.data / "keys"
     for path in [folder, *sorted(folder.glob("*"))] if folder.is_dir() else ():
@@ -244,7 +244,7 @@ def key_files(settings: Settings) -> Iterator[Finding]:
             yield _error(f"keys/{path.name if path != folder else ''} can be read by others", f"chmod {mode} it")
 
 
-def addresses(settings: Settings) -> Iterator[Finding]:
+def addresses(settings: Settings) -> Iterator[DoctorFinding]:
     """Links that leave this machine need https, and what stands behind them must be told where it is."""
     for key, url in (("LEEWARD_PUBLIC_URL", settings.public_url), ("LEEWARD_BOX_URL", settings.box_url)):
         parts = urlsplit(url)
@@ -260,7 +260,7 @@ def addresses(settings: Settings) -> Iterator[Finding]:
         yield _warning("LEEWARD_METRICS_TOKEN is not set", "/metrics answers nobody: set it where you collect them")
 
 
-def clock(settings: Settings) -> Iterator[Finding]:
+def clock(settings: Settings) -> Iterator[DoctorFinding]:
     """A clock that is set, or that has gone back behind what was stored."""
     if settings.variable("CLOCK"):
         yield _warning("LEEWARD_CLOCK is set", "time is not real: for tests and demonstrations only")
@@ -283,7 +283,7 @@ def _newest(conn: Any, service: Any) -> Any:
 
 
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
+CHECKS: Final[tuple[Callable[[Settings], Iterator[DoctorFinding]], ...]] = (
     servers,
     help_lines,
     professionals,

@@ -52,7 +52,7 @@ def send(file: Path, host: str, port: int, tls: Tls | None = None) -> None:
     if not messages:
         raise Failed(f"{file.name}: holds no HL7 message (nothing begins with MSH)")
     refused = 0
-    with Line(host or settings.host, port or settings.mllp_port, tls.context() if tls else None) as line:
+    with MllpConnection(host or settings.host, port or settings.mllp_port, tls.context() if tls else None) as line:
         for number, message in enumerate(messages, 1):
             answer = line.exchange(message)
             say(f"message {number}: {answer}")
@@ -86,7 +86,7 @@ class Acknowledgement:
         return f"{self.code} ({self.fault})" if self.fault else self.code
 
 
-class Line:
+class MllpConnection:
     """One MLLP connection (HL7 v2.9, transport specification: MLLP release 1)."""
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:

@@ -43,7 +43,7 @@ MISSING: Final[Mapping[str, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ComparedOutcome:
     """What came of one outcome of the list; `reason` is a code of the tables above, "" where there is an offer."""
 
     line: int
@@ -69,7 +69,7 @@ def reconcile(file: Path, *, as_json: bool) -> int:
     return int(any(one.missing for one in found))
 
 
-def _shown(found: Sequence[Found]) -> dict[str, Any]:
+def _shown(found: Sequence[ComparedOutcome]) -> dict[str, Any]:
     def count(*, missing: bool) -> dict[str, int]:
         return dict(sorted(Counter(one.reason for one in found if one.reason and one.missing is missing).items()))
 
@@ -82,7 +82,7 @@ def _shown(found: Sequence[Found]) -> dict[str, Any]:
     }
 
 
-def _say(found: Sequence[Found]) -> None:
+def _say(found: Sequence[ComparedOutcome]) -> None:
     for one in found:
         if one.reason:
             why = MISSING.get(one.reason) or f"{BY_DESIGN[one.reason]}; not counted as missing"
@@ -93,7 +93,7 @@ def _say(found: Sequence[Found]) -> None:
 
 
 @with_databases
-def compared(settings: Settings, content: bytes, name: str, now: datetime) -> list[Found]:
+def compared(settings: Settings, content: bytes, name: str, now: datetime) -> list[ComparedOutcome]:
     """What incident and matching know of each outcome of a list; the figures are kept in incident's database.
 
     Raises:
@@ -121,7 +121,7 @@ def compared(settings: Settings, content: bytes, name: str, now: datetime) -> li
     with reading(settings, "matching") as conn:
         assert conn is not None
         codes = offers(conn, recorded, now)
-    found = [Found(one.line, one.reason or _reason(codes, one.incident_ref, unmatched)) for one in standings]
+    found = [ComparedOutcome(one.line, one.reason or _reason(codes, one.incident_ref, unmatched)) for one in standings]
     with transaction(settings, services[0], now) as unit:
         reconciliation.keep(unit, len(found), Counter(one.reason for one in found if one.missing))
     return found

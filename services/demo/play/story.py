@@ -11,7 +11,7 @@ from services.demo.play import node
 from services.demo.play.browser import Browser, Page
 from services.demo.play.narrator import Narrator, NotObserved
 from services.demo.world import hospital
-from services.demo.world.hospital import EMERGENCY_DEATH, ICU_DEATH, Person
+from services.demo.world.hospital import EMERGENCY_DEATH, ICU_DEATH, StaffMember
 from services.demo.world.mailbox import Mail
 from services.demo.world.running import EPOCH, TOKENS, WINDOW, World
 
@@ -33,7 +33,7 @@ class Play:
     world: World
     tell: Narrator
     browsers: dict[str, Browser] = field(default_factory=dict)
-    accepted: list[Person] = field(default_factory=list)
+    accepted: list[StaffMember] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
 
     async def run(self) -> None:
@@ -102,10 +102,10 @@ class Play:
         tell.check("no mail says anything of what happened", not [word for word in DENIED if word.lower() in raw])
         tell.link("All mailboxes can be read while the demonstration runs:", world.mail_url)
 
-    def _asked(self) -> list[Person]:
+    def _asked(self) -> list[StaffMember]:
         return [*ICU_DEATH.asked(), *EMERGENCY_DEATH.asked()]
 
-    def _mails(self, people: Sequence[Person]) -> list[Mail]:
+    def _mails(self, people: Sequence[StaffMember]) -> list[Mail]:
         addresses = {person.email for person in people}
         return [mail for mail in self.world.mailbox.mails if mail.to in addresses]
 
@@ -125,7 +125,7 @@ class Play:
                 await self._accept(person, when, how)
         self.tell.seen(f"{len(self.accepted)} people have said yes, each with a time and a kind of contact")
 
-    async def _accept_first(self, person: Person) -> None:
+    async def _accept_first(self, person: StaffMember) -> None:
         tell = self.tell
         mail = self._last(person.email)
         tell.link(f"{person.name} follows the link:", mail.link)
@@ -139,7 +139,7 @@ class Play:
         stranger = await self._browser("a second browser").open(mail.link)
         tell.check("a second browser with the same link sees nothing of it", "withdraw" not in stranger.answers())
 
-    async def _accept(self, person: Person, when: str, how: str) -> Page:
+    async def _accept(self, person: StaffMember, when: str, how: str) -> Page:
         browser = self._browser(person.email)
         page = await browser.open(self._last(person.email).link)
         page = await browser.choose(page, "accept", when=when, how=how)
@@ -148,7 +148,7 @@ class Play:
         self.accepted.append(person)
         return page
 
-    async def _decline_and_undo(self, person: Person) -> None:
+    async def _decline_and_undo(self, person: StaffMember) -> None:
         browser = self._browser(person.email)
         page = await browser.open(self._last(person.email).link)
         page = await browser.choose(page, "no_thanks")
@@ -158,7 +158,7 @@ class Play:
         page = await browser.choose(page, "undo")
         self.tell.check("undone: the offer is there again", "accept" in page.answers())
 
-    async def _decline(self, person: Person) -> None:
+    async def _decline(self, person: StaffMember) -> None:
         browser = self._browser(person.email)
         page = await browser.open(self._last(person.email).link)
         page = await browser.choose(page, "no_thanks")
@@ -217,7 +217,7 @@ class Play:
             self.tell.seen(f"and sees a first name and the contact that was chosen: {shown[0].first_name}")
         return shown[0].first_name
 
-    def _introduced(self, person: Person, page: Page) -> bool:
+    def _introduced(self, person: StaffMember, page: Page) -> bool:
         family = person.name.split()[-1]
         contact = person.email in page.text or hospital.mobile(person) in page.text
         return person.first_name in page.text and contact and family not in page.text
@@ -342,10 +342,10 @@ class Play:
     def _last(self, address: str) -> Mail:
         return self.world.mailbox.to(address)[-1]
 
-    def _by_id(self, staff_id: str) -> Person:
+    def _by_id(self, staff_id: str) -> StaffMember:
         return next(person for person in hospital.people() if person.staff_id == staff_id)
 
-    def _by_email(self, email: str) -> Person:
+    def _by_email(self, email: str) -> StaffMember:
         return next(person for person in hospital.people() if person.email == email)
 
 

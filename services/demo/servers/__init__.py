@@ -6,6 +6,6 @@ people only: whoever can reach loopback can use them.
 
 from services.demo.servers.kafka import Kafka
 from services.demo.servers.postgresql import PostgreSQL
-from services.demo.servers.server import Server, ServerError
+from services.demo.servers.server import LocalServer, ServerError
 
-__all__ = ["Kafka", "PostgreSQL", "Server", "ServerError"]
+__all__ = ["Kafka", "LocalServer", "PostgreSQL", "ServerError"]

@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from services.demo.servers.java import JARS, cache, java
-from services.demo.servers.server import Port, Server, ServerError
+from services.demo.servers.server import LocalServer, Port, ServerError
 
 CLUSTER: Final = "bGVld2FyZC1kZW1vLTAwMA"  # any 16 bytes; each broker is a cluster of its own
 PROPERTIES: Final = """\
@@ -37,7 +37,7 @@ broker.heartbeat.interval.ms=200
 """
 
 
-class Kafka(Server):
+class Kafka(LocalServer):
     """One broker without passwords. Data survives `kill`; a dead machine may lose some, whatever `durable` says."""
 
     NAME = "Kafka"

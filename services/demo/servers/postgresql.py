@@ -12,7 +12,7 @@ from typing import Final
 
 import asyncpg
 
-from services.demo.servers.server import Server, ServerError, run
+from services.demo.servers.server import LocalServer, ServerError, run
 from services.demo.servers.supervisor import identity
 
 SETTINGS: Final = {
@@ -26,7 +26,7 @@ FLEETING: Final = {"fsync": "off", "full_page_writes": "off", "shared_buffers": 
 USER: Final = "nobody"  # PostgreSQL refuses to run as root
 
 
-class PostgreSQL(Server):
+class PostgreSQL(LocalServer):
     """One cluster, user postgres without a password. Data survives `kill`, and with `durable` a dead machine too."""
 
     NAME = "PostgreSQL"

@@ -62,7 +62,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return thread.submit(asyncio.run, work).result()
 
 
-class Server:
+class LocalServer:
     """One server in a folder of its own: `start`, `kill`, `stop`, again and again on the same port and data."""
 
     NAME: ClassVar[str]

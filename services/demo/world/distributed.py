@@ -19,7 +19,7 @@ from services.demo.servers.kafka_ends import kafka_ends
 from services.demo.servers.load_balancer import front
 from services.demo.servers.server import Port
 from services.demo.world.clock import DemoClock
-from services.demo.world.members import Member, Started, together
+from services.demo.world.processes import ServiceProcess, StartedProcess, run_together
 from services.demo.world.system import Ends
 
 REPLICAS: Final[Mapping[ServiceName, int]] = {"matching": 2, "notify": 2}
@@ -34,7 +34,7 @@ class Distributed:
     kafka: Kafka
     postgresql: PostgreSQL
     box: PostgreSQL
-    started: list[Started] = field(default_factory=list)
+    started: list[StartedProcess] = field(default_factory=list)
 
     @property
     def told(self) -> Sequence[str]:
@@ -78,7 +78,7 @@ class Distributed:
             for name in REPLICAS:
                 await stack.enter_async_context(front(settings.ports[name], numbers[name]))
             log = self.folder / "services.log"
-            self.started.extend(await stack.enter_async_context(together(members, clock, log)))
+            self.started.extend(await stack.enter_async_context(run_together(members, clock, log)))
             brokers = parse_brokers(settings.bus_url or "")
             yield await stack.enter_async_context(kafka_ends(brokers, stores))
 
@@ -99,11 +99,11 @@ def distributed(folder: Path) -> Iterator[Distributed]:
         yield made
 
 
-def _member(settings: Settings, service: ServiceName, port: int) -> Member:
+def _member(settings: Settings, service: ServiceName, port: int) -> ServiceProcess:
     """A process with what is its own business alone."""
     variables = {f"LEEWARD_{key}": value for key, value in settings.variables.items() if _concerns(service, key)}
     variables |= {f"LEEWARD_{name.upper()}_URL": settings.url(name) for name in SERVICES}
-    return Member(service, port, {**variables, f"LEEWARD_{service.upper()}_PORT": str(port)})
+    return ServiceProcess(service, port, {**variables, f"LEEWARD_{service.upper()}_PORT": str(port)})
 
 
 def _concerns(service: ServiceName, key: str) -> bool:

@@ -76,7 +76,7 @@ INTRODUCTIONS: Final = (
 
 
 @dataclass(frozen=True)
-class Person:
+class StaffMember:
     """One member of staff of the demonstration."""
 
     staff_id: str
@@ -106,16 +106,16 @@ class Person:
         return self.supporter and "x" not in self.marks
 
 
-def people() -> list[Person]:
+def people() -> list[StaffMember]:
     """Everybody, in the order of their staff numbers."""
     rows = [[cell.strip() for cell in line.split("|")] for line in PEOPLE.strip().splitlines()]
     return [
-        Person(number, name, profession, unit, tuple(languages.split(",")), frozenset(marks))
+        StaffMember(number, name, profession, unit, tuple(languages.split(",")), frozenset(marks))
         for number, name, profession, unit, languages, marks in rows
     ]
 
 
-def on_early_shift(unit: str) -> list[Person]:
+def on_early_shift(unit: str) -> list[StaffMember]:
     """Who works in a unit when somebody dies there."""
     return [person for person in people() if person.unit == unit and "1" in person.marks]
 
@@ -133,7 +133,7 @@ def roster() -> str:
     return text.getvalue()
 
 
-def _row(number: int, person: Person, head: str) -> dict[str, str]:
+def _row(number: int, person: StaffMember, head: str) -> dict[str, str]:
     row = {
         "staff_id": person.staff_id,
         "identifiers": f"ehr={ehr_number(person)};npi={1_000_000_000 + 7919 * (number + 1)}",
@@ -157,13 +157,13 @@ def _row(number: int, person: Person, head: str) -> dict[str, str]:
     return row
 
 
-def _training_ends(person: Person) -> date:
+def _training_ends(person: StaffMember) -> date:
     if "x" in person.marks:
         return date(2026, 10, 31)
     return date(2026, 12, 15) if "q" in person.marks else date(2028, 2, 10)
 
 
-def ehr_number(person: Person) -> str:
+def ehr_number(person: StaffMember) -> str:
     """The number by which the hospital's system names somebody."""
     return f"P47{ord(person.staff_id[0]):02}{person.staff_id[1:]}"
 
@@ -183,7 +183,7 @@ def rota() -> str:
     return "\r\n".join([*lines, "END:VCALENDAR", ""])
 
 
-def _shift(uid: str, unit: str, start: str, end: str, crew: Sequence[Person]) -> list[str]:
+def _shift(uid: str, unit: str, start: str, end: str, crew: Sequence[StaffMember]) -> list[str]:
     first = (START - timedelta(days=7)).strftime("%Y%m%d")
     return [
         "BEGIN:VEVENT",
@@ -240,13 +240,13 @@ class Death:
         segments = (msh, f"EVN|A03|{stamp}", _segment("PID", pid), _segment("PV1", pv1))
         return "\r".join([*segments, ""]).encode()
 
-    def asked(self) -> list[Person]:
+    def asked(self) -> list[StaffMember]:
         """Who is to be offered somebody: everyone named but the referring doctor, and the unit's shift."""
         named = {self.attending, *self.consulting} | {person.staff_id for person in on_early_shift(self.unit)}
         return [person for person in people() if person.staff_id in named]
 
 
-def _xcn(person: Person) -> str:
+def _xcn(person: StaffMember) -> str:
     family = person.name.removeprefix("Dr. ").split()[-1]
     return f"{ehr_number(person)}^{family}^{person.first_name}^^^Dr^^^EHR"
 
@@ -259,7 +259,7 @@ ICU_DEATH: Final = Death("4711", "ICU", "I02", ("I01",), "O01", START - timedelt
 EMERGENCY_DEATH: Final = Death("4712", "Emergency", "E02", ("E01",), "P01", START - timedelta(minutes=5))
 
 
-def mobile(person: Person) -> str:
+def mobile(person: StaffMember) -> str:
     """Somebody's phone number, "" where there is none."""
     number = people().index(person)
     return "" if "n" in person.marks else f"+44 7700 900{number:03}"

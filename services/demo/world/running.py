@@ -24,7 +24,7 @@ from services.commands import catalogue
 from services.commands.operate.running import migrated
 from services.commands.people.rota import import_shifts
 from services.commands.people.staff import Changes, import_members
-from services.commands.sources.hl7 import Acknowledgement, Line
+from services.commands.sources.hl7 import Acknowledgement, MllpConnection
 from services.demo.servers.server import Port
 from services.demo.world import hospital
 from services.demo.world.clock import DemoClock
@@ -102,7 +102,7 @@ class World:
         return await asyncio.to_thread(self._send, death.message())
 
     def _send(self, message: bytes) -> Acknowledgement:
-        with Line(self.settings.host, self.settings.mllp_port) as line:
+        with MllpConnection(self.settings.host, self.settings.mllp_port) as line:
             return line.exchange(message)
 
     async def token(self, role: Role) -> str:

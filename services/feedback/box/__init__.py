@@ -8,16 +8,15 @@ from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
 from leeward.store import ground_tables
 from services.feedback.box.api import routes
-from services.feedback.box.epochs import Keeper
-from services.feedback.box.models import EPOCH, RELEASE, Model
+from services.feedback.box.epochs import EpochKeeper
+from services.feedback.box.models import EPOCH, METADATA, RELEASE
 
-METADATA = Model.metadata
 ground_tables(METADATA)
 
 
 def build(context: Context) -> Wiring:
     """The box's parts: pages and routes, and the task that follows the issuer's epochs."""
-    return Wiring(router=routes(context), tasks=[Keeper(context).run])
+    return Wiring(router=routes(context), tasks=[EpochKeeper(context).run])
 
 
 def status(conn: Connection, _settings: Settings) -> dict[str, Any]:

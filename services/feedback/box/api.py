@@ -34,7 +34,7 @@ def octets(value: object) -> bytes:
     return base64.b64decode(value, validate=True)
 
 
-class Spent(BaseModel):
+class RatingRequest(BaseModel):
     """The body of `POST /v1/ratings`; every part has one size, so length tells nothing."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -92,7 +92,7 @@ def _add_data(router: APIRouter, context: Context) -> None:
     async def rate(request: Request) -> JSONResponse:
         spent = _parsed(await request.body())
         try:
-            await context.store.write(ratings.take(ratings.Given(**spent.model_dump())))
+            await context.store.write(ratings.take(ratings.SpentToken(**spent.model_dump())))
         except tuple(REFUSALS) as refusal:
             raise Problem(*REFUSALS[type(refusal)]) from None
         # the write-ahead log would keep the order in which ratings came; while somebody reads, the keeper does it later
@@ -108,9 +108,9 @@ def _add_data(router: APIRouter, context: Context) -> None:
         return JSONResponse(page(rows[: limit + 1], limit, lambda row: str(row["release"]), _dated))
 
 
-def _parsed(body: bytes) -> Spent:
+def _parsed(body: bytes) -> RatingRequest:
     try:
-        return Spent.model_validate_json(body)
+        return RatingRequest.model_validate_json(body)
     except ValidationError as fault:
         raise validation_problem(fault) from None
 

@@ -28,7 +28,7 @@ RETRY: Final = 1.0  # seconds
 TIMEOUT: Final = 10.0  # seconds
 
 
-class Published(BaseModel):
+class PublishedEpoch(BaseModel):
     """An epoch as the issuer's `GET /v1/keys` gives it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -46,13 +46,13 @@ class Published(BaseModel):
         return blind.fingerprint(self.key) == self.fingerprint and blind.epoch_of(self.key) == self.epoch
 
 
-class Keys(BaseModel):
+class PublishedEpochs(BaseModel):
     """The answer of `GET /v1/keys`."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
-    epochs: list[Published]
+    epochs: list[PublishedEpoch]
 
-    def trusted(self) -> list[Published]:
+    def trusted(self) -> list[PublishedEpoch]:
         """What may be pinned: never a key under another's name, and no two that sign at the same time."""
         honest = [epoch for epoch in self.epochs if epoch.honest]
         signing = [epoch for epoch in honest if epoch.state == "issuing"]
@@ -61,11 +61,11 @@ class Keys(BaseModel):
         return [epoch for epoch in honest if epoch.state != "issuing" or len(signing) == 1]
 
 
-class Keeper:
+class EpochKeeper:
     """Keeps the box's epochs in step with the issuer's."""
 
     def __init__(self, context: Context) -> None:
-        self._ground = context
+        self._context = context
         self._secret = context.keys.derive("seal keys")
         self._window = context.settings.feedback.window
         self._pause = min(LONGEST_PAUSE, self._window / 30).total_seconds()
@@ -75,45 +75,45 @@ class Keeper:
         while not stop.is_set():
             fine = await self.look()
             pause = self._pause if fine else min(RETRY, self._pause)
-            await first_of(stop.wait(), self._ground.clock.sleep(pause))
+            await first_of(stop.wait(), self._context.clock.sleep(pause))
 
     async def look(self) -> bool:
         """End what is over, empty the log of writes, pin what is new; False where that has to be repeated."""
         try:
             await self._end_windows()
-            await self._ground.store.tidy()
+            await self._context.store.tidy()
             await self._pin(await self._published())
         except (httpx.HTTPError, ValidationError, StoreUnavailable) as fault:
             log("keys-not-read", fault=type(fault).__name__)
             return False
         return True
 
-    async def _published(self) -> list[Published]:
-        url = f"{self._ground.settings.url('issuer')}/v1/keys"
-        answer = await self._ground.http.get(url, timeout=TIMEOUT)
+    async def _published(self) -> list[PublishedEpoch]:
+        url = f"{self._context.settings.url('issuer')}/v1/keys"
+        answer = await self._context.http.get(url, timeout=TIMEOUT)
         answer.raise_for_status()
-        return Keys.model_validate_json(answer.content).trusted()
+        return PublishedEpochs.model_validate_json(answer.content).trusted()
 
-    async def _pin(self, published: Sequence[Published]) -> None:
-        known = await self._ground.store.read(_states)
+    async def _pin(self, published: Sequence[PublishedEpoch]) -> None:
+        known = await self._context.store.read(_states)
         for epoch in published:
             if epoch.epoch not in known and epoch.state != "ended":
-                await self._ground.store.write(_pinned(epoch))
+                await self._context.store.write(_pinned(epoch))
                 known[epoch.epoch] = "issuing"
             if known.get(epoch.epoch) == "issuing" and epoch.closed_on is not None:
                 public, private = await asyncio.to_thread(sealing.new_key)
                 locked = Sealer(self._secret).seal(private, epoch.epoch)
-                await self._ground.store.write(_begun(epoch, self._window, public, locked))
+                await self._context.store.write(_begun(epoch, self._window, public, locked))
 
     async def _end_windows(self) -> None:
-        for name, locked in await self._ground.store.read(_over(self._ground.clock.now())):
+        for name, locked in await self._context.store.read(_over(self._context.clock.now())):
             while not await self._end_window(name, locked):
                 pass
 
     async def _end_window(self, name: str, locked: bytes) -> bool:
-        sealed = await self._ground.store.read(partial(ratings.sealed_in, epoch=name))
+        sealed = await self._context.store.read(partial(ratings.sealed_in, epoch=name))
         opened = await asyncio.to_thread(sealing.open_batch, self._secret, name, locked, sealed)
-        return await self._ground.store.write(ratings.open_window(name, sealed, *opened))
+        return await self._context.store.write(ratings.open_window(name, sealed, *opened))
 
 
 def _states(conn: Connection) -> dict[str, str]:
@@ -125,7 +125,7 @@ def _over(now: datetime) -> Callable[[Connection], list[tuple[str, bytes]]]:
     return lambda conn: [(row.epoch, row.seal_private) for row in conn.execute(over.order_by(EPOCH.c.closes_at))]
 
 
-def _pinned(epoch: Published) -> Callable[[Unit], None]:
+def _pinned(epoch: PublishedEpoch) -> Callable[[Unit], None]:
     row = {"epoch": epoch.epoch, "state": "issuing", "key": epoch.key, "opened_on": epoch.opened_on, "doubtful": 0}
 
     def work(unit: Unit) -> None:
@@ -135,7 +135,7 @@ def _pinned(epoch: Published) -> Callable[[Unit], None]:
     return work
 
 
-def _begun(epoch: Published, window: timedelta, public: bytes, locked: bytes) -> Callable[[Unit], None]:
+def _begun(epoch: PublishedEpoch, window: timedelta, public: bytes, locked: bytes) -> Callable[[Unit], None]:
     """The window begins when the box sees that the epoch has closed, and always lasts its full time."""
 
     def work(unit: Unit) -> None:

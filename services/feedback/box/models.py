@@ -5,21 +5,25 @@ adds a row writes all of them anew, shuffled, in one transaction (`ratings.py`).
 """
 
 from datetime import date, datetime
+from typing import Final
 
 from sqlalchemy import LargeBinary, String, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from leeward.store import UtcTime
+from leeward.store import UtcTime, table_of
 
 REGISTRY = registry()
 
 
-class Model(SQLModel, registry=REGISTRY):
+class _Model(SQLModel, registry=REGISTRY):
     """Base of this service's tables."""
 
 
-class Epoch(Model, table=True):
+METADATA = _Model.metadata
+
+
+class RatingEpoch(_Model, table=True):
     """The issuer's key of an epoch as first seen, and the box's own key to which ratings are sealed in its window."""
 
     __tablename__ = "epoch"
@@ -36,7 +40,7 @@ class Epoch(Model, table=True):
     doubtful: int = 0  # ratings that could not be read, and those beyond the tokens issued
 
 
-class Sealed(Model, table=True):
+class SealedRating(_Model, table=True):
     """A spent token's hash with what was sealed, until the window ends."""
 
     __tablename__ = "sealed"
@@ -47,7 +51,7 @@ class Sealed(Model, table=True):
     sealed: bytes = Field(sa_type=LargeBinary)
 
 
-class Opened(Model, table=True):
+class OpenedRating(_Model, table=True):
     """A rating that waits for its release, under a reference drawn at random when its batch was opened."""
 
     __tablename__ = "opened"
@@ -58,7 +62,7 @@ class Opened(Model, table=True):
     rating: str = Field(sa_type=Text)
 
 
-class Release(Model, table=True):
+class ReportRelease(_Model, table=True):
     """The ledger: what was published, once and for good."""
 
     __tablename__ = "released"
@@ -69,7 +73,7 @@ class Release(Model, table=True):
     figures: str = Field(sa_type=Text)
 
 
-EPOCH = Epoch.__table__  # type: ignore[attr-defined]
-SEALED = Sealed.__table__  # type: ignore[attr-defined]
-OPENED = Opened.__table__  # type: ignore[attr-defined]
-RELEASE = Release.__table__  # type: ignore[attr-defined]
+EPOCH: Final = table_of(RatingEpoch)
+SEALED: Final = table_of(SealedRating)
+OPENED: Final = table_of(OpenedRating)
+RELEASE: Final = table_of(ReportRelease)

@@ -34,7 +34,7 @@ class AlreadyGiven(Exception):
 
 
 @dataclass(frozen=True)
-class Given:
+class SpentToken:
     """A token and what it is spent on; `sealed` has a fixed size."""
 
     epoch: str
@@ -50,7 +50,7 @@ def shuffled(rows: Sequence[Any]) -> list[Any]:
     return mixed
 
 
-def take(given: Given) -> Callable[[Unit], None]:
+def take(given: SpentToken) -> Callable[[Unit], None]:
     """Work: spend the token on the sealed rating; the same again changes nothing.
 
     Raises:

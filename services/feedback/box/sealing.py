@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from leeward.sealing import Sealer
-from services.feedback.reports import Rating, Unreadable, parse
+from services.feedback.reports import Rating, UnreadableRating, parse
 
 BITS: Final = 3072
 SIZE: Final = BITS // 8  # bytes of everything that is sealed
@@ -45,5 +45,5 @@ def open_batch(secret: bytes, epoch: str, locked: bytes, sealed: Iterable[bytes]
 def _opened(private: rsa.RSAPrivateKey, sealed: bytes) -> Rating | None:
     try:
         return parse(private.decrypt(sealed, OAEP))
-    except (ValueError, Unreadable):
+    except (ValueError, UnreadableRating):
         return None

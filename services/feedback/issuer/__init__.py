@@ -11,9 +11,8 @@ from leeward.settings import Settings
 from leeward.store import Unit, ground_tables
 from services.feedback.issuer import claims, epochs
 from services.feedback.issuer.api import router
-from services.feedback.issuer.models import EPOCH, Model
+from services.feedback.issuer.models import EPOCH, METADATA
 
-METADATA = Model.metadata
 ground_tables(METADATA)
 
 

@@ -29,7 +29,7 @@ def octets(value: str) -> str:
     return value
 
 
-class Wanted(BaseModel):
+class MintRequest(BaseModel):
     """The body of `POST /v1/claims/mint`."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -84,9 +84,9 @@ def router(context: Context, safe: epochs.Safe) -> APIRouter:
     return routes
 
 
-def _parsed(body: bytes, cors: dict[str, str]) -> Wanted:
+def _parsed(body: bytes, cors: dict[str, str]) -> MintRequest:
     try:
-        return Wanted.model_validate_json(body)
+        return MintRequest.model_validate_json(body)
     except ValidationError as fault:
         problem = validation_problem(fault)
         problem.headers = cors

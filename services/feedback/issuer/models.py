@@ -1,21 +1,25 @@
 """The issuer's tables: epochs with their keys, and which closed case may still fetch a token. Nothing about who."""
 
 from datetime import date, datetime
+from typing import Final
 
 from sqlalchemy import Index, LargeBinary, String
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from leeward.store import UtcTime
+from leeward.store import UtcTime, table_of
 
 REGISTRY = registry()
 
 
-class Model(SQLModel, registry=REGISTRY):
+class _Model(SQLModel, registry=REGISTRY):
     """Base of this service's tables."""
 
 
-class Epoch(Model, table=True):
+METADATA = _Model.metadata
+
+
+class SigningEpoch(_Model, table=True):
     """A key that signs for a while. `private` is encrypted with the service's key, and gone once the epoch closed."""
 
     __tablename__ = "epoch"
@@ -31,7 +35,7 @@ class Epoch(Model, table=True):
     closed_at: datetime | None = Field(default=None, sa_type=UtcTime)
 
 
-class Claim(Model, table=True):
+class TokenClaim(_Model, table=True):
     """A closed case's right to one token. Once used: under which key, the hash of what was asked, and the answer."""
 
     __tablename__ = "claim"
@@ -43,5 +47,5 @@ class Claim(Model, table=True):
     signature: bytes | None = Field(default=None, sa_type=LargeBinary)
 
 
-EPOCH = Epoch.__table__  # type: ignore[attr-defined]
-CLAIM = Claim.__table__  # type: ignore[attr-defined]
+EPOCH: Final = table_of(SigningEpoch)
+CLAIM: Final = table_of(TokenClaim)

@@ -18,14 +18,14 @@ from leeward.contracts import CaseClosed, Event
 from leeward.service import Context
 from leeward.settings.policy import Feedback
 from services.feedback import blind, reports
-from services.feedback.box import METADATA as BOX
 from services.feedback.box import ratings
-from services.feedback.box.epochs import Keeper, Keys, _pinned
+from services.feedback.box.epochs import EpochKeeper, PublishedEpochs, _pinned
 from services.feedback.box.models import EPOCH, OPENED, RELEASE, SEALED
-from services.feedback.issuer import METADATA as ISSUER
+from services.feedback.box.models import METADATA as BOX
 from services.feedback.issuer import SERVICE, claims, epochs
 from services.feedback.issuer.models import CLAIM
 from services.feedback.issuer.models import EPOCH as KEYS
+from services.feedback.issuer.models import METADATA as ISSUER
 from tests.conftest import MakeContext
 from tests.replicas import behind
 from tests.services.feedback.box.test_box import NAME, TRIALS, Box, agreement, box, distinct, published
@@ -195,7 +195,7 @@ async def test_what_waits_for_a_release_tells_neither(box: Box) -> None:
         await box.context.store.write(lambda unit: unit.conn.execute(OPENED.delete()))
         await box.take(*eight)
         await box.clock.advance(days=1)
-        await Keeper(box.context).look()
+        await EpochKeeper(box.context).look()
         rows = await stored(box, OPENED, "rating")
         assert len({number for _, number, _ in rows}) == 1
         ranked = [value for value, _, _ in sorted(rows, key=lambda row: row[2])]
@@ -238,7 +238,7 @@ async def test_a_token_spent_at_two_replicas_counts_once(box: Box, others: list[
 async def test_a_window_ended_by_several_is_ended_once(box: Box, others: list[Box], clock: FakeClock) -> None:
     await box.take(*(box.given(rating) for rating in distinct(10)))
     await clock.advance(days=1)
-    await asyncio.gather(*(Keeper(one.context).look() for one in [box, *others]))
+    await asyncio.gather(*(EpochKeeper(one.context).look() for one in [box, *others]))
     assert (await box.count(SEALED), await box.count(OPENED), await box.count(RELEASE)) == (0, 0, 1)
     figures = await box.context.store.read(ratings.releases)
     assert [release["n"] for release in figures] == [10]
@@ -270,7 +270,7 @@ async def test_a_rating_of_the_last_moment_is_not_lost(box: Box, others: list[Bo
     ended = ratings.open_window(NAME, read, [distinct(1)[0]], 0)
     assert not await box.context.store.write(ended)
     assert await box.count(SEALED) == 2
-    await Keeper(box.context).look()
+    await EpochKeeper(box.context).look()
     assert (await box.count(SEALED), await box.count(OPENED)) == (0, 2)
 
 
@@ -281,7 +281,7 @@ async def test_a_rating_while_the_window_ends_is_kept_or_refused(box: Box, other
     await clock.advance(days=1)
 
     async def ends() -> None:
-        await Keeper(box.context).look()
+        await EpochKeeper(box.context).look()
 
     with pytest.raises(ratings.NotOpen):
         await behind(late, lambda: late.write(ratings.take(last)), ends)
@@ -289,7 +289,7 @@ async def test_a_rating_while_the_window_ends_is_kept_or_refused(box: Box, other
 
 
 async def test_a_key_is_pinned_by_several_at_once(box: Box, others: list[Box]) -> None:
-    [seen] = Keys.model_validate({"epochs": [published(blind.generate())]}).epochs
+    [seen] = PublishedEpochs.model_validate({"epochs": [published(blind.generate())]}).epochs
     late = others[0].context.store
     await behind(late, lambda: late.write(_pinned(seen)), lambda: box.context.store.write(_pinned(seen)))
     known = await box.context.store.read(

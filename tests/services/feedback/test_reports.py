@@ -128,5 +128,5 @@ def changed(**parts: object) -> bytes:
     ],
 )
 def test_what_is_no_rating_is_not_read(text: bytes) -> None:
-    with pytest.raises(reports.Unreadable):
+    with pytest.raises(reports.UnreadableRating):
         reports.parse(text)

@@ -14,7 +14,7 @@ from leeward.settings import Settings, load_settings
 from leeward.settings.keys import own_key
 from services.commands import catalogue
 from services.commands.console import Failed
-from services.commands.sources.hl7 import Acknowledgement, Line, acknowledgement, expected, send, split
+from services.commands.sources.hl7 import Acknowledgement, MllpConnection, acknowledgement, expected, send, split
 from services.commands.sources.replay import replay
 from services.demo.world.hospital import EMERGENCY_DEATH, ICU_DEATH
 from services.incident.hashing import Hasher
@@ -90,7 +90,7 @@ async def test_a_line_that_closes_is_no_acknowledgement() -> None:
         writer.close()
 
     def talk(port: int) -> None:
-        with Line("127.0.0.1", port) as line:
+        with MllpConnection("127.0.0.1", port) as line:
             line.exchange(ONE)
 
     async with await asyncio.start_server(listener, "127.0.0.1", 0) as server:
@@ -124,7 +124,7 @@ async def test_a_refusal_says_both_and_silence_is_consent_where_faults_alone_are
     def talk(port: int) -> str:
         header = f"MSH|^~\\&|A|B|C|D|20261121||ADT^A03|1|P|2.5|||{conditions}\r"
         try:
-            with Line("127.0.0.1", port) as line:
+            with MllpConnection("127.0.0.1", port) as line:
                 return str(line.exchange(header.encode()))
         except Failed as fault:
             return str(fault)

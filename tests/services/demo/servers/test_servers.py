@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from services.demo.servers import Kafka, PostgreSQL, Server, ServerError
+from services.demo.servers import Kafka, LocalServer, PostgreSQL, ServerError
 
 STARTER = """
 import os, sys, time
@@ -28,7 +28,7 @@ time.sleep(600)
 """
 
 
-def processes_of(server: Server) -> list[psutil.Process]:
+def processes_of(server: LocalServer) -> list[psutil.Process]:
     """The server's keeper and all below it; other servers of this test process are none of it."""
     assert server._keeper is not None
     keeper = psutil.Process(server._keeper.pid)
@@ -39,7 +39,7 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if process.is_running()]
 
 
-def listens(server: Server) -> bool:
+def listens(server: LocalServer) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", server.port)) == 0
 

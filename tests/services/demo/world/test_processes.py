@@ -15,7 +15,7 @@ from leeward.store import Store
 from services.demo.servers.load_balancer import front
 from services.demo.servers.server import Port
 from services.demo.world.clock import DemoClock
-from services.demo.world.members import Member, NotRunning, together
+from services.demo.world.processes import NotRunning, ServiceProcess, run_together
 from services.demo.world.settled import settled
 from services.feedback.box import SERVICE as BOX
 from tests.conftest import MakeContext
@@ -23,7 +23,7 @@ from tests.conftest import MakeContext
 START = datetime(2026, 11, 24, 13, 45, tzinfo=UTC)
 OTHER_PROCESS = """
 import sys
-from services.demo.clock import DemoClock
+from services.demo.world.clock import DemoClock
 clock = DemoClock.set_to(sys.stdin.readline())
 for line in sys.stdin:
     clock.follow(line)
@@ -113,7 +113,7 @@ async def test_connections_go_to_each_replica_in_turn_and_past_one_that_is_away(
         await asked(outside.number, b"hello")
 
 
-def box(port: int, **more: str) -> Member:
+def box(port: int, **more: str) -> ServiceProcess:
     """A box whose database and broker are away."""
     nowhere = Port()
     variables = {
@@ -123,7 +123,7 @@ def box(port: int, **more: str) -> Member:
         "LEEWARD_BOX_KEY": base64.b64encode(bytes(32)).decode(),
         "LEEWARD_BOX_PORT": str(port),
     }
-    return Member("box", port, {**variables, **more})
+    return ServiceProcess("box", port, {**variables, **more})
 
 
 async def test_a_process_ends_with_its_input(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ async def alive(client: httpx.AsyncClient, port: int) -> bool:
 async def test_a_process_that_does_not_start_is_told_with_its_reason(tmp_path: Path, more: dict[str, str]) -> None:
     port, clock = Port(), DemoClock(START, 1)
     with pytest.raises(NotRunning, match=f"box failed; it was logged: {next(iter(more))}: "):
-        async with together([box(port.number, **more)], clock, tmp_path / "log"):
+        async with run_together([box(port.number, **more)], clock, tmp_path / "log"):
             pytest.fail("it cannot be ready")
 
 

@@ -27,9 +27,9 @@ from leeward.service import Context
 from leeward.store import Unit
 from leeward.web.app import create_app
 from services.feedback import blind, reports
-from services.feedback.box import METADATA, SERVICE, ratings, sealing
-from services.feedback.box.epochs import Keeper, Keys
-from services.feedback.box.models import EPOCH, OPENED, RELEASE, SEALED
+from services.feedback.box import SERVICE, ratings, sealing
+from services.feedback.box.epochs import EpochKeeper, PublishedEpochs
+from services.feedback.box.models import EPOCH, METADATA, OPENED, RELEASE, SEALED
 from services.feedback.reports import ITEMS, Rating
 from tests.conftest import MakeContext
 from tests.databases import content
@@ -57,16 +57,16 @@ class Box:
         times = {"closed_on": date(2026, 11, 20), "closes_at": self.clock.now() + timedelta(days=1)}
         await self.context.store.write(lambda unit: unit.conn.execute(insert(EPOCH).values(**row, **seal, **times)))
 
-    def given(self, rating: Rating) -> ratings.Given:
+    def given(self, rating: Rating) -> ratings.SpentToken:
         """A finished token is an ordinary PSS signature (RFC 9474 §4.4); here made without its blinding."""
         prepared = secrets.token_bytes(blind.PREPARED)
         public = load_der_public_key(self.public)
         assert isinstance(SIGNER, rsa.RSAPrivateKey)
         assert isinstance(public, rsa.RSAPublicKey)
         signature = SIGNER.sign(prepared, blind.PSS, hashes.SHA384())
-        return ratings.Given(NAME, prepared, signature, public.encrypt(reports.payload(rating), sealing.OAEP))
+        return ratings.SpentToken(NAME, prepared, signature, public.encrypt(reports.payload(rating), sealing.OAEP))
 
-    async def take(self, *given: ratings.Given) -> None:
+    async def take(self, *given: ratings.SpentToken) -> None:
         for each in given:
             await self.context.store.write(ratings.take(each))
         await self.context.store.tidy()
@@ -74,7 +74,7 @@ class Box:
     async def end(self) -> None:
         """The window ends; the issuer is away, which keeps nothing from being opened."""
         await self.clock.advance(days=1)
-        assert not await Keeper(self.context).look()
+        assert not await EpochKeeper(self.context).look()
 
     async def count(self, table: Any) -> int:
         return await self.context.store.read(lambda c: c.execute(select(func.count()).select_from(table)).scalar_one())
@@ -191,7 +191,7 @@ async def test_a_rating_counts_though_somebody_reads_and_the_log_is_emptied_late
         answer = await visitor.post("/v1/ratings", json={"epoch": NAME, **body})
         assert answer.json() == {"result": "kept"}
         assert (box.path.parent / "box.db-wal").stat().st_size > 0
-    await Keeper(box.context).look()
+    await EpochKeeper(box.context).look()
     assert (box.path.parent / "box.db-wal").stat().st_size == 0
 
 
@@ -251,7 +251,7 @@ def published(key: blind.SigningKey, **changes: Any) -> dict[str, Any]:
 
 
 def trusted(*epochs: dict[str, Any]) -> list[str]:
-    return [epoch.epoch for epoch in Keys.model_validate_json(json.dumps({"epochs": epochs})).trusted()]
+    return [epoch.epoch for epoch in PublishedEpochs.model_validate_json(json.dumps({"epochs": epochs})).trusted()]
 
 
 def test_a_key_under_another_name_is_not_trusted() -> None:

@@ -15,7 +15,7 @@ from leeward import telemetry
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.settings.policy import Match
 from services.commands.console import Failed
-from services.commands.sources.hl7 import Line, Tls
+from services.commands.sources.hl7 import MllpConnection, Tls
 from services.incident import listen
 from services.incident.sources.hl7v2.mllp import framed
 from services.incident.sources.hl7v2.tls import peer_verifier_of
@@ -181,7 +181,7 @@ async def test_our_own_command_sends_over_tls(desk: Desk, tmp_path: Path) -> Non
     context = Tls(tmp_path / "ca.pem", cert, key).context()
 
     def send(port: int) -> str:
-        with Line("127.0.0.1", port, context) as line:
+        with MllpConnection("127.0.0.1", port, context) as line:
             return line.exchange(death()).code
 
     async with serving(secured(desk)) as port:

@@ -1,4 +1,4 @@
-"""One process of the distributed demonstration: `python -m services.demo.world.member SERVICE…`.
+"""One process of the distributed demonstration: `python -m services.demo.world.process SERVICE…`.
 
 It does what `leeward run SERVICE…` does, by the demonstration's clock: each line of its input is the clock's setting,
 and the end of its input is its own, so that it never outlives who started it.

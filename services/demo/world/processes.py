@@ -26,17 +26,17 @@ class NotRunning(Exception):
 
 
 @dataclass(frozen=True)
-class Member:
+class ServiceProcess:
     """One process of one service: its port and all its LEEWARD_ variables."""
 
     service: ServiceName
     port: int
     variables: Mapping[str, str]
 
-    async def start(self, log: Path) -> "Started":
+    async def start(self, log: Path) -> "StartedProcess":
         """Start it; it waits for its clock."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LEEWARD_")}
-        command = (sys.executable, "-m", "services.demo.world.member", self.service)
+        command = (sys.executable, "-m", "services.demo.world.process", self.service)
         with log.open("ab") as said:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -48,14 +48,14 @@ class Member:
                 start_new_session=True,
             )
         assert process.stdin
-        return Started(self, process, process.stdin)
+        return StartedProcess(self, process, process.stdin)
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedProcess:
     """A process and its input."""
 
-    member: Member
+    member: ServiceProcess
     process: asyncio.subprocess.Process
     input: asyncio.StreamWriter
 
@@ -89,13 +89,15 @@ class Started:
 
 
 @asynccontextmanager
-async def together(members: Sequence[Member], clock: DemoClock, log: Path) -> AsyncIterator[Sequence[Started]]:
+async def run_together(
+    members: Sequence[ServiceProcess], clock: DemoClock, log: Path
+) -> AsyncIterator[Sequence[StartedProcess]]:
     """Start all, wait until each is ready, and stop them together at the end.
 
     Raises:
         NotRunning: when one is not there as long as it should be, with the end of the log.
     """
-    started: list[Started] = []
+    started: list[StartedProcess] = []
     try:
         for member in members:
             one = await member.start(log)
@@ -110,7 +112,7 @@ async def together(members: Sequence[Member], clock: DemoClock, log: Path) -> As
             raise NotRunning(f"{started[well.index(False)].member.service} failed; {last_words(log)}")
 
 
-async def _ready(started: Sequence[Started]) -> None:
+async def _ready(started: Sequence[StartedProcess]) -> None:
     try:
         async with http_client() as client, asyncio.timeout(PATIENCE):
             await asyncio.gather(*(one.until_ready(client) for one in started))
