@@ -7,14 +7,11 @@ from fastapi import APIRouter
 from sqlalchemy import Connection, func, select
 
 from leeward.service import Context, Service, Wiring
-from leeward.settings import Settings, SettingsError
+from leeward.settings import Settings
 from leeward.web.look import Pages
 from services.notify import public, retention
-from services.notify.channels import Channel
-from services.notify.channels.email.message import Mailer
-from services.notify.channels.email.smtp import Email, smtp_server
-from services.notify.channels.webhook import Gateway, Webhook, pooled_transport
-from services.notify.channels.wording import TEMPLATES, wording
+from services.notify.channels import registry
+from services.notify.channels.wording import TEMPLATES
 from services.notify.delivery.deliveries import GONE, Outgoing
 from services.notify.delivery.sender import Dispatch
 from services.notify.links import seals
@@ -32,9 +29,12 @@ def build(context: Context) -> Wiring:
     Raises:
         SettingsError: when what a channel needs is missing.
     """
-    _check(context.settings)
-    outgoing = Outgoing(context.settings, seals(context.keys), uuid4().hex)
-    dispatch = Dispatch(context, outgoing, [] if outgoing.rehearsal else channels(context))
+    turned_on = registry.entries_on(context.settings)
+    # what a rehearsal notes does not depend on which channels are set up already
+    rehearsal = context.settings.outreach.mode == "rehearsal"
+    channels = registry.CHANNELS if rehearsal else turned_on
+    outgoing = Outgoing(context.settings, channels, seals(context.keys), uuid4().hex)
+    dispatch = Dispatch(context, outgoing)
     calls = Calls(outgoing)
     return Wiring(
         router=_routes(context, outgoing, calls),
@@ -47,26 +47,6 @@ def build(context: Context) -> Wiring:
             retention.task(context),
         ],
     )
-
-
-def _check(settings: Settings) -> None:
-    """Asked of notify alone: the other processes of a distributed run are not given this secret."""
-    if settings.channels.webhook and not settings.variable("WEBHOOK_SECRET"):
-        raise SettingsError("LEEWARD_WEBHOOK_SECRET: is missing; channels.webhook signs every request with it")
-
-
-def channels(context: Context) -> list[Channel]:
-    """The channels that the site has set up."""
-    settings, now = context.settings, context.clock.now
-    found: list[Channel] = []
-    if settings.smtp_url:
-        mailer = Mailer(settings.mail_from, settings.public_url, wording)
-        found.append(Email(smtp_server(settings.smtp_url), mailer, now))
-    if settings.channels.webhook:
-        secret = settings.variable("WEBHOOK_SECRET") or ""
-        gateway = Gateway(settings.channels.webhook.url, secret, settings.public_url)
-        found.append(Webhook(pooled_transport(), gateway, wording, now))
-    return found
 
 
 def _routes(context: Context, outgoing: Outgoing, calls: Calls) -> APIRouter:

@@ -10,7 +10,8 @@ from leeward.contracts import Answered
 from leeward.contracts.events import Answer
 from leeward.refs import new_ref
 from leeward.store import Timer, Unit
-from services.notify.delivery.deliveries import Contact, Outgoing, Wanted
+from services.notify.channels import Contact
+from services.notify.delivery.deliveries import Outgoing, Wanted
 from services.notify.delivery.queue import on_call_contact
 from services.notify.links import hashed
 from services.notify.models import CALL

@@ -21,7 +21,6 @@ from services.commands import catalogue
 from services.commands.console import Failed, say, show_json
 from services.commands.databases import reading, with_databases
 
-SMTP_PATIENCE: Final = 10.0  # seconds
 ENDING: Final = timedelta(days=30)
 AHEAD: Final = timedelta(minutes=5)
 MIGRATE: Final = "run `leeward migrate`"
@@ -137,42 +136,17 @@ def certificates(settings: Settings) -> Iterator[DoctorFinding]:
             yield _warning(f"sources.{source} lists no certificate", "it takes nothing over MLLP: name its sender's")
 
 
-def mail(settings: Settings) -> Iterator[DoctorFinding]:
-    """Whether anybody can be reached, by really connecting to the mail server."""
-    url = settings.smtp_url
-    if url is None:
-        if settings.channels.webhook is None:
-            yield _error("there is no channel", "nobody can be reached: set LEEWARD_SMTP_URL or channels.webhook")
-        return
-    if fault := await_only(_smtp_fault(url)):
-        yield _error(f"LEEWARD_SMTP_URL: {fault}", "correct it, or see whether the mail server is up")
-    if settings.variable("MAIL_FROM") is None:
-        yield _warning("LEEWARD_MAIL_FROM is not set", "mail leaves as messages@localhost: set a neutral address")
+def channels(settings: Settings) -> Iterator[DoctorFinding]:
+    """Whether anybody can be reached, and what each channel that is turned on finds, mostly by really connecting."""
+    from services.notify.channels import registry
 
-
-async def _smtp_fault(url: str) -> str:
-    """Connect, encrypt and sign in as notify will; the fault without what the server said."""
-    from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException
-
-    from services.notify.channels.email.smtp import smtp_server
-
-    at = smtp_server(url)
-    client = SMTP(
-        hostname=at.host,
-        port=at.port,
-        username=at.user,
-        password=at.password,
-        use_tls=at.tls,
-        start_tls=at.starttls,
-        timeout=SMTP_PATIENCE,
-    )
-    try:
-        async with client:
-            return ""
-    except SMTPAuthenticationError:
-        return "the server does not take this user and password"
-    except (SMTPException, OSError) as fault:
-        return f"cannot be reached ({type(fault).__name__})"
+    turned_on = [entry for entry in registry.CHANNELS if entry.is_on(settings)]
+    if not turned_on:
+        ways = " or ".join(entry.turned_on_by for entry in registry.CHANNELS)
+        yield _error("there is no channel", f"nobody can be reached: set {ways}")
+    for entry in turned_on:
+        for level, what, do in await_only(entry.check(settings)):
+            yield DoctorFinding(level, what, do)
 
 
 def servers(settings: Settings) -> Iterator[DoctorFinding]:
@@ -289,7 +263,7 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[DoctorFinding]], ...]] = (
     professionals,
     sources,
     certificates,
-    mail,
+    channels,
     addresses,
     key_files,
     clock,

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 import httpx
@@ -12,8 +11,9 @@ from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from httpx_aiohttp import AiohttpTransport
 from standardwebhooks.webhooks import Webhook as Signer
 
-from services.notify.channels import Letter, Result
-from services.notify.channels.email.message import Words, letter_link
+from leeward.settings import Settings
+from services.notify.channels import WAYS, ChannelEntry, Contact, Letter, Now, Result, Words
+from services.notify.channels.wording import wording
 
 LANES: Final = 32
 TIMEOUT: Final = 15.0
@@ -30,7 +30,7 @@ class Gateway:
     public_url: str
 
 
-def pooled_transport(lanes: int = LANES) -> httpx.AsyncBaseTransport:
+def pooled_transport(lanes: int) -> httpx.AsyncBaseTransport:
     """A pool of connections for one gateway, opened with the first request (encode/httpx#3215)."""
 
     def session() -> ClientSession:
@@ -44,17 +44,7 @@ def pooled_transport(lanes: int = LANES) -> httpx.AsyncBaseTransport:
 class Webhook:
     """Hands letters to one URL. A gateway that sees the same `webhook-id` again has it already."""
 
-    name = "webhook"
-
-    def __init__(
-        self,
-        transport: httpx.AsyncBaseTransport,
-        gateway: Gateway,
-        words: Words,
-        now: Callable[[], datetime],
-        lanes: int = LANES,
-    ) -> None:
-        self.lanes = lanes
+    def __init__(self, transport: httpx.AsyncBaseTransport, gateway: Gateway, words: Words, now: Now) -> None:
         self._transport = transport
         self._url = httpx.URL(gateway.url)
         self._signer = Signer(gateway.secret)
@@ -62,7 +52,7 @@ class Webhook:
         self._words = words
         self._now = now
 
-    async def send(self, letter: Letter, lane: int) -> Result:
+    async def send(self, letter: Letter[Mapping[str, str]], lane: int) -> Result:
         body, headers = self._signed(letter)
         request = httpx.Request("POST", self._url, content=body, headers=headers)
         try:
@@ -72,7 +62,9 @@ class Webhook:
             return Result.NOT_TRIED
         except (httpx.HTTPError, TimeoutError):
             return Result.UNSURE
-        return _read(status)
+        if status < 300:
+            return Result.TAKEN
+        return Result.LATER if status in AGAIN or status >= 500 else Result.REFUSED
 
     async def _post(self, request: httpx.Request) -> int:
         """Below httpx's client: redirects, cookies and credentials, none of which there are, cost half its time."""
@@ -84,12 +76,12 @@ class Webhook:
             await answer.aclose()
         return answer.status_code
 
-    def _signed(self, letter: Letter) -> tuple[str, dict[str, str]]:
+    def _signed(self, letter: Letter[Mapping[str, str]]) -> tuple[str, dict[str, str]]:
         now = self._now()
         words = self._words(letter.kind, letter.locale)
-        link = letter_link(self._public_url, letter)
-        to = {name: value for name, value in (("email", letter.email), ("mobile", letter.mobile)) if value}
-        data = {"to": to, "subject": words.subject, "text": words.body.format(link=link, code=letter.token).rstrip()}
+        link = letter.link(self._public_url)
+        text = words.body.format(link=link, code=letter.token).rstrip()
+        data = {"to": letter.address, "subject": words.subject, "text": text}
         body = json.dumps({"type": "message", "timestamp": now.isoformat(), "data": {**data, "url": link}})
         headers = {
             "content-type": "application/json",
@@ -104,7 +96,26 @@ class Webhook:
         await self._transport.aclose()
 
 
-def _read(status: int) -> Result:
-    if status < 300:
-        return Result.TAKEN
-    return Result.LATER if status in AGAIN or status >= 500 else Result.REFUSED
+def _address(contact: Contact) -> dict[str, str]:
+    """All that is known: which of them to use is the gateway's to decide."""
+    return {way: value for way in WAYS if (value := getattr(contact, way))}
+
+
+def _make(settings: Settings, now: Now, lanes: int) -> Webhook:
+    assert settings.channels.webhook is not None  # it is on
+    secret = settings.variable("WEBHOOK_SECRET") or ""
+    gateway = Gateway(settings.channels.webhook.url, secret, settings.public_url)
+    return Webhook(pooled_transport(lanes), gateway, wording, now)
+
+
+WEBHOOK: Final[ChannelEntry[Mapping[str, str]]] = ChannelEntry(
+    name="webhook",
+    turned_on_by="channels.webhook",
+    is_on=lambda settings: settings.channels.webhook is not None,
+    required={"WEBHOOK_SECRET": "channels.webhook signs every request with it"},
+    address=_address,
+    lanes=LANES,
+    # a gateway drops repetitions by their `webhook-id`, so that it may be asked as often as after any failure
+    repeats_in_doubt=7,
+    make=_make,
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from leeward.web.look import catalogue
-from services.notify.channels.email.message import Wording
+from services.notify.channels import Wording
 
 TEMPLATES: Final = Path(__file__).parents[1] / "templates"
 

@@ -12,7 +12,8 @@ from leeward.contracts.events import DeliveryState as PublicState
 from leeward.settings import Settings
 from leeward.store import Insert, Unit
 from leeward.store.lookup import in_list
-from services.notify.channels import Kind, Letter
+from services.notify.channels import ChannelEntry, Contact, Kind, Letter
+from services.notify.channels.registry import Entries, first_reaching
 from services.notify.channels.wording import locale_for
 from services.notify.delivery.schedule import Request, due_at
 from services.notify.delivery.state import OUTCOMES, DeliveryState
@@ -31,16 +32,6 @@ _CONTACT: Final = (
 )
 _CONTACTS: Final = select(*_CONTACT).where(in_list(RECIPIENT.c.recipient_ref, "refs"))
 GONE: Final = frozenset({"left", "deceased"})
-
-
-@dataclass(frozen=True, slots=True)
-class Contact:
-    """How somebody is reached; empty where there is no such way."""
-
-    email: str
-    mobile: str
-    locale: str
-    timezone: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,15 +69,16 @@ class Job:
     accepted_at: datetime
     attempts: int
     doubts: int
-    letter: Letter
+    letter: Letter[Any]
     away_until: datetime | None = field(default=None)
 
 
 class Outgoing:
     """Writes deliveries. `room(channel)` says how many more the channel takes at once, `put` gives it its jobs."""
 
-    def __init__(self, settings: Settings, seals: Seals, run: str) -> None:
+    def __init__(self, settings: Settings, channels: Entries, seals: Seals, run: str) -> None:
         self.settings = settings
+        self.channels: Mapping[str, ChannelEntry[Any]] = {entry.name: entry for entry in channels}
         self.seals = seals
         self.run = run
         self.room: Callable[[str], int] = lambda _channel: 0
@@ -103,15 +95,9 @@ class Outgoing:
         return Contact(row.email, row.mobile, locale_for(row.languages, self.settings.locales), row.timezone)
 
     def channel(self, contact: Contact) -> str | None:
-        """E-mail where it is on and they have one, else the webhook where they have anything, else none.
-
-        A rehearsal is not told apart by channels that are still to be set up.
-        """
-        if self.rehearsal and (contact.email or contact.mobile):
-            return "email" if contact.email else "webhook"
-        if contact.email and self.settings.smtp_url:
-            return "email"
-        return "webhook" if self.settings.channels.webhook and (contact.email or contact.mobile) else None
+        """The first channel that reaches them, None where no channel does."""
+        entry = first_reaching(self.channels.values(), contact)
+        return entry.name if entry is not None else None
 
     def key(self, wanted: Wanted, channel: str) -> str:
         return self.seals.key(
@@ -121,8 +107,8 @@ class Outgoing:
     def token(self, kind: str, key: str) -> str:
         return self.seals.digits(key) if kind == "code" else self.seals.token(key)
 
-    def letter(self, kind: Kind, key: str, contact: Contact) -> Letter:
-        return Letter(key, kind, self.token(kind, key), contact.email, contact.mobile, contact.locale)
+    def letter(self, kind: Kind, key: str, channel: str, contact: Contact) -> Letter[Any]:
+        return Letter(key, kind, self.token(kind, key), self.channels[channel].address(contact), contact.locale)
 
     def enqueue(self, unit: Unit, wanted: Sequence[tuple[Wanted, str]], keys: Sequence[str] | None = None) -> set[str]:
         """Write one row for each (message, channel), under the `keys` that `key` gives; returns those that are new.
@@ -198,7 +184,7 @@ class Outgoing:
         return tuple(values[name] for name in COLUMNS)
 
     def _job(self, message: Wanted, channel: str, key: str) -> Job:
-        letter = self.letter(message.kind, key, message.contact)
+        letter = self.letter(message.kind, key, channel, message.contact)
         return Job(
             key,
             channel,

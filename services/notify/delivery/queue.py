@@ -7,8 +7,8 @@ from sqlalchemy import bindparam, exists, func, select
 
 from leeward.store import Unit, Update
 from leeward.store.lookup import in_list
-from services.notify.channels import Kind, Letter
-from services.notify.delivery.deliveries import GONE, Contact, Job, Outgoing, tell, wake_at
+from services.notify.channels import Contact, Kind
+from services.notify.delivery.deliveries import GONE, Job, Outgoing, tell, wake_at
 from services.notify.delivery.schedule import after_quiet
 from services.notify.delivery.state import DeliveryState, Waiting, look_at
 from services.notify.models import DELIVERY, LINK, QUESTION, RECIPIENT
@@ -120,7 +120,7 @@ class Claims:
         return self._outgoing.contact(row)
 
     def _job(self, row: Any, contact: Contact) -> Job:
-        letter: Letter = self._outgoing.letter(cast(Kind, row.kind), row.key, contact)
+        letter = self._outgoing.letter(cast(Kind, row.kind), row.key, row.channel, contact)
         return Job(
             row.key,
             row.channel,

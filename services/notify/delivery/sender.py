@@ -12,7 +12,7 @@ from leeward import telemetry
 from leeward.clock import Clock, first_of
 from leeward.service import Context
 from leeward.store import StoreUnavailable, Unit
-from services.notify.channels import Channel, Result
+from services.notify.channels import Channel, ChannelEntry, Result
 from services.notify.delivery.bounces import bounced
 from services.notify.delivery.deliveries import Job, Outgoing, tell
 from services.notify.delivery.queue import MINE, NEXT, PROGRESS, STANDING, Claims, in_doubt, nothing_to_say
@@ -33,8 +33,9 @@ Standing = Literal["wanted", "over", "unknown"]
 class Post:
     """One channel's lanes and the letters waiting for them. Another channel never waits for this one."""
 
-    def __init__(self, channel: Channel, dispatch: "Dispatch") -> None:
-        self.channel = channel
+    def __init__(self, entry: ChannelEntry[Any], dispatch: "Dispatch") -> None:
+        self.entry = entry
+        self.channel: Channel[Any] = entry.make(dispatch.settings, dispatch.clock.now, entry.lanes)
         self._dispatch = dispatch
         self._queue: asyncio.Queue[tuple[Job | None, float]] = asyncio.Queue()
         self._faults = 0
@@ -50,7 +51,7 @@ class Post:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until told to stop; letters not begun then go back to be sent by the next start."""
-        lanes = [asyncio.create_task(self._lane(number)) for number in range(self.channel.lanes)]
+        lanes = [asyncio.create_task(self._lane(number)) for number in range(self.entry.lanes)]
         try:
             await stop.wait()
             self._stopping = True
@@ -118,13 +119,15 @@ class Post:
 class Dispatch:
     """Claims what is due, gives it to the posts, and writes down what became of it."""
 
-    def __init__(self, context: Context, outgoing: Outgoing, channels: Sequence[Channel]) -> None:
+    def __init__(self, context: Context, outgoing: Outgoing) -> None:
         self.clock: Clock = context.clock
-        self._ground = context
+        self.settings = context.settings
         self._store = context.store
         self._outgoing = outgoing
         self._claims = Claims(outgoing)
-        self.posts: Mapping[str, Post] = {channel.name: Post(channel, self) for channel in channels}
+        self.posts: Mapping[str, Post] = {
+            name: Post(entry, self) for name, entry in outgoing.channels.items() if not outgoing.rehearsal
+        }
         self.recovery = Recovery(context.store, outgoing.run, self._left_behind)
         self._settling = context.store.group(self._settle)
         self._woken = asyncio.Event()
@@ -197,7 +200,7 @@ class Dispatch:
                 await asyncio.sleep(0.5)
 
     def _settle(self, unit: Unit, done: Sequence[tuple[Job, Result]]) -> Sequence[None]:
-        ended = [(job, result, _after(job, result, unit.now)) for job, result in done]
+        ended = [(job, result, self._after(job, result, unit.now)) for job, result in done]
         mine = self._mine(unit, [job for job, _ in done])
         mine |= self._arrived(unit, [job.key for job, result in done if result is Result.TAKEN and job.key not in mine])
         changes = [self._change(job, progress, unit.now) for job, _, progress in ended if job.key in mine]
@@ -205,12 +208,23 @@ class Dispatch:
         for job, _, progress in ended:
             if job.key in mine:
                 tell(unit, job.request_ref, job.case_ref, progress.state, job.accepted_at)
-        lost = [job.recipient_ref for job, result in done if result is Result.BOUNCED and job.recipient_ref]
-        bounced(unit, lost, webhook=self._ground.settings.channels.webhook is not None)
+        ended_addresses = [
+            job.recipient_ref
+            for job, result in done
+            if result is Result.BOUNCED and job.recipient_ref and self.posts[job.channel].entry.bounce_ends == "email"
+        ]
+        bounced(unit, ended_addresses, self._outgoing.channels.values())
         unit.after_commit(lambda: self._settled(done))
         if any(progress.state is DeliveryState.QUEUED for _, _, progress in ended):
             unit.after_commit(self._woken.set)
         return [None] * len(done)
+
+    def _after(self, job: Job, result: Result, now: datetime) -> Progress:
+        repeats = self.posts[job.channel].entry.repeats_in_doubt
+        progress = after_attempt(result, job.attempts, job.doubts, repeats, now)
+        if result is Result.NOT_TRIED and job.away_until is not None:
+            return Progress(progress.state, progress.attempts, progress.doubts, job.away_until)
+        return progress
 
     def _mine(self, unit: Unit, jobs: Sequence[Job]) -> set[str]:
         """The keys of those that no other run has taken up meanwhile."""
@@ -271,10 +285,3 @@ class Dispatch:
             tell(unit, row.request_ref, row.case_ref, DeliveryState.FAILED, row.accepted_at)
         unit.conn.execute(DELIVERY.update().where(stray).values(state=str(DeliveryState.FAILED), changed_at=unit.now))
         unit.after_commit(self._woken.set)
-
-
-def _after(job: Job, result: Result, now: datetime) -> Progress:
-    progress = after_attempt(job.channel, result, job.attempts, job.doubts, now)
-    if result is Result.NOT_TRIED and job.away_until is not None:
-        return Progress(progress.state, progress.attempts, progress.doubts, job.away_until)
-    return progress

@@ -50,9 +50,6 @@ NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
     DeliveryState.HANDED_OFF: frozenset({DeliveryState.DELIVERED, DeliveryState.FAILED}),
 }
 RETRIES: Final = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800, 3600, 7200))
-# how often an attempt that nobody knows the end of is repeated under its key: a gateway drops repetitions by that key
-# itself (Standard Webhooks), a mailbox may show both
-DOUBTS: Final[Mapping[str, int]] = {"email": 1, "webhook": len(RETRIES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +62,11 @@ class Progress:
     due_at: datetime
 
 
-def after_attempt(channel: str, result: Result, attempts: int, doubts: int, now: datetime) -> Progress:
+def after_attempt(result: Result, attempts: int, doubts: int, repeats_in_doubt: int, now: datetime) -> Progress:
     """What follows an attempt.
 
-    A temporary refusal is tried again later each time; an attempt whose outcome nobody knows is repeated under the same
-    key, by mail once; one that never reached the other side is tried again and counts as none.
+    A temporary refusal is tried again, later each time; an attempt whose outcome nobody knows is repeated under the
+    same key, as often as `repeats_in_doubt` of its channel says; one that never reached the other side does not count.
     """
     tried = attempts + 1
     if result is Result.TAKEN:
@@ -78,7 +75,7 @@ def after_attempt(channel: str, result: Result, attempts: int, doubts: int, now:
         return Progress(DeliveryState.FAILED, tried, doubts, now)
     if result is Result.NOT_TRIED:
         return Progress(DeliveryState.QUEUED, attempts, doubts, now + RETRIES[0])
-    if result is Result.UNSURE and doubts >= DOUBTS[channel]:
+    if result is Result.UNSURE and doubts >= repeats_in_doubt:
         return Progress(DeliveryState.UNKNOWN, tried, doubts + 1, now)
     if attempts >= len(RETRIES):
         return Progress(DeliveryState.UNKNOWN if doubts else DeliveryState.FAILED, tried, doubts, now)

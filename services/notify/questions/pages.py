@@ -20,6 +20,7 @@ from leeward.service import Context
 from leeward.web.access import LINK
 from leeward.web.app import SECURITY_HEADERS
 from leeward.web.look import Pages
+from services.notify.channels import WAYS
 from services.notify.channels.wording import locale_for
 from services.notify.links import new_secret
 from services.notify.models import QUESTION, RECIPIENT
@@ -159,7 +160,7 @@ class MessagePages:
         self, question: Question, recipient: Mapping[str, str], typed: Mapping[str, str], problems: tuple[str, ...]
     ) -> dict[str, Any]:
         named = {name for fields in FIELDS.values() for name in fields}
-        ways = [way for way in ("email", "mobile") if recipient.get(way)]
+        ways = [way for way in WAYS if recipient.get(way)]
         texts = self._pages.texts[self._ground.settings.locales[0]]
         return {
             "possible": possible(question, self._ground.clock.now()),

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from services.notify.channels import WAYS
+
 UNDO: Final = timedelta(hours=24)
 LONGEST: Final = timedelta(days=90)
 QuestionState = Literal[
@@ -45,7 +47,7 @@ ANSWERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "cover": {},
 }
 FIELDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
-    "accept": {"when": ("now", "hours", "days", "week"), "how": ("email", "mobile")},
+    "accept": {"when": ("now", "hours", "days", "week"), "how": WAYS},
     "not_now": {"again": ("week", "month", "never")},
     "close": {
         "channel": ("in_person", "phone", "video", "text", "group"),

@@ -12,7 +12,8 @@ from leeward.contracts.events import DeliveryState as PublicState
 from leeward.service import Handler
 from leeward.store import Insert, Unit, Update
 from leeward.store.lookup import in_list
-from services.notify.delivery.deliveries import Contact, Outgoing, Wanted, call_off
+from services.notify.channels import Contact
+from services.notify.delivery.deliveries import Outgoing, Wanted, call_off
 from services.notify.delivery.state import OUTCOMES, DeliveryState
 from services.notify.links import Seals, hashed
 from services.notify.models import CALL, DELIVERY, LINK, QUESTION

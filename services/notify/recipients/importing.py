@@ -9,6 +9,7 @@ from leeward.contracts import ReachabilityChanged
 from leeward.people import Member
 from leeward.store import Insert, Unit
 from leeward.store.lookup import in_list
+from services.notify.channels import Contact, registry
 from services.notify.delivery.bounces import address_hash
 from services.notify.delivery.deliveries import GONE
 from services.notify.models import DELIVERY, LINK, QUESTION, RECIPIENT
@@ -63,7 +64,7 @@ def _row(member: Member, known: Row[Any] | None) -> Values:
         member.timezone,
         member.status,
         member.supporter,
-        bool(email or member.mobile),
+        registry.first_reaching(registry.CHANNELS, Contact(email, member.mobile)) is not None,
     )
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from leeward.contracts import Event, MessageRequested, bucket_up
 from leeward.store import Unit
+from services.notify.channels.registry import CHANNELS
 from services.notify.delivery import recovery, sender
 from services.notify.delivery.deliveries import Outgoing
 from services.notify.delivery.queue import Claims
@@ -202,7 +203,7 @@ async def test_an_answer_and_a_claim_at_once_are_one_after_the_other(world: Worl
     await world.happens(reminder)
     queued = DELIVERY.update().where(DELIVERY.c.step == "reminder").values(state="queued")
     await world.context.store.write(lambda unit: unit.conn.execute(queued))
-    claims = Claims(Outgoing(other.context.settings, seals(other.context.keys), "other"))
+    claims = Claims(Outgoing(other.context.settings, CHANNELS, seals(other.context.keys), "other"))
     store = other.context.store
     claim = store.write(lambda unit: claims.take(unit, "email", 10))
     _, jobs = await behind(store, lambda: claim, lambda: world.client.post(link, data=ACCEPT))

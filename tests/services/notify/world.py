@@ -235,7 +235,7 @@ class World:
         """Die, and close what a system closes for a process that was killed."""
         await self.die()
         for post in self._posts:
-            if post.channel.name == "webhook":
+            if post.entry.name == "webhook":
                 await post.channel.close()
 
     def wakes_up(self) -> None:

@@ -1,9 +1,7 @@
 """E-mail through several kept connections (RFC 5321). An attempt lost after the final dot is in doubt, not failed."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -17,12 +15,11 @@ from aiosmtplib import (
 )
 
 from leeward import telemetry
-from services.notify.channels import Letter, Result
+from services.notify.channels import Letter, Now, Result
 from services.notify.channels.email.message import Mailer, UnfitAddress, envelope_address
 
-LANES: Final = 8
 TIMEOUT: Final = 30.0
-# RFC 5321, 4.2.3: replies to RCPT that say the mailbox itself is not there, for good
+# RFC 5321, 4.2.3: replies to RCPT that say the mailbox itself is not there, permanently
 GONE: Final = frozenset({550, 551, 553, 556})
 
 
@@ -60,18 +57,15 @@ def smtp_server(url: str) -> SmtpServer:
 class Email:
     """Hands letters to an SMTP server, one kept connection a lane; a lane that lost its connection makes a new one."""
 
-    name = "email"
-
-    def __init__(self, server: SmtpServer, mailer: Mailer, now: Callable[[], datetime], lanes: int = LANES) -> None:
-        self.lanes = lanes
+    def __init__(self, server: SmtpServer, mailer: Mailer, now: Now, lanes: int) -> None:
         self._server = server
         self._mailer = mailer
         self._now = now
         self._kept: list[SMTP | None] = [None] * lanes
 
-    async def send(self, letter: Letter, lane: int) -> Result:
+    async def send(self, letter: Letter[str], lane: int) -> Result:
         try:
-            recipient = envelope_address(letter.email)
+            recipient = envelope_address(letter.address)
         except UnfitAddress:
             return Result.BOUNCED
         client = await self._client(lane)
@@ -79,7 +73,7 @@ class Email:
             return Result.NOT_TRIED
         return await self._offer(client, recipient, letter, lane)
 
-    async def _offer(self, client: SMTP, recipient: str, letter: Letter, lane: int) -> Result:
+    async def _offer(self, client: SMTP, recipient: str, letter: Letter[str], lane: int) -> Result:
         try:
             await client.mail(self._mailer.sender)
             await client.rcpt(recipient)
@@ -110,7 +104,7 @@ class Email:
         try:
             self._kept[lane] = await self._connect()
         except (SMTPException, OSError) as fault:
-            telemetry.log("channel_away", channel=self.name, fault=type(fault).__name__)
+            telemetry.log("channel_away", channel="email", fault=type(fault).__name__)
             return None
         return self._kept[lane]
 
@@ -155,7 +149,7 @@ class Email:
 
 
 def _refused(code: int, *, address: bool) -> Result:
-    """4xx is for now, 5xx for good (RFC 5321, 4.2.1); 421 closes the connection, which is no answer to this letter."""
+    """4xx is for now, 5xx permanent (RFC 5321, 4.2.1); 421 closes the connection, which is no answer to this letter."""
     if code == 421:
         return Result.NOT_TRIED
     if code < 500:

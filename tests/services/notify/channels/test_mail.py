@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.notify.channels import Letter
-from services.notify.channels.email.message import Mailer, UnfitAddress, Wording, envelope_address
+from services.notify.channels import Letter, Wording
+from services.notify.channels.email.message import Mailer, UnfitAddress, envelope_address
 from services.notify.channels.email.smtp import smtp_server
 from services.notify.channels.wording import locale_for
 from services.notify.links import Seals
@@ -17,8 +17,8 @@ from services.notify.links import Seals
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
 
 
-def letter(key: str = "a" * 32) -> Letter:
-    return Letter(key, "message", "t" * 32, "anna@hospital.example", "", "en")
+def letter(key: str = "a" * 32) -> Letter[str]:
+    return Letter(key, "message", "t" * 32, "anna@hospital.example", "en")
 
 
 def mailer(subject: str = "You have a message", body: str = "You have a message.\n{link}") -> Mailer:

@@ -1,14 +1,17 @@
 """What can be answered when, and what becomes of a delivery."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leeward.contracts import Answered
-from services.notify.channels import Result
-from services.notify.delivery.state import DOUBTS, NEXT, RETRIES, DeliveryState, Waiting, after_attempt, look_at
+from services.notify.channels import ChannelEntry, Result
+from services.notify.channels.email import EMAIL
+from services.notify.channels.registry import CHANNELS
+from services.notify.delivery.state import NEXT, RETRIES, DeliveryState, Waiting, after_attempt, look_at
 from services.notify.questions.question import (
     ANSWERS,
     FIELDS,
@@ -97,11 +100,11 @@ def test_a_link_lives_as_long_as_its_question() -> None:
 results = st.sampled_from(list(Result))
 
 
-@given(st.sampled_from(sorted(DOUBTS)), st.lists(results, min_size=1, max_size=60))
-def test_a_delivery_moves_along_its_states_and_ends(channel: str, reports: list[Result]) -> None:
+@given(st.sampled_from(CHANNELS), st.lists(results, min_size=1, max_size=60))
+def test_a_delivery_moves_along_its_states_and_ends(entry: ChannelEntry[Any], reports: list[Result]) -> None:
     attempts = doubts = 0
     for report in reports:
-        progress = after_attempt(channel, report, attempts, doubts, NOW)
+        progress = after_attempt(report, attempts, doubts, entry.repeats_in_doubt, NOW)
         assert progress.state in NEXT[DeliveryState.SENDING]
         assert progress.due_at >= NOW
         attempts, doubts = progress.attempts, progress.doubts
@@ -111,15 +114,16 @@ def test_a_delivery_moves_along_its_states_and_ends(channel: str, reports: list[
 
 
 def test_mail_in_doubt_is_repeated_once() -> None:
-    first = after_attempt("email", Result.UNSURE, 0, 0, NOW)
+    once = EMAIL.repeats_in_doubt
+    first = after_attempt(Result.UNSURE, 0, 0, once, NOW)
     assert first.state is DeliveryState.QUEUED
-    assert after_attempt("email", Result.UNSURE, first.attempts, first.doubts, NOW).state is DeliveryState.UNKNOWN
+    assert after_attempt(Result.UNSURE, first.attempts, first.doubts, once, NOW).state is DeliveryState.UNKNOWN
 
 
 def test_what_never_reached_the_other_side_is_tried_for_ever() -> None:
     attempts = 0
     for _ in range(1000):
-        progress = after_attempt("email", Result.NOT_TRIED, attempts, 0, NOW)
+        progress = after_attempt(Result.NOT_TRIED, attempts, 0, 1, NOW)
         assert progress.state is DeliveryState.QUEUED
         attempts = progress.attempts
 
