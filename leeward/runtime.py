@@ -32,6 +32,7 @@ from leeward.store.migrate import up_to_date
 from leeward.store.retention import Retention
 from leeward.store.timing import TimerLoop
 from leeward.web.app import create_app
+from leeward.web.look.catalogues import check_catalogues
 
 # a batch makes thousands of objects and lets go of them all: looking for cycles each 700 cost an eighth of the time
 GC_THRESHOLD: Final = (20_000, 20, 100)
@@ -115,7 +116,7 @@ class Runtime:
         """Start, serve until `stop`, and finish.
 
         Raises:
-            SettingsError: when a port is taken.
+            SettingsError: when a port is taken, or an enabled language lacks a text.
         """
         async with http_client() as client:
             try:
@@ -128,6 +129,7 @@ class Runtime:
 
     async def start(self, client: httpx.AsyncClient) -> None:
         """Open listeners, then begin as soon as databases can be used; returns when all has begun, or a stop came."""
+        check_catalogues(self.settings.locales, self._services)
         for service in self._services:
             self._stores[service.name] = store_of(self.settings, service.name, service.metadata, self.clock)
         for service in self._services:

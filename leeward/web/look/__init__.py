@@ -9,15 +9,15 @@ Templates extend ``base.html`` (a person's page: *Leave this page* on top, *I ne
 (coordinator and trainer), import ``parts.html`` and find in their context:
 
 * ``t("group.key", name=...)``: a text of the locale; the service's catalogue adds to the one of the look
+* ``dated(day)``: a date as the locale writes it
 * ``locale``, ``dir``, ``public_url``, ``box_url``
 * ``emergency``, ``crisis_lines``, ``on_call``, ``referrals``, ``concerns``: from the policy file, for the locale
 
 No script, style or address stands in the markup itself, so a content policy without ``unsafe-inline`` holds.
 """
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +26,10 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from leeward.settings import Settings
+from leeward.web.look.catalogues import ENGLISH, catalogue
+from leeward.web.look.languages import dated, direction, plural_form, preferred
 
 LOOK = Path(__file__).parent
-RIGHT_TO_LEFT = frozenset({"ar", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"})
-
-Catalogue = Mapping[str, Any]
-
-
-@cache
-def catalogue(folder: Path, locale: str) -> Catalogue:
-    """The texts of ``folder`` in ``locale`` as ``{"group.key": text}``. Raises FileNotFoundError if there are none."""
-    with (folder / f"{locale}.toml").open("rb") as file:
-        return dict(flattened(tomllib.load(file)))
-
-
-def flattened(tree: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    """``{"a": {"b": "text"}}`` as ``[("a.b", "text")]``."""
-    found: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        found += flattened(value, f"{path}{key}.") if isinstance(value, dict) else [(f"{path}{key}", value)]
-    return found
 
 
 def dialled(number: str) -> str:
@@ -54,34 +38,16 @@ def dialled(number: str) -> str:
     return f"+{digits}" if number.strip().startswith("+") else digits
 
 
-def direction(locale: str) -> str:
-    return "rtl" if locale.split("-", maxsplit=1)[0] in RIGHT_TO_LEFT else "ltr"
-
-
-def preferred(accepted: str, offered: Sequence[str]) -> str:
-    """The first of ``offered`` that an Accept-Language header asks for (RFC 9110, 12.5.4), else the first at all."""
-    for wanted in sorted(accepted.split(","), key=_weight, reverse=True):
-        tag = wanted.split(";")[0].strip().lower()
-        for locale in offered:
-            if tag and (tag == locale.lower() or tag.split("-")[0] == locale.lower()):
-                return locale
-    return offered[0]
-
-
-def _weight(wanted: str) -> float:
-    _, _, weight = wanted.partition(";q=")
-    try:
-        return float(weight) if weight else 1.0
-    except ValueError:
-        return 0.0
-
-
 class Pages:
     """Renders one service's templates in the common look."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.settings = settings
-        self.texts = {locale: {**catalogue(LOOK, locale), **_own_texts(folder, locale)} for locale in settings.locales}
+        folders = [LOOK, *([folder] if (folder / f"{ENGLISH}.toml").exists() else [])]
+        self.texts = {
+            locale: {key: text for source in folders for key, text in catalogue(source, locale).items()}
+            for locale in settings.locales
+        }
         self.environment = Environment(
             loader=FileSystemLoader([folder, LOOK / "templates"]),
             autoescape=True,
@@ -91,9 +57,22 @@ class Pages:
         )
         self.environment.filters["dialled"] = dialled
 
-    def text(self, key: str, locale: str | None = None, **values: object) -> str:
-        """One text of the catalogue; KeyError when there is none, so that a test finds it before a person does."""
-        return str(self.texts[locale or self.settings.locales[0]][key]).format_map(values)
+    def text(self, key: str, locale: str | None = None, **values: Any) -> str:
+        """One text of the catalogue, in the form that suits ``n`` where it has several.
+
+        Raises:
+            KeyError: when there is none, so that a test finds it before a person does.
+        """
+        locale = locale or self.settings.locales[0]
+        text = self.texts[locale][key]
+        if not isinstance(text, str):
+            text = text[plural_form(locale, values["n"])]
+        return text.format_map(values)
+
+    def dated(self, value: date | str, locale: str, pattern: str = "look.day") -> str:
+        """A day, also in ISO 8601, or a moment (in UTC) by the pattern that the catalogue has under ``pattern``."""
+        day = date.fromisoformat(value) if isinstance(value, str) else value
+        return dated(day, self.text(pattern, locale), locale)
 
     def html(self, name: str, locale: str, **context: Any) -> str:
         return self.environment.get_template(name).render(**self._common(locale), **context)
@@ -121,6 +100,7 @@ class Pages:
         settings = self.settings
         return {
             "t": lambda key, **values: self.text(key, locale, **values),
+            "dated": lambda value, pattern="look.day": self.dated(value, locale, pattern),
             "locale": locale,
             "dir": direction(locale),
             "public_url": str(settings.public_url).rstrip("/"),
@@ -131,10 +111,6 @@ class Pages:
             "on_call": settings.on_call,
             "concerns": settings.concerns,
         }
-
-
-def _own_texts(folder: Path, locale: str) -> Catalogue:
-    return catalogue(folder, locale) if (folder / f"{locale}.toml").exists() else {}
 
 
 def pages(folder: Path, settings: Settings) -> Pages:

@@ -10,6 +10,7 @@ from leeward.clock import Clock
 from leeward.settings import Settings
 from leeward.web.access import PUBLIC
 from leeward.web.look import LOOK, Pages, pages
+from leeward.web.look.languages import day_name, first_weekday, month_name
 
 FILES = {
     "look.css": "text/css; charset=utf-8",
@@ -42,13 +43,14 @@ def _serve(router: APIRouter, path: Path, media_type: str) -> None:
 
 def _month(neutral: Pages, request: Request, clock: Clock) -> HTMLResponse:
     today = clock.now().date()
-    texts = neutral.texts[neutral.locale_of(request)]
+    locale = neutral.locale_of(request)
+    week = calendar.Calendar(first_weekday(locale))
     return neutral.render(
         request,
         "calendar.html",
-        month=texts["calendar.months"][today.month - 1],
-        days=texts["calendar.days"],
+        month=month_name(today.month, locale),
+        days=[day_name(day, locale) for day in week.iterweekdays()],
         year=today.year,
         today=today.day,
-        weeks=calendar.Calendar().monthdayscalendar(today.year, today.month),
+        weeks=week.monthdayscalendar(today.year, today.month),
     )

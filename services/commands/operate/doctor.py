@@ -17,6 +17,7 @@ from leeward.service import Service
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import StoreUnavailable
 from leeward.store.migrate import up_to_date
+from leeward.web.look.catalogues import check_catalogues
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json
 from services.commands.databases import reading, with_databases
@@ -99,6 +100,14 @@ def professionals(settings: Settings) -> Iterator[DoctorFinding]:
             yield _warning(f"referrals.{locale} is empty", "add where supporters can hand on to")
     if not settings.concerns:
         yield _warning("concerns is empty", "name somebody outside the programme on every page")
+
+
+def texts(settings: Settings) -> Iterator[DoctorFinding]:
+    """Whether every enabled language has every text."""
+    try:
+        check_catalogues(settings.locales, catalogue.load())
+    except SettingsError as fault:
+        yield _error(str(fault), "nothing starts before that")
 
 
 def sources(settings: Settings) -> Iterator[DoctorFinding]:
@@ -261,6 +270,7 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[DoctorFinding]], ...]] = (
     servers,
     help_lines,
     professionals,
+    texts,
     sources,
     certificates,
     channels,

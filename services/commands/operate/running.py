@@ -7,6 +7,7 @@ from leeward.adapters import prepare_bus
 from leeward.bus import BusUnavailable
 from leeward.service import Service
 from leeward.settings import ServiceName, Settings, load_settings
+from leeward.web.look.catalogues import check_catalogues
 from services.commands import catalogue
 from services.commands.console import Failed, say, step
 from services.commands.databases import migrate_all
@@ -15,6 +16,8 @@ from services.commands.databases import migrate_all
 def up() -> None:
     """Migrate, then run everything until a signal comes."""
     settings, services = load_settings(), catalogue.load()
+    # before anything is migrated: the release before could then not start any more
+    check_catalogues(settings.locales, services)
     migrated(settings, services)
     _run(settings, services)
 

@@ -161,7 +161,6 @@ class MessagePages:
     ) -> dict[str, Any]:
         named = {name for fields in FIELDS.values() for name in fields}
         ways = [way for way in WAYS if recipient.get(way)]
-        texts = self._pages.texts[self._ground.settings.locales[0]]
         return {
             "possible": possible(question, self._ground.clock.now()),
             "state": question.state,
@@ -174,7 +173,7 @@ class MessagePages:
             "typed": {name: typed.get(name, "") for name in named},
             "problems": problems,
             "paged": self._calls.possible,
-            "options_of": lambda name: [(value, texts[f"close_{name}.{value}"]) for value in FIELDS["close"][name]],
+            "options_of": lambda name, t: [(value, t(f"close_{name}.{value}")) for value in FIELDS["close"][name]],
         }
 
     def _headers(self, question: Question) -> dict[str, str]:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from leeward.contracts.events import Template
-from leeward.web.look import catalogue
+from leeward.web.look.catalogues import catalogue
 from services.notify.channels import Address, Kind, Letter
 from services.notify.channels.email.message import Mailer
 from services.notify.channels.webhook import Gateway, Webhook
