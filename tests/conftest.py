@@ -1,7 +1,10 @@
 """Fixtures for every test: a test policy, a clock turned by hand, and services on fresh databases."""
 
 import asyncio
+import gc
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +22,7 @@ from leeward.settings.keys import keyring
 from leeward.store import Store
 from services.demo.servers import Kafka, PostgreSQL
 from tests.databases import KINDS, Databases, OpenStore, PostgresDatabases, SqliteDatabases, chosen
+from tests.nursery.client import SHARED
 
 MakeContext = Callable[[ServiceName, MetaData], Context]
 
@@ -33,6 +37,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "database(*kinds): what the test runs on: sqlite, postgresql, or both")
     config.addinivalue_line("markers", "long: plays weeks; of two databases only on the first, unless asked for")
     config.addinivalue_line("markers", "fuzz: a property under random input, see tests/fuzzing.py")
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="leeward-tests-")  # the workers' as well
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(SHARED), ignore_errors=True)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays; looking through it again and again for what can be freed takes seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,16 +1,22 @@
-"""The real command, in a process of its own."""
+"""The real command: in this process where it ends by itself, else in one of its own."""
 
+import logging
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from sqlalchemy import text
+from typer.testing import CliRunner
 
 from leeward.store import Unit
+from services.__main__ import main
+from tests import nursery
 
 Leeward = Callable[..., "subprocess.CompletedProcess[str]"]
 HEADER = (
@@ -45,7 +51,38 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def leeward(environment: dict[str, str]) -> Leeward:
-    """`leeward("staff", "check", path)`: what it printed and how it ended."""
+    """`leeward("staff", "check", path)`: what it printed and how it ended; what would stay runs in a process."""
+
+    def run(*words: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+        given = {**environment, **variables}
+        if words[0] in ("up", "run"):
+            return nursery.run(words, given)
+        # commands have a loop of their own, and so may their caller
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(_run_here, [*map(str, words)], given).result(60)
+
+    return run
+
+
+def _run_here(words: list[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    handlers, code = list(logging.root.handlers), 0
+    runner = CliRunner()
+    with runner.isolation(env=environment) as (out, err, _), mock.patch.object(sys, "argv", ["leeward", *words]):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            logging.root.handlers[:] = handlers
+        said = [stream.getvalue().decode() for stream in (out, err)]
+    return subprocess.CompletedProcess(words, code, *said)
+
+
+@pytest.fixture
+def leeward_process(environment: dict[str, str]) -> Leeward:
+    """The same, started from nothing as an operator's shell would."""
 
     def run(*words: object, **variables: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from leeward.store import Unit
 from services.commands.operate.dlq import FREE_TEXT
 from services.demo.servers.server import Port
 from services.matching.models import METADATA
+from tests import nursery
 from tests.conftest import MakeContext
 from tests.contract.world import recorded, ref
 from tests.letters import Consuming, fails
@@ -260,8 +260,7 @@ def terminal(call: Call) -> Callable[[str, str], int]:
     def run(ident: str, typed: str) -> int:
         ours, theirs = pty.openpty()
         os.write(ours, f"{typed}\n".encode())
-        words = [sys.executable, "-m", "services", "dlq", "drop", ident]
-        done = subprocess.run(words, env=call.environment, stdin=theirs, capture_output=True, timeout=60, check=False)
+        done = nursery.run(["dlq", "drop", ident], call.environment, stdin=theirs)
         os.close(ours)
         os.close(theirs)
         return done.returncode

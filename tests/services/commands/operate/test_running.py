@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import httpx
 import pytest
 
 from leeward.settings import SERVICES
 from services.demo.world.hospital import ICU_DEATH
+from tests import nursery
 from tests.services.commands.conftest import Leeward, free_port
 
 
@@ -25,21 +27,35 @@ def ports(environment: dict[str, str]) -> dict[str, int]:
 
 
 @pytest.fixture
-def system(environment: dict[str, str], ports: dict[str, int]) -> Iterator["subprocess.Popen[str]"]:
-    """`leeward up`, ready; whatever is left of it is killed at the end."""
+def system(environment: dict[str, str], ports: dict[str, int], tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """`leeward up` as an operator starts it, ready; whatever is left of it is killed at the end."""
     command = [sys.executable, "-m", "services", "up"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        (tmp_path / "up.log").open("w+") as log,
+        subprocess.Popen(command, env=environment, stderr=log, text=True) as process,
+    ):
         try:
-            wait_until_ready(process, ports)
+            wait_until_ready(process, ports, log)
             yield process
         finally:
             process.kill()
 
 
-def wait_until_ready(process: "subprocess.Popen[str]", ports: dict[str, int]) -> None:
-    patience = time.monotonic() + 30
+@pytest.fixture
+def forked(environment: dict[str, str], ports: dict[str, int], tmp_path: Path) -> Iterator[nursery.Process]:
+    """The same from the nursery."""
+    with (
+        (tmp_path / "up.log").open("w+") as log,
+        nursery.Process(["up"], environment, stdout=log, stderr=log) as process,
+    ):
+        wait_until_ready(process, ports, log)
+        yield process
+
+
+def wait_until_ready(process: "subprocess.Popen[str] | nursery.Process", ports: dict[str, int], log: TextIO) -> None:
+    patience = time.monotonic() + 60
     while True:
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert process.poll() is None, log.seek(0) or log.read()
         try:
             answers = [httpx.get(f"http://127.0.0.1:{ports[name]}/readyz") for name in SERVICES]
             if all(answer.status_code == 200 for answer in answers):
@@ -47,12 +63,13 @@ def wait_until_ready(process: "subprocess.Popen[str]", ports: dict[str, int]) ->
         except httpx.TransportError:
             pass
         assert time.monotonic() < patience
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def test_it_works_beside_commands_and_ends_with_0(
-    system: "subprocess.Popen[str]", ports: dict[str, int], leeward: Leeward, roster: Path, tmp_path: Path
+    system: "subprocess.Popen[str]", ports: dict[str, int], leeward_process: Leeward, roster: Path, tmp_path: Path
 ) -> None:
+    leeward = leeward_process
     assert leeward("staff", "import", roster).stdout == "3 added, 0 changed, 0 left, 0 unchanged\n"
 
     made = leeward("token", "create", "coordinator")
@@ -80,10 +97,8 @@ def test_it_works_beside_commands_and_ends_with_0(
     assert time.monotonic() - began < 10
 
 
-def test_a_sign_in_link_opens_the_board_once(
-    system: "subprocess.Popen[str]", ports: dict[str, int], leeward: Leeward
-) -> None:
-    assert system.poll() is None
+def test_a_sign_in_link_opens_the_board_once(forked: nursery.Process, ports: dict[str, int], leeward: Leeward) -> None:
+    assert forked.poll() is None
     link = leeward("login", "coordinator").stdout.strip()
     assert link.startswith(f"http://127.0.0.1:{ports['matching']}/login/")
     with httpx.Client() as browser:
