@@ -29,7 +29,7 @@ from leeward.settings import Settings, SettingsError
 from leeward.settings.keys import keyring
 from leeward.store import Store, StoreUnavailable
 from leeward.store.migrate import up_to_date
-from leeward.store.retention import Retention
+from leeward.store.periodic import Retention, back_off
 from leeward.store.timing import TimerLoop
 from leeward.web.app import create_app
 from leeward.web.look.catalogues import check_catalogues
@@ -174,7 +174,7 @@ class Runtime:
         keeping = [
             parking.run,
             TimerLoop(name, store, parts.timers).run,
-            Retention(store, partial(bus.forget, name), parking.forget).run,
+            Retention(store, partial(bus.forget, name), parking.forget, *parts.retention).run,
         ]
         for task in (*(consumer.run for consumer in running.consumers), *carrying, *keeping, *parts.tasks):
             self._spawn(name, task)
@@ -182,7 +182,7 @@ class Runtime:
 
     async def _usable(self, running: Running) -> None:
         """Wait for a database that answers and has been migrated; its `watch` says where one that is away should be."""
-        told, pause = False, FIRST_PAUSE
+        told, tries = False, 0
         while True:
             with contextlib.suppress(StoreUnavailable):
                 if await running.context.store.read(lambda conn: up_to_date(conn, running.service.package)):
@@ -190,8 +190,8 @@ class Runtime:
                 if not told:
                     telemetry.log("waiting_for_migration", service=running.service.name, reason="run leeward migrate")
                     told = True
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 1.5)
+            tries += 1
+            await asyncio.sleep(back_off(tries, FIRST_PAUSE, LONGEST_PAUSE, factor=1.5))
 
     def _spawn(self, service: str, task: Task) -> None:
         running = asyncio.create_task(supervised(service, task, self._stop))

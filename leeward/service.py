@@ -11,6 +11,7 @@ from sqlalchemy import Connection, MetaData
 
 from leeward.clock import Clock
 from leeward.contracts import Event, EventData
+from leeward.people import Member
 from leeward.settings import ServiceName, Settings
 from leeward.settings.keys import Keyring
 from leeward.store import Store, Timer, Unit
@@ -42,22 +43,29 @@ class Wiring:
 
     handlers: by event model; each gets a run of events of that type, in their order, inside one transaction.
     timers: by timer name. tasks: run until the event given to them is set, then finish what they hold and return.
+    retention: work that deletes what has served, at the start and every hour.
     """
 
     router: APIRouter
     handlers: Mapping[type[EventData], Handler] = field(default_factory=dict)
     timers: Mapping[str, TimerHandler] = field(default_factory=dict)
     tasks: Sequence[Task] = ()
+    retention: Sequence[Callable[[Unit], None]] = ()
 
 
 @dataclass(frozen=True)
 class Service:
-    """One of the five. `status` gives figures for `leeward status`: counts and codes, never a name."""
+    """One of the five.
+
+    status: figures for `leeward status`: counts and codes, never a name.
+    import_roster: takes over what this service may know of a whole roster; None where that is nothing.
+    """
 
     name: ServiceName
     metadata: MetaData
     build: Callable[[Context], Wiring]
     status: Callable[[Connection, Settings], dict[str, Any]]
+    import_roster: Callable[[Unit, Sequence[Member], Settings], None] | None = None
 
     @property
     def package(self) -> str:

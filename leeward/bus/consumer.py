@@ -12,12 +12,14 @@ from leeward.bus.parking import Parking, TooManyParked, event_of
 from leeward.contracts import EVENTS, Event
 from leeward.service import Handler
 from leeward.store import Store, StoreUnavailable, Unit
+from leeward.store.periodic import back_off
 
 T = TypeVar("T")
 BATCH: Final = 256
 PASSED_OVER: Final = 4096
 QUIET: Final = 2.0
-_BACK_OFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 5.0
 
 
 class Consumer:
@@ -72,8 +74,8 @@ class Consumer:
             if isinstance(fault, BusUnavailable) and fault.address:
                 why["address"] = fault.address
             telemetry.log(event, service=self._parking.service, topic=self.topic, **why)
-        await asyncio.wait([stopping], timeout=_BACK_OFF[min(self._faults, len(_BACK_OFF) - 1)])
         self._faults += 1
+        await asyncio.wait([stopping], timeout=back_off(self._faults, _FIRST_PAUSE, _LONGEST_PAUSE))
 
     async def _step(self, stopping: "asyncio.Task[bool]") -> None:
         await _first(stopping, self._subscription.open())

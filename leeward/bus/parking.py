@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -12,11 +11,11 @@ from sqlalchemy import Connection, Row, delete, func, select
 
 from leeward import telemetry
 from leeward.bus import Raw, dead_letters
-from leeward.clock import first_of
 from leeward.contracts import EVENTS, Event, decode
 from leeward.contracts.envelope import UnknownType
 from leeward.service import Handler
 from leeward.store import Insert, Store, StoreUnavailable, Unit
+from leeward.store.periodic import every
 
 ATTEMPTS: Final = 8
 LIMIT: Final = 1000
@@ -115,10 +114,7 @@ class Parking:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Retry what is due until `stop` is set."""
-        while not stop.is_set():
-            with suppress(StoreUnavailable):
-                await self.retry()
-            await first_of(stop.wait(), self._store.clock.sleep(RETRY_EVERY))
+        await every(RETRY_EVERY, self.retry, self._store.clock)(stop)
 
     async def retry(self) -> None:
         """Try the parked events that are due, each key in its order."""

@@ -23,12 +23,14 @@ from leeward.clock import first_of
 from leeward.contracts.envelope import attributes
 from leeward.store import Store, StoreUnavailable, Unit
 from leeward.store.lookup import in_list
+from leeward.store.periodic import back_off
 
 BATCH: Final = 500
 LOOK_AGAIN: Final = 1.0
 PATIENCE: Final = 15.0
 CLOSE: Final = 5.0
-_BACK_OFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
 _LOCK: Final = "relay"
 
 
@@ -74,8 +76,8 @@ class KafkaRelay:
                     faults, self.stuck, self._told = 0, False, ""
                 except (StoreUnavailable, BusUnavailable) as fault:
                     await self._set_back(fault)
-                    await first_of(stop.wait(), asyncio.sleep(_BACK_OFF[min(faults, len(_BACK_OFF) - 1)]))
                     faults, busy = faults + 1, True
+                    await first_of(stop.wait(), asyncio.sleep(back_off(faults, _FIRST_PAUSE, _LONGEST_PAUSE)))
                 if not busy:
                     await first_of(stop.wait(), self._woken.wait(), asyncio.sleep(LOOK_AGAIN))
         finally:

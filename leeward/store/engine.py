@@ -28,6 +28,8 @@ class Store(ABC):
         self.listeners: list[Callable[[Unit], None]] = []
         self.wakers: list[Callable[[], None]] = []
         self.away = False
+        # set where what has just been deleted must not stay in a file until the hour is over
+        self.untidy = asyncio.Event()
 
     @abstractmethod
     async def write(self, work: Callable[[Unit], T]) -> T:

@@ -19,6 +19,7 @@ from leeward import telemetry
 from leeward.clock import Clock, first_of
 from leeward.store.engine import Store
 from leeward.store.group import StoreUnavailable
+from leeward.store.periodic import back_off
 from leeward.store.unit import Unit
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ _TRIES: Final = 20
 _TAKEN: Final = "23505"
 _TAKEN_TRIES: Final = 2
 _PAUSE: Final = 0.004
+_LONGEST_RETRY: Final = 0.25
 # connection lost, out of disk, memory or connections, shutting down or cut short (a role's statement_timeout), an I/O
 # fault, a standby that cannot write, damage, or nobody lets us in: each may be mended while we wait
 _AWAY: Final = ("08", "53", "57", "58", "25006", "55P03", "XX001", "XX002", "28", "3D000")
@@ -98,7 +100,7 @@ class PostgresStore(Store):
 
     async def write(self, work: Callable[[Unit], T]) -> T:
         began, taken = perf_counter(), 0
-        for attempt in range(_TRIES):
+        for attempt in range(1, _TRIES + 1):
             try:
                 with _said_plainly():
                     unit, result = await self._connected(lambda conn: self._transaction(conn, work))
@@ -108,7 +110,7 @@ class PostgresStore(Store):
                 if _state(fault) not in _AGAIN and not (_state(fault) == _TAKEN and taken <= _TAKEN_TRIES):
                     raise
                 telemetry.TRANSACTIONS_REPEATED.labels(self._name).inc()
-                await asyncio.sleep(_PAUSE * random.random() * 2 ** min(attempt, 6))  # noqa: S311 no secret
+                await asyncio.sleep(random.random() * back_off(attempt, _PAUSE, _LONGEST_RETRY))  # noqa: S311 no secret
         else:
             raise StoreUnavailable("contention")
         telemetry.committed(self._name, perf_counter() - began)
@@ -218,22 +220,22 @@ class Presence:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stay connected, and say in one line when the database goes away and when it is back."""
-        pause, away = _LOOK, False
+        faults = 0
         while not stop.is_set():
             try:
                 with _said_plainly():
                     await self._do("SELECT 1")
-                if away:
+                if faults:
                     telemetry.log("database_back", service=self._name)
-                pause, away = _LOOK, False
+                faults = 0
             except StoreUnavailable as fault:
-                if not away:
+                if not faults:
                     url = self._engine.url
                     where = f"{url.host or url.query.get('host')}:{url.port or 5432}"
                     telemetry.log("database_away", service=self._name, address=where, fault=str(fault))
-                pause, away = min(_LONGEST_PAUSE, pause * 1.5), True
-            self._looked(away)
-            await first_of(stop.wait(), asyncio.sleep(pause))
+                faults += 1
+            self._looked(faults > 0)
+            await first_of(stop.wait(), asyncio.sleep(back_off(faults + 1, _LOOK, _LONGEST_PAUSE, factor=1.5)))
 
     async def hold(self, name: str) -> bool:
         """Take the lock, or have it already."""

@@ -137,11 +137,14 @@ class SqliteStore(Store):
             await asyncio.sleep(pause)
             patience, pause = patience - pause, min(0.05, pause * 2)
 
-    async def _in_thread(self, call: Callable[[], None]) -> None:
-        """Run to the end even if the caller is cancelled: a transaction must not be left half-way."""
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        """Run to the end even if the caller is cancelled.
+
+        A transaction must not be left half-way, nor a connection closed that a thread uses.
+        """
         running = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
-            await asyncio.shield(running)
+            return await asyncio.shield(running)
         except asyncio.CancelledError:
             await asyncio.wait([running])
             raise
@@ -187,7 +190,7 @@ class SqliteStore(Store):
     async def tidy(self) -> None:
         for _ in range(_TIDY_TRIES):
             async with self._turn:
-                if await asyncio.to_thread(self._checkpoint):
+                if await self._in_thread(self._checkpoint):
                     return
             await asyncio.sleep(_TIDY_PAUSE)
         raise StoreUnavailable("checkpoint")

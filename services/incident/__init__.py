@@ -4,6 +4,7 @@ It knows staff identifiers as keyed hashes that lead to `person_ref`, and patien
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,14 +13,17 @@ from sqlalchemy import Connection, func, select
 
 from leeward import telemetry
 from leeward.listening import listening
+from leeward.people import Member
 from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
-from leeward.store.retention import Retention
+from leeward.settings.keys import own_key
+from leeward.store import Unit
+from services.incident import roster
 from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
 from services.incident.intake.subscriptions import Silence
 from services.incident.models import METADATA, Fetch, IncidentRow, StaffIdentifier, Unmatched, table_of
-from services.incident.reconciliation import Figures, summary
+from services.incident.reconciliation import summary, watch_figures
 from services.incident.retention import destroy_keys, forget
 from services.incident.review import page
 from services.incident.review import routes as review_routes
@@ -41,17 +45,16 @@ def build(context: Context) -> Wiring:
     review_routes.add_routes(router, context, marks)
     fhir_routes.add_routes(router, context, intake, marks)
     page.add_routes(router, context, marks)
-    retention = Retention(context.store, forget)
     return Wiring(
         router=router,
-        timers={KEY_TIMER: partial(destroy_keys, tidy=retention.soon)},
+        timers={KEY_TIMER: partial(destroy_keys, tidy=context.store.untidy.set)},
         tasks=(
             partial(listen, context.settings, edge),
             *(fetcher.run for fetcher in fetchers(context, intake)),
             Silence(context).run,
-            retention.run,
-            Figures(context.store).run,
+            watch_figures(context.store),
         ),
+        retention=[forget],
     )
 
 
@@ -83,4 +86,9 @@ def status(conn: Connection, settings: Settings) -> dict[str, Any]:
     }
 
 
-SERVICE = Service("incident", METADATA, build, status)
+def import_roster(unit: Unit, members: Sequence[Member], settings: Settings) -> None:
+    """Take over the identifiers of a roster, hashed with this service's own key."""
+    roster.apply(unit, members, own_key(settings, "incident"))
+
+
+SERVICE = Service("incident", METADATA, build, status, import_roster)

@@ -1,19 +1,19 @@
 """The hospital's own list of severe outcomes beside what incident knows, and the figures that are kept of it."""
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, func, select
 
 from leeward import telemetry
-from leeward.clock import first_of
 from leeward.people import Fault, RosterError, csv_rows
-from leeward.store import Insert, Store, StoreUnavailable, Unit
+from leeward.service import Task
+from leeward.store import Insert, Store, Unit
 from leeward.store.lookup import in_list, rows_of
+from leeward.store.periodic import every
 from services.incident.decisions.claims import Identifier
 from services.incident.hashing import Hasher
 from services.incident.intake.batch import FIND_TOLD, INCIDENT, INVOLVED, LINK
@@ -215,18 +215,9 @@ def show(conn: Connection) -> None:
             telemetry.RECONCILIATION_MISSING.labels(reason).set(row.outcomes)
 
 
-class Figures:
+def watch_figures(store: Store) -> Task:
     """Every minute: show what the command has left in the database."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Show it until `stop` is set."""
-        while not stop.is_set():
-            with suppress(StoreUnavailable):
-                await self._store.read(show)
-            await first_of(stop.wait(), self._store.clock.sleep(EVERY))
+    return every(EVERY, partial(store.read, show), store.clock)
 
 
 def summary(conn: Connection) -> dict[str, Any] | None:

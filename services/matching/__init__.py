@@ -1,17 +1,22 @@
 """matching: who is asked to support whom; the only service that maps a person_ref to a recipient_ref."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import APIRouter
 
+from leeward.people import Member
 from leeward.service import Context, Service, Task, Wiring
+from leeward.settings import Settings
+from leeward.store import Unit
 from leeward.web.login import login_router
 from services.matching import inputs
 from services.matching.coordinator import board, routes
 from services.matching.coordinator.status import status
 from services.matching.inputs import hourly
 from services.matching.models import METADATA
+from services.matching.roster import importing
 from services.matching.site import Site, site_of_context
 
 
@@ -32,4 +37,9 @@ def _begin(context: Context, mine: Site) -> Task:
     return begin
 
 
-SERVICE: Final = Service("matching", METADATA, build, status)
+def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) -> None:
+    """Take over the people of a roster."""
+    importing.apply(unit, members)
+
+
+SERVICE: Final = Service("matching", METADATA, build, status, import_roster)

@@ -1,13 +1,16 @@
 """`notify`: knows who can be reached how, sends neutral messages and shows the pages behind them; never why."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter
 from sqlalchemy import Connection, func, select
 
+from leeward.people import Member
 from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
+from leeward.store import Unit
 from leeward.web.look import Pages
 from services.notify import public, retention
 from services.notify.channels import registry
@@ -20,6 +23,7 @@ from services.notify.on_call import TIMER, Calls
 from services.notify.questions.answers import Answers
 from services.notify.questions.pages import MessagePages
 from services.notify.questions.requests import Handlers
+from services.notify.recipients import importing
 from services.notify.self_request import AskPages
 
 
@@ -44,8 +48,8 @@ def build(context: Context) -> Wiring:
             dispatch.recovery.run,
             dispatch.pump,
             *(post.run for post in dispatch.posts.values()),
-            retention.task(context),
         ],
+        retention=[retention.forget],
     )
 
 
@@ -72,6 +76,11 @@ def status(conn: Connection, settings: Settings) -> dict[str, Any]:
     }
 
 
-SERVICE = Service("notify", METADATA, build, status)
+def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) -> None:
+    """Take over the contacts of a roster."""
+    importing.apply(unit, members)
+
+
+SERVICE = Service("notify", METADATA, build, status, import_roster)
 
 __all__ = ["SERVICE"]

@@ -1,20 +1,15 @@
 """What notify forgets by itself: the delivery log after 14 days, questions after 90, codes and calls after a day."""
 
-import asyncio
-from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import delete, exists, select
 
-from leeward.clock import first_of
-from leeward.service import Context, Task
-from leeward.store import StoreUnavailable, Unit
+from leeward.store import Unit
 from services.notify.models import CALL, CODE, DELIVERY, LINK, QUESTION
 from services.notify.questions.question import LONGEST, UNDO
 
 LOG: Final = timedelta(days=14)
-EVERY: Final = 3600.0
 
 
 def forget(unit: Unit) -> None:
@@ -32,15 +27,3 @@ def forget(unit: Unit) -> None:
     unit.conn.execute(delete(QUESTION).where(silent | done | (QUESTION.c.accepted_at < now - LONGEST)))
     held = select(QUESTION.c.question_ref).union(select(CALL.c.call_ref))
     unit.conn.execute(delete(LINK).where(LINK.c.question_ref.not_in(held)))
-
-
-def task(context: Context) -> Task:
-    """Forget at the start and every hour; the ground's own checkpoint takes it out of the files."""
-
-    async def run(stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            with suppress(StoreUnavailable):
-                await context.store.write(forget)
-            await first_of(stop.wait(), context.clock.sleep(EVERY))
-
-    return run

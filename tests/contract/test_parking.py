@@ -11,7 +11,7 @@ from leeward.bus import parking
 from leeward.bus.parking import ATTEMPTS, FIRST_RETRY, TooManyParked
 from leeward.contracts import Event, IncidentRecorded, IncidentRetracted
 from leeward.store import Unit
-from leeward.store.retention import Retention
+from leeward.store.periodic import Retention
 from tests.contract.world import World, counted, recorded, ref
 
 

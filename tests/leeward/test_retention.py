@@ -15,7 +15,8 @@ from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
 from leeward.settings import Settings
 from leeward.store import SqliteStore, Store, Unit, ground_tables
-from leeward.store.retention import EVERY, INBOX_KEPT, Retention
+from leeward.store.group import StoreUnavailable
+from leeward.store.periodic import EVERY, INBOX_KEPT, Retention, back_off, every
 from tests.conftest import MakeContext, eventually
 
 METADATA = MetaData()
@@ -120,3 +121,51 @@ async def test_nothing_of_a_forgotten_event_is_left_while_others_read(
     await reader
     await tidying
     assert not any(CASE.encode() in file.read_bytes() for file in Path(store.path.parent).glob("matching.db*"))
+
+
+def test_pauses_grow_up_to_the_longest() -> None:
+    assert [back_off(faults, 0.5, 5.0) for faults in range(1, 7)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert back_off(100_000, 0.5, 5.0) == 5.0
+    assert back_off(3, 2.0, 15.0, factor=1.5) == 4.5
+
+
+@pytest.mark.parametrize("fault", [StoreUnavailable("away"), None])
+async def test_work_that_could_not_be_done_is_done_again_before_its_time(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, fault: Exception | None
+) -> None:
+    monkeypatch.setattr("leeward.store.periodic._FIRST_PAUSE", 0.01)
+    done, stop = [], asyncio.Event()
+
+    async def work() -> bool:
+        done.append(clock.now())
+        if len(done) < 3 and fault:
+            raise fault
+        if len(done) == 3:
+            stop.set()
+        return len(done) == 3
+
+    async with asyncio.timeout(10):
+        await every(EVERY, work, clock)(stop)
+    assert done == [clock.now()] * 3
+
+
+async def test_work_is_done_when_it_is_woken(clock: FakeClock) -> None:
+    done, stop, wake = [], asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        done.append(1)
+        wake.set()
+        if len(done) == 3:
+            stop.set()
+
+    async with asyncio.timeout(10):
+        await every(EVERY, work, clock, wake)(stop)
+    assert len(done) == 3
+
+
+async def test_a_fault_of_the_work_itself_ends_the_task(clock: FakeClock) -> None:
+    async def work() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await every(EVERY, work, clock)(asyncio.Event())

@@ -12,9 +12,8 @@ from typing import Any, Final
 from sqlalchemy import MetaData, select
 
 from leeward.people import Member, RosterError, read_roster
-from leeward.service import Service
 from leeward.settings import ServiceName, Settings, load_settings
-from leeward.settings.keys import own_key, people_key
+from leeward.settings.keys import people_key
 from leeward.store import Unit
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json, step
@@ -91,23 +90,10 @@ def import_members(settings: Settings, found: Sequence[Member], now: datetime) -
         before = {one.name: kept(units[one.name], one.metadata, one.name) for one in services}
         for one in services:
             step(f"writing {one.name}")
-            apply(settings, one, units[one.name], found)
+            if one.import_roster:
+                one.import_roster(units[one.name], found, settings)
         after = {one.name: kept(units[one.name], one.metadata, one.name) for one in services}
     return compared(before, after)
-
-
-def apply(settings: Settings, service: Service, unit: Unit, found: Sequence[Member]) -> None:
-    """Let a service take what it may know of a roster."""
-    from services.incident import roster as incident
-    from services.matching.roster import importing as matching
-    from services.notify.recipients import importing as notify
-
-    if service.name == "incident":
-        incident.apply(unit, found, own_key(settings, "incident"))
-    elif service.name == "matching":
-        matching.apply(unit, found)
-    else:
-        notify.apply(unit, found)
 
 
 Snapshot = dict[str, list[tuple[Any, ...]]]

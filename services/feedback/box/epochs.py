@@ -14,17 +14,16 @@ import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from sqlalchemy import Connection, select, update
 
-from leeward.clock import first_of
 from leeward.sealing import Sealer
 from leeward.service import Context
 from leeward.store import StoreUnavailable, Unit
+from leeward.store.periodic import every
 from leeward.telemetry import log
 from services.feedback import blind
 from services.feedback.box import ratings, sealing
 from services.feedback.box.models import EPOCH
 
 LONGEST_PAUSE: Final = timedelta(seconds=30)
-RETRY: Final = 1.0  # seconds
 TIMEOUT: Final = 10.0  # seconds
 
 
@@ -72,10 +71,7 @@ class EpochKeeper:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Task: look again and again, by the service's clock, until told to stop."""
-        while not stop.is_set():
-            fine = await self.look()
-            pause = self._pause if fine else min(RETRY, self._pause)
-            await first_of(stop.wait(), self._context.clock.sleep(pause))
+        await every(self._pause, self.look, self._context.clock)(stop)
 
     async def look(self) -> bool:
         """End what is over, empty the log of writes, pin what is new; False where that has to be repeated."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -11,9 +10,9 @@ from typing import Final
 from sqlalchemy import func, select
 
 from leeward import telemetry
-from leeward.clock import first_of
 from leeward.service import Context
-from leeward.store import Insert, StoreUnavailable, Unit
+from leeward.store import Insert, Unit
+from leeward.store.periodic import every
 from services.incident.models import Subscription, table_of
 
 SUBSCRIPTION: Final = table_of(Subscription)
@@ -109,10 +108,8 @@ class Silence:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look once a minute until `stop` is set; of replicas each sees what any of them has heard."""
-        while self._sources and not stop.is_set():
-            with suppress(StoreUnavailable):
-                await self.once()
-            await first_of(stop.wait(), self._clock.sleep(LOOK))
+        if self._sources:
+            await every(LOOK, self.once, self._clock)(stop)
 
     async def once(self) -> None:
         """Say for how long each is silent, once in the log when that is longer than it should be."""

@@ -265,7 +265,7 @@ async def test_the_figures_are_kept_and_shown(world: World, clock: FakeClock) ->
     assert reasons() == {"no_incident": 2}
     await clock.advance(hours=1)
     assert await world.reconcile(rows[0]) == [""]
-    task = asyncio.create_task(reconciliation.Figures(store).run(asyncio.Event()))
+    task = asyncio.create_task(reconciliation.watch_figures(store)(asyncio.Event()))
     while reasons():
         await asyncio.sleep(0.01)
     task.cancel()

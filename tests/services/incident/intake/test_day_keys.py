@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from leeward.clock import FakeClock
+from leeward.store.periodic import Retention
 from leeward.store.timing import TimerLoop
 from services.incident import SERVICE
 from services.incident.replay.replay import Replay
@@ -27,8 +28,7 @@ async def running(desk: Desk) -> AsyncIterator[Desk]:
     """The service with its timers and its retention, as the runtime runs them; no port is opened."""
     parts = SERVICE.build(desk.context)
     stop = asyncio.Event()
-    [retention] = [task for task in parts.tasks if "Retention" in getattr(task, "__qualname__", "")]
-    work: list[Any] = [retention(stop)]
+    work: list[Any] = [Retention(desk.context.store, *parts.retention).run(stop)]
     loop = TimerLoop("incident", desk.context.store, parts.timers)
     tasks = [asyncio.create_task(one) for one in (*work, loop.run(stop))]
     yield desk
