@@ -23,8 +23,8 @@ from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
 from services.incident.intake.subscriptions import Silence
 from services.incident.models import METADATA, Fetch, IncidentRow, StaffIdentifier, Unmatched, table_of
-from services.incident.reconciliation import summary, watch_figures
-from services.incident.retention import destroy_keys, forget
+from services.incident.reconciliation import summarize, watch_figures
+from services.incident.retention import delete_expired, destroy_keys
 from services.incident.review import page
 from services.incident.review import routes as review_routes
 from services.incident.sealing import KEY_TIMER
@@ -32,43 +32,43 @@ from services.incident.sources import routes as source_routes
 from services.incident.sources.fhir import routes as fhir_routes
 from services.incident.sources.fhir.fetcher import fetchers
 from services.incident.sources.hl7v2.listener import Listener
-from services.incident.sources.hl7v2.receiver import Edge
+from services.incident.sources.hl7v2.receiver import Hl7Receiver
 from services.incident.sources.hl7v2.tls import expiries, peer_verifier_of
 
 
 def build(context: Context) -> Wiring:
     """Routes, the MLLP listener, the reading from FHIR servers, the destruction of day keys, and retention."""
-    marks, intake = Hasher.of(context.keys), Intake(context)
-    edge = Edge(context.settings.sources, context.clock, marks, intake)
+    hasher, intake = Hasher.of(context.keys), Intake(context)
+    receiver = Hl7Receiver(context.settings.sources, context.clock, hasher, intake)
     router = APIRouter()
-    source_routes.add_routes(router, context, edge, intake, marks)
-    review_routes.add_routes(router, context, marks)
-    fhir_routes.add_routes(router, context, intake, marks)
-    page.add_routes(router, context, marks)
+    source_routes.add_routes(router, context, receiver, intake, hasher)
+    review_routes.add_routes(router, context, hasher)
+    fhir_routes.add_routes(router, context, intake, hasher)
+    page.add_routes(router, context, hasher)
     return Wiring(
         router=router,
         timers={KEY_TIMER: partial(destroy_keys, tidy=context.store.untidy.set)},
         tasks=(
-            partial(listen, context.settings, edge),
+            partial(listen, context.settings, receiver),
             *(fetcher.run for fetcher in fetchers(context, intake)),
             Silence(context).run,
             watch_figures(context.store),
         ),
-        retention=[forget],
+        retention=[delete_expired],
     )
 
 
-async def listen(settings: Settings, edge: Edge, stop: asyncio.Event) -> None:
+async def listen(settings: Settings, receiver: Hl7Receiver, stop: asyncio.Event) -> None:
     """The MLLP port: elsewhere than on loopback only with an authority that signs every sender (DESIGN §9)."""
-    gate = peer_verifier_of(settings)
-    if not settings.on_loopback and not gate.mutual:
+    verifier = peer_verifier_of(settings)
+    if not settings.on_loopback and not verifier.mutual:
         telemetry.log("mllp_not_started", reason="needs_client_ca", port=settings.mllp_port)
         await stop.wait()
         return
-    if gate.context:
+    if verifier.context:
         telemetry.MLLP_CERTIFICATE_EXPIRES.set(min(expiries(settings).values()).timestamp())
     with listening(settings.host, settings.mllp_port, "MLLP_PORT") as bound:
-        await Listener(edge.from_mllp, gate).run(bound, stop)
+        await Listener(receiver.from_mllp, verifier).run(bound, stop)
 
 
 def status(conn: Connection, settings: Settings) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def status(conn: Connection, settings: Settings) -> dict[str, Any]:
         "unmatched": conn.execute(waiting).scalar(),
         "identifiers": conn.execute(select(func.count()).select_from(staff).where(staff.c.active)).scalar(),
         "sources": len(settings.sources),
-        "reconciliation": summary(conn),
+        "reconciliation": summarize(conn),
         "to_fetch": conn.execute(select(func.count()).select_from(table_of(Fetch))).scalar(),
     }
 

@@ -15,11 +15,11 @@ from leeward.store import UtcTime
 HASH = 64  # hex of HMAC-SHA256
 
 
-class Model(SQLModel, registry=registry()):
+class _Model(SQLModel, registry=registry()):
     """Base of incident's tables, with metadata of their own."""
 
 
-class IncidentRow(Model, table=True):
+class IncidentRow(_Model, table=True):
     """One outcome. `certain` tells a death from a doubt; visit and account are keyed hashes."""
 
     __tablename__ = "incident"
@@ -43,7 +43,7 @@ class IncidentRow(Model, table=True):
     account: str = Field(max_length=HASH)
 
 
-class Told(Model, table=True):
+class Told(_Model, table=True):
     """A report by the keyed hash of its source and reference, of an outcome that something else had told of before."""
 
     __tablename__ = "told"
@@ -51,7 +51,7 @@ class Told(Model, table=True):
     incident_ref: str = Field(max_length=36, index=True)
 
 
-class Patient(Model, table=True):
+class PatientRow(_Model, table=True):
     """What must be remembered of a patient: the last death indicator, and their present incident."""
 
     __tablename__ = "patient"
@@ -61,7 +61,7 @@ class Patient(Model, table=True):
     seen_on: date = Field(index=True)
 
 
-class PatientKey(Model, table=True):
+class PatientKey(_Model, table=True):
     """A patient's identifier as a keyed hash; several lead to one patient."""
 
     __tablename__ = "patient_key"
@@ -69,7 +69,7 @@ class PatientKey(Model, table=True):
     patient_ref: str = Field(max_length=36, index=True)
 
 
-class Seen(Model, table=True):
+class Seen(_Model, table=True):
     """Accepted messages by a keyed hash of MSH-3, MSH-4, MSH-10 and body: repeated, the answer is the same."""
 
     __tablename__ = "seen"
@@ -77,7 +77,7 @@ class Seen(Model, table=True):
     accepted_at: datetime = Field(sa_type=UtcTime, index=True)
 
 
-class Receipt(Model, table=True):
+class Receipt(_Model, table=True):
     """Native reports by a keyed hash of source and idempotency key, with that of the body and the answer given."""
 
     __tablename__ = "receipt"
@@ -87,7 +87,7 @@ class Receipt(Model, table=True):
     accepted_at: datetime = Field(sa_type=UtcTime, index=True)
 
 
-class StaffIdentifier(Model, table=True):
+class StaffIdentifier(_Model, table=True):
     """A staff identifier as a keyed hash. An alias was set by a coordinator and outlives imports."""
 
     __tablename__ = "staff_identifier"
@@ -97,7 +97,7 @@ class StaffIdentifier(Model, table=True):
     active: bool
 
 
-class Involved(Model, table=True):
+class InvolvedRow(_Model, table=True):
     """Who was listed around an incident; deleted 90 days after it at the latest."""
 
     __tablename__ = "involved"
@@ -106,7 +106,7 @@ class Involved(Model, table=True):
     reviewer: bool
 
 
-class Unmatched(Model, table=True):
+class Unmatched(_Model, table=True):
     """The work queue: an identifier that led to nobody, sealed; an ignored one keeps its hash alone."""
 
     __tablename__ = "unmatched"
@@ -117,7 +117,7 @@ class Unmatched(Model, table=True):
     seen_on: date = Field(index=True)
 
 
-class UnmatchedLink(Model, table=True):
+class UnmatchedLink(_Model, table=True):
     """Which incidents name an unmatched identifier; no coordinator is shown it."""
 
     __tablename__ = "unmatched_link"
@@ -126,7 +126,7 @@ class UnmatchedLink(Model, table=True):
     reviewer: bool
 
 
-class DayKey(Model, table=True):
+class DayKey(_Model, table=True):
     """The key of a day's raw messages, sealed by the service's own; destroyed 72 hours after it was made."""
 
     __tablename__ = "day_key"
@@ -136,7 +136,7 @@ class DayKey(Model, table=True):
     made_at: datetime = Field(sa_type=UtcTime)
 
 
-class RawMessage(Model, table=True):
+class RawMessage(_Model, table=True):
     """An accepted message as it came, sealed by its day's key; `place` keeps the order in which they came."""
 
     __tablename__ = "raw_message"
@@ -148,7 +148,7 @@ class RawMessage(Model, table=True):
     place: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
 
 
-class Subscription(Model, table=True):
+class SubscriptionRow(_Model, table=True):
     """What a FHIR server's subscription has sent: the last event number, numbers that never came, and when."""
 
     __tablename__ = "subscription"
@@ -159,7 +159,7 @@ class Subscription(Model, table=True):
     heard_at: datetime = Field(sa_type=UtcTime)
 
 
-class Fetch(Model, table=True):
+class Fetch(_Model, table=True):
     """What a notification without its resources leaves to be read at its server, sealed by its day's key."""
 
     __tablename__ = "fetch"
@@ -172,7 +172,7 @@ class Fetch(Model, table=True):
     due_at: datetime = Field(sa_type=UtcTime, index=True)
 
 
-class Reconciliation(Model, table=True):
+class Reconciliation(_Model, table=True):
     """What came of the hospital's own list when it was last compared: outcomes by reason, "" for all of them."""
 
     __tablename__ = "reconciliation"
@@ -181,9 +181,9 @@ class Reconciliation(Model, table=True):
     made_at: datetime = Field(sa_type=UtcTime)
 
 
-METADATA = Model.metadata
+METADATA = _Model.metadata
 
 
-def table_of(model: type[Model]) -> Any:
+def table_of(model: type[_Model]) -> Any:
     """A model's Core table."""
     return METADATA.tables[str(model.__tablename__)]

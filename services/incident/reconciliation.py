@@ -17,7 +17,7 @@ from leeward.store.periodic import every
 from services.incident.decisions.claims import Identifier
 from services.incident.hashing import Hasher
 from services.incident.intake.batch import FIND_TOLD, INCIDENT, INVOLVED, LINK
-from services.incident.models import Patient, PatientKey, Reconciliation, table_of
+from services.incident.models import PatientKey, PatientRow, Reconciliation, table_of
 from services.incident.sources.native.table import TableError, identifiers
 
 NEEDED: Final = ("occurred_at", "unit")
@@ -31,18 +31,18 @@ _STATES: Final = {"review": "in_review", "dismissed": "dismissed", "retracted": 
 _FIGURES: Final = table_of(Reconciliation)
 _KEPT: Final = Insert(_FIGURES, ("reason", "outcomes", "made_at"))
 _KEY: Final = table_of(PatientKey)
-_PATIENT: Final = table_of(Patient)
+_PATIENT: Final = table_of(PatientRow)
 _BY_PATIENT: Final = (
-    select(_KEY.c.key_hash.label("mark"), INCIDENT)
+    select(_KEY.c.key_hash.label("fingerprint"), INCIDENT)
     .join(_PATIENT, _PATIENT.c.patient_ref == _KEY.c.patient_ref)
     .join(INCIDENT, INCIDENT.c.incident_ref == _PATIENT.c.incident_ref)
     .where(in_list(_KEY.c.key_hash))
 )
-_BY_REF: Final = select(INCIDENT.c.source_ref.label("mark"), INCIDENT).where(in_list(INCIDENT.c.source_ref))
+_BY_REF: Final = select(INCIDENT.c.source_ref.label("fingerprint"), INCIDENT).where(in_list(INCIDENT.c.source_ref))
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedOutcome:
     """One outcome of the list; it happened in [at, until]. Lives in memory only."""
 
     line: int
@@ -65,7 +65,7 @@ class ReconciledRow(NamedTuple):
 # ---- the list
 
 
-def read_list(raw: bytes) -> list[Listed]:
+def read_list(raw: bytes) -> list[ListedOutcome]:
     """The outcomes of a CSV file.
 
     Raises:
@@ -131,40 +131,40 @@ def _span(cell: str) -> tuple[datetime, datetime] | None:
         return None
 
 
-def _listed(line: int, record: Mapping[str, str]) -> Listed:
+def _listed(line: int, record: Mapping[str, str]) -> ListedOutcome:
     span, pairs = _span(record["occurred_at"]), identifiers(record.get("patient", ""))
     assert span is not None
     patient = Identifier(pairs[0]["system"], pairs[0]["value"]) if pairs else None
-    return Listed(line, *span, record["unit"], patient, record.get("source", ""), record.get("source_ref", ""))
+    return ListedOutcome(line, *span, record["unit"], patient, record.get("source", ""), record.get("source_ref", ""))
 
 
 # ---- beside what is known
 
 
-def standings(conn: Connection, listed: Sequence[Listed], marks: Hasher) -> list[ReconciledRow]:
+def reconcile_rows(conn: Connection, listed: Sequence[ListedOutcome], hasher: Hasher) -> list[ReconciledRow]:
     """What incident knows of each."""
-    refs = {_ref_mark(one, marks) for one in listed if one.source_ref}
+    refs = {_fingerprint_of(one, hasher) for one in listed if one.source_ref}
     by_ref = _found(conn, FIND_TOLD, refs) | _found(conn, _BY_REF, refs)
-    by_patient = _found(conn, _BY_PATIENT, {marks.of_patient(one.patient) for one in listed if one.patient})
-    rows = [by_ref.get(_ref_mark(one, marks)) or _of_patient(one, by_patient, marks) for one in listed]
+    by_patient = _found(conn, _BY_PATIENT, {hasher.of_patient(one.patient) for one in listed if one.patient})
+    rows = [by_ref.get(_fingerprint_of(one, hasher)) or _of_patient(one, by_patient, hasher) for one in listed]
     taken = {row.incident_ref for row in rows if row}
     loose = [row for row in _around(conn, listed) if row.incident_ref not in taken]
     return [_standing(one, row, loose) for one, row in zip(listed, rows, strict=True)]
 
 
-def _of_patient(one: Listed, found: Mapping[str, Any], marks: Hasher) -> Any:
-    return found.get(marks.of_patient(one.patient)) if one.patient else None
+def _of_patient(one: ListedOutcome, found: Mapping[str, Any], hasher: Hasher) -> Any:
+    return found.get(hasher.of_patient(one.patient)) if one.patient else None
 
 
-def _ref_mark(one: Listed, marks: Hasher) -> str:
-    return marks.of_message(b"source_ref", one.source.encode(), one.source_ref.encode())
+def _fingerprint_of(one: ListedOutcome, hasher: Hasher) -> str:
+    return hasher.of_message(b"source_ref", one.source.encode(), one.source_ref.encode())
 
 
 def _found(conn: Connection, statement: Any, keys: set[str]) -> dict[str, Any]:
-    return {row.mark: row for row in rows_of(conn, statement, keys)}
+    return {row.fingerprint: row for row in rows_of(conn, statement, keys)}
 
 
-def _around(conn: Connection, listed: Sequence[Listed]) -> list[Any]:
+def _around(conn: Connection, listed: Sequence[ListedOutcome]) -> list[Any]:
     """Incidents of the list's time that are not over."""
     if not listed:
         return []
@@ -173,7 +173,7 @@ def _around(conn: Connection, listed: Sequence[Listed]) -> list[Any]:
     return list(conn.execute(select(INCIDENT).where(span, INCIDENT.c.state.in_(("review", "recorded")))))
 
 
-def _standing(one: Listed, row: Any, loose: Sequence[Any]) -> ReconciledRow:
+def _standing(one: ListedOutcome, row: Any, loose: Sequence[Any]) -> ReconciledRow:
     if row is None:
         near = any(other.unit == one.unit and _within(one, other.occurred_at, NEAR) for other in loose)
         return ReconciledRow(one.line, "unlinked" if near else "no_incident")
@@ -182,11 +182,11 @@ def _standing(one: Listed, row: Any, loose: Sequence[Any]) -> ReconciledRow:
     return ReconciledRow(one.line, _STATES[row.state], row.incident_ref)
 
 
-def _within(one: Listed, at: datetime, span: timedelta) -> bool:
+def _within(one: ListedOutcome, at: datetime, span: timedelta) -> bool:
     return one.at - span <= at <= one.until + span
 
 
-def waiting(conn: Connection, incident_refs: Sequence[str]) -> set[str]:
+def find_waiting(conn: Connection, incident_refs: Sequence[str]) -> set[str]:
     """Of incidents those that name identifiers of the work queue, and nobody on the roster."""
     known = select(INVOLVED.c.incident_ref).where(in_list(INVOLVED.c.incident_ref), INVOLVED.c.reviewer.is_(False))
     queued = select(LINK.c.incident_ref).where(in_list(LINK.c.incident_ref), LINK.c.reviewer.is_(False))
@@ -197,13 +197,13 @@ def waiting(conn: Connection, incident_refs: Sequence[str]) -> set[str]:
 # ---- the figures
 
 
-def keep(unit: Unit, outcomes: int, missing: Mapping[str, int]) -> None:
+def keep_figures(unit: Unit, outcomes: int, missing: Mapping[str, int]) -> None:
     """Keep what came of the last list, in numbers, in place of the one before."""
     unit.conn.execute(delete(_FIGURES))
     _KEPT.run(unit.conn, [(ALL, outcomes, unit.now), *((reason, n, unit.now) for reason, n in missing.items())])
 
 
-def show(conn: Connection) -> None:
+def show_figures(conn: Connection) -> None:
     """Set the gauges to what is kept."""
     rows = {row.reason: row for row in conn.execute(select(_FIGURES))}
     telemetry.RECONCILIATION_MISSING.clear()
@@ -217,10 +217,10 @@ def show(conn: Connection) -> None:
 
 def watch_figures(store: Store) -> Task:
     """Every minute: show what the command has left in the database."""
-    return every(EVERY, partial(store.read, show), store.clock)
+    return every(EVERY, partial(store.read, show_figures), store.clock)
 
 
-def summary(conn: Connection) -> dict[str, Any] | None:
+def summarize(conn: Connection) -> dict[str, Any] | None:
     """For `leeward status`: the day of the last list, how many outcomes it had and how many of them were missing."""
     made_at = conn.execute(select(func.max(_FIGURES.c.made_at))).scalar()
     if made_at is None:

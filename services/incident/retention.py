@@ -12,9 +12,9 @@ from services.incident.models import (
     DayKey,
     Fetch,
     IncidentRow,
-    Involved,
-    Patient,
+    InvolvedRow,
     PatientKey,
+    PatientRow,
     RawMessage,
     Receipt,
     Seen,
@@ -29,7 +29,7 @@ PEOPLE_KEPT: Final = timedelta(days=90)
 PATIENTS_KEPT: Final = timedelta(days=400)
 ANSWERS_KEPT: Final = timedelta(days=7)
 _INCIDENT: Final = table_of(IncidentRow)
-_PATIENT: Final = table_of(Patient)
+_PATIENT: Final = table_of(PatientRow)
 _KEY: Final = table_of(PatientKey)
 _UNMATCHED: Final = table_of(Unmatched)
 _TOLD: Final = table_of(Told)
@@ -38,7 +38,7 @@ _RAW: Final = table_of(RawMessage)
 _FETCH: Final = table_of(Fetch)
 
 
-def forget(unit: Unit) -> None:
+def delete_expired(unit: Unit) -> None:
     """Drop whatever has reached its age, and from the work queue what the roster knows."""
     unmatched.resolve_known(unit)
     _forget_people(unit)
@@ -69,7 +69,7 @@ def _destroy(unit: Unit, refs: Sequence[str]) -> None:
 def _forget_people(unit: Unit) -> None:
     """Nothing ties a person to an incident for longer than 90 days after it."""
     old = select(_INCIDENT.c.incident_ref).where(_INCIDENT.c.occurred_at < unit.now - PEOPLE_KEPT)
-    for table in (table_of(Involved), table_of(UnmatchedLink)):
+    for table in (table_of(InvolvedRow), table_of(UnmatchedLink)):
         unit.conn.execute(delete(table).where(table.c.incident_ref.in_(old)))
     today = unit.now.date()
     unmatched = _UNMATCHED.c.state == "open", _UNMATCHED.c.seen_on < today - PEOPLE_KEPT

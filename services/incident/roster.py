@@ -27,10 +27,10 @@ def apply(unit: Unit, members: Sequence[Member], keys: Keyring) -> None:
     Whoever is missing from it has left: their identifiers stay known, so that they do not fill the work queue, and lead
     to nobody. Aliases that a coordinator set outlive imports. Applied twice, it changes nothing.
     """
-    marks = Hasher.of(keys)
+    hasher = Hasher.of(keys)
     active = {member.person_ref: member.status not in _GONE for member in members}
     given = {
-        marks.of_staff(Identifier(system, value)): member.person_ref
+        hasher.of_staff(Identifier(system, value)): member.person_ref
         for member in members
         for system, value in member.identifiers
     }
@@ -43,4 +43,4 @@ def apply(unit: Unit, members: Sequence[Member], keys: Keyring) -> None:
     kept = [row for row in others if row.alias or row.person_ref not in active]
     _ACTIVE.run(unit.conn, [(row.key_hash, active.get(row.person_ref, False)) for row in kept])
     waiting = unit.conn.execute(select(_UNMATCHED.c.key_hash)).scalars()
-    unmatched.resolve(unit, {key: given[key] for key in waiting if key in given and active[given[key]]})
+    unmatched.resolve_identifiers(unit, {key: given[key] for key in waiting if key in given and active[given[key]]})

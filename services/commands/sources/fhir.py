@@ -6,7 +6,7 @@ from typing import Any, Final
 from leeward.runtime import http_client
 from leeward.settings import Settings, load_settings
 from services.commands.console import Failed, say, show_json
-from services.incident.sources.fhir.client import NotRead, Server, private_key, public_keys
+from services.incident.sources.fhir.client import FhirServer, NotRead, private_key, public_keys
 from services.incident.sources.fhir.tree import Node
 
 BACKPORT: Final = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition"
@@ -111,7 +111,7 @@ def _source(settings: Settings, name: str) -> None:
 
 async def _create(settings: Settings, name: str, resource: dict[str, Any]) -> Node:
     async with http_client() as http:
-        server = Server(name, settings.sources[name], private_key(settings, name), http)
+        server = FhirServer(name, settings.sources[name], private_key(settings, name), http)
         try:
             return await server.create("Subscription", resource)
         except NotRead as fault:

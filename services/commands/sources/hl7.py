@@ -154,10 +154,10 @@ def _conditions(message: bytes) -> list[str]:
 
 def acknowledgement(frame: bytes) -> Acknowledgement:
     """What an acknowledgement says."""
-    from services.incident.sources.hl7v2.parser import CONDITIONS, Hl7Error, Message
+    from services.incident.sources.hl7v2.parser import CONDITIONS, Hl7Error, Hl7Message
 
     try:
-        answer = Message(frame)
+        answer = Hl7Message(frame)
     except Hl7Error:
         return Acknowledgement("unreadable")
     code = answer.segment(b"MSA").text(1)

@@ -114,16 +114,16 @@ def compared(settings: Settings, content: bytes, name: str, now: datetime) -> li
     step("looking for incidents")
     with reading(settings, "incident") as conn:
         assert conn is not None
-        standings = reconciliation.standings(conn, listed, Hasher.of(own_key(settings, "incident")))
+        standings = reconciliation.reconcile_rows(conn, listed, Hasher.of(own_key(settings, "incident")))
         recorded = [one.incident_ref for one in standings if not one.reason]
-        unmatched = reconciliation.waiting(conn, recorded)
+        unmatched = reconciliation.find_waiting(conn, recorded)
     step("looking for offers")
     with reading(settings, "matching") as conn:
         assert conn is not None
         codes = offers(conn, recorded, now)
     found = [ComparedOutcome(one.line, one.reason or _reason(codes, one.incident_ref, unmatched)) for one in standings]
     with transaction(settings, services[0], now) as unit:
-        reconciliation.keep(unit, len(found), Counter(one.reason for one in found if one.missing))
+        reconciliation.keep_figures(unit, len(found), Counter(one.reason for one in found if one.missing))
     return found
 
 

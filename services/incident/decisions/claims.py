@@ -43,7 +43,7 @@ class Mention(NamedTuple):
     reviewer: bool = False
 
 
-class Severity(NamedTuple):
+class CodedSeverity(NamedTuple):
     """A scheme's own code with the normalised level."""
 
     scheme: str
@@ -51,7 +51,7 @@ class Severity(NamedTuple):
     level: Level
 
 
-DEAD: Final = Severity("hl7-0136", "Y", "death")  # PID-30 said so
+DEAD: Final = CodedSeverity("hl7-0136", "Y", "death")  # PID-30 said so
 
 
 class Visit(NamedTuple):
@@ -69,7 +69,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Evidence:
     """Evidence in one message."""
 
     reason: str
@@ -77,7 +77,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class PatientClaim:
     """What an EHR's message claims of a patient; lives in memory only.
 
     Disposition and indicator are named by their HL7 v2 fields, PV1-36 and PID-30; FHIR's are read into the same.
@@ -89,8 +89,8 @@ class Claim:
     visit: Visit
     disposition: Disposition = ""
     indicator: Indicator = ""
-    severity: Severity = DEAD
-    ruled: Finding | None = None  # a rule of the site's own says so, whatever the other fields do
+    severity: CodedSeverity = DEAD
+    ruled: Evidence | None = None  # a rule of the site's own says so, whatever the other fields do
     death_given: bool = False  # PID-29 holds something
     death_until: datetime | None = None  # the latest moment PID-29 can mean
     occurred_at: datetime | None = None
@@ -109,19 +109,19 @@ class Report:
     source: str
     source_ref: str
     category: str
-    severity: Severity
+    severity: CodedSeverity
     occurred_at: datetime
     unit: str
     urgency: Literal["routine", "urgent"]
     patient: tuple[Identifier, ...]
     mentions: tuple[Mention, ...]
     withdrawn: bool = False
-    ruled: Finding | None = None  # a rule of the site's own decides, and not the triggers
+    ruled: Evidence | None = None  # a rule of the site's own decides, and not the triggers
 
 
-def out_of_turn(said: Claim | Report) -> Claim | Report:
+def limit_to_evidence(said: PatientClaim | Report) -> PatientClaim | Report:
     """What came after later messages shows evidence and takes nothing back: what it says may be no more."""
-    return replace(said, kind="evidence") if isinstance(said, Claim) and said.kind == "update" else said
+    return replace(said, kind="evidence") if isinstance(said, PatientClaim) and said.kind == "update" else said
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ class Patient:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class SignalDecision:
     """What to do, why (codes), and whether a death is certain."""
 
     action: Action

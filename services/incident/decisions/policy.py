@@ -4,66 +4,75 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from leeward.settings.policy import IncidentPolicy
-from services.incident.decisions.claims import Action, Claim, Current, Decision, Finding, Patient, Report, Visit
+from services.incident.decisions.claims import (
+    Action,
+    Current,
+    Evidence,
+    Patient,
+    PatientClaim,
+    Report,
+    SignalDecision,
+    Visit,
+)
 
 RECENT: Final = timedelta(hours=72)
 SKEW: Final = timedelta(hours=1)  # how far ahead a sender's clock may be
 STILL_ARRIVING: Final = timedelta(hours=72)  # so long do further feeds of one death add people to it
 
 
-def decide_claim(claim: Claim, patient: Patient, rules: IncidentPolicy, now: datetime) -> Decision:
+def decide_claim(claim: PatientClaim, patient: Patient, rules: IncidentPolicy, now: datetime) -> SignalDecision:
     """The decision on what an EHR's message claims, given what is known of its patient."""
     if claim.kind == "cancel":
         return _cancelled(claim, patient.current)
-    finding = evidence(claim, patient, now)
-    if claim.kind == "update" and patient.current and withdrawn(claim, patient.current, finding):
-        return Decision(Action.RETRACT, ("evidence_withdrawn",))
+    finding = find_evidence(claim, patient, now)
+    if claim.kind == "update" and patient.current and is_withdrawn(claim, patient.current, finding):
+        return SignalDecision(Action.RETRACT, ("evidence_withdrawn",))
     if finding is None:
-        return Decision(Action.NOTHING, ("no_evidence",))
+        return SignalDecision(Action.NOTHING, ("no_evidence",))
     return _settled(finding, patient.current, claim.occurred_at or now, rules, now)
 
 
-def decide_report(report: Report, patient: Patient | None, rules: IncidentPolicy, now: datetime) -> Decision:
+def decide_report(report: Report, patient: Patient | None, rules: IncidentPolicy, now: datetime) -> SignalDecision:
     """The decision on a report; only a death concerns what is known of a patient."""
     if report.category in rules.review_categories:
-        return Decision(Action.REVIEW, ("review_category",))
+        return SignalDecision(Action.REVIEW, ("review_category",))
     finding = report.ruled or _trigger(report, rules)
     if finding is None:
-        return Decision(Action.NOTHING, ("below_threshold",))
+        return SignalDecision(Action.NOTHING, ("below_threshold",))
     return _settled(finding, patient.current if patient else None, report.occurred_at, rules, now)
 
 
-def _trigger(report: Report, rules: IncidentPolicy) -> Finding | None:
+def _trigger(report: Report, rules: IncidentPolicy) -> Evidence | None:
     """Which of the site's triggers a report meets."""
     if report.severity.level in rules.trigger_levels:
-        return Finding("trigger_level", True)
-    return Finding("trigger_category", True) if report.category in rules.trigger_categories else None
+        return Evidence("trigger_level", True)
+    return Evidence("trigger_category", True) if report.category in rules.trigger_categories else None
 
 
-def evidence(claim: Claim, patient: Patient, now: datetime) -> Finding | None:
+def find_evidence(claim: PatientClaim, patient: Patient, now: datetime) -> Evidence | None:
     """What a message says of a death: the site's own rules, then PV1-36, PID-30 and PID-29 (CONTRACT §Inbound)."""
     if claim.ruled:
         return claim.ruled
     if claim.disposition == "dead":
-        return Finding("disposition_denied", False) if claim.indicator == "N" else Finding("discharged_dead", True)
+        return Evidence("disposition_denied", False) if claim.indicator == "N" else Evidence("discharged_dead", True)
     if claim.indicator == "Y":
         return _indicated(claim, patient, now)
     if claim.indicator == "N" and claim.death_given:
-        return Finding("death_time_denied", False)
+        return Evidence("death_time_denied", False)
     return None
 
 
-def _indicated(claim: Claim, patient: Patient, now: datetime) -> Finding | None:
+def _indicated(claim: PatientClaim, patient: Patient, now: datetime) -> Evidence | None:
     if claim.disposition == "living":
-        return Finding("living_disposition", False)
+        return Evidence("living_disposition", False)
     if patient.known:
-        return None if patient.indicator == "Y" else Finding("indicator_changed", True)
+        return None if patient.indicator == "Y" else Evidence("indicator_changed", True)
     if claim.death_until and now - RECENT <= claim.death_until <= now + SKEW + timedelta(days=1):
-        return Finding("indicator_recent", True)
-    return Finding("indicator_first_seen", False)
+        return Evidence("indicator_recent", True)
+    return Evidence("indicator_first_seen", False)
 
 
-def withdrawn(claim: Claim, current: Current, finding: Finding | None) -> bool:
+def is_withdrawn(claim: PatientClaim, current: Current, finding: Evidence | None) -> bool:
     """Whether an A08 takes back what its own source had said; an empty field says nothing, so it takes nothing back.
 
     Nor does the N in spite of which a death was confirmed. What a coordinator has dismissed can be taken back too: else
@@ -86,29 +95,29 @@ def same_visit(one: Visit, other: Visit) -> bool:
     return not any((*one, *other))
 
 
-def _cancelled(claim: Claim, current: Current | None) -> Decision:
+def _cancelled(claim: PatientClaim, current: Current | None) -> SignalDecision:
     if current is None or current.state == "retracted":
-        return Decision(Action.NOTHING, ("nothing_to_cancel",))
+        return SignalDecision(Action.NOTHING, ("nothing_to_cancel",))
     if not same_visit(claim.visit, current.visit):
-        return Decision(Action.NOTHING, ("other_visit",))
-    return Decision(Action.RETRACT, ("visit_cancelled",))
+        return SignalDecision(Action.NOTHING, ("other_visit",))
+    return SignalDecision(Action.RETRACT, ("visit_cancelled",))
 
 
 def _settled(
-    finding: Finding, current: Current | None, occurred_at: datetime, rules: IncidentPolicy, now: datetime
-) -> Decision:
+    finding: Evidence, current: Current | None, occurred_at: datetime, rules: IncidentPolicy, now: datetime
+) -> SignalDecision:
     """A finding in the light of what there is: one item for review a patient, and a death once."""
     if current and (known := _known(finding, current, now)):
         return known
     late = occurred_at < now - rules.oldest
     reasons = (finding.reason, "older") if late else (finding.reason,)
-    return Decision(Action.REVIEW if late or not finding.certain else Action.RECORD, reasons, finding.certain)
+    return SignalDecision(Action.REVIEW if late or not finding.certain else Action.RECORD, reasons, finding.certain)
 
 
-def _known(finding: Finding, current: Current, now: datetime) -> Decision | None:
+def _known(finding: Evidence, current: Current, now: datetime) -> SignalDecision | None:
     """A decision that rests on the patient's present incident, None where a new one is due."""
     if current.state == "retracted" or (finding.certain and not current.certain and current.state != "recorded"):
         return None
     if finding.certain and current.state != "dismissed" and now - current.accepted_at <= STILL_ARRIVING:
-        return Decision(Action.ADD, (finding.reason, "known"))
-    return Decision(Action.NOTHING, (finding.reason, "known"))
+        return SignalDecision(Action.ADD, (finding.reason, "known"))
+    return SignalDecision(Action.NOTHING, (finding.reason, "known"))

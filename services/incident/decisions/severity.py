@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from leeward.settings.policy import Level
-from services.incident.decisions.claims import Severity
+from services.incident.decisions.claims import CodedSeverity
 
 SCHEMES: Final[Mapping[str, Mapping[str, Level]]] = MappingProxyType(
     {
@@ -47,7 +47,7 @@ SCHEMES: Final[Mapping[str, Mapping[str, Level]]] = MappingProxyType(
 )
 
 
-def severity(scheme: str, code: str) -> Severity:
+def severity(scheme: str, code: str) -> CodedSeverity:
     """A code with its level.
 
     Raises:
@@ -59,4 +59,4 @@ def severity(scheme: str, code: str) -> Severity:
     level = levels.get(code)
     if level is None:
         raise KeyError("code")
-    return Severity(scheme, code, level)
+    return CodedSeverity(scheme, code, level)

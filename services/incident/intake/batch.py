@@ -22,19 +22,18 @@ from services.incident.decisions.claims import (
     DEATH,
     DENIED,
     Action,
-    Claim,
     Current,
-    Decision,
     Mention,
+    PatientClaim,
     Person,
     Report,
+    SignalDecision,
     Visit,
     current_of,
 )
 from services.incident.hashing import Hasher
 from services.incident.intake.unmatched import Queue, touch
-from services.incident.models import IncidentRow, StaffIdentifier, Told, UnmatchedLink, table_of
-from services.incident.models import Involved as InvolvedRow
+from services.incident.models import IncidentRow, InvolvedRow, StaffIdentifier, Told, UnmatchedLink, table_of
 
 INCIDENT: Final = table_of(IncidentRow)
 INVOLVED: Final = table_of(InvolvedRow)
@@ -54,23 +53,23 @@ _INVOLVED: Final = Insert(
 _FIND_STAFF: Final = select(_STAFF.c.key_hash, _STAFF.c.person_ref, _STAFF.c.active).where(in_list(_STAFF.c.key_hash))
 _FIND_REPORTED: Final = select(INCIDENT).where(in_list(INCIDENT.c.source_ref))
 FIND_TOLD: Final = (
-    select(TOLD.c.source_ref.label("mark"), INCIDENT)
+    select(TOLD.c.source_ref.label("fingerprint"), INCIDENT)
     .join(INCIDENT, INCIDENT.c.incident_ref == TOLD.c.incident_ref)
     .where(in_list(TOLD.c.source_ref))
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedIncident:
     """A new incident with what its row and its event say."""
 
     current: Current
-    signal: Claim | Report
-    decision: Decision
+    signal: PatientClaim | Report
+    decision: SignalDecision
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class AddedPeople:
     """People for an incident there is."""
 
     current: Current
@@ -78,7 +77,7 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedIncident:
     """An incident that is over; `told` when others have heard of it."""
 
     current: Current
@@ -88,20 +87,20 @@ class Ended:
 class Records:
     """The steps of one batch, in the order they were decided."""
 
-    def __init__(self, unit: Unit, marks: Hasher, queue: Queue, reports: Iterable[Report]) -> None:
+    def __init__(self, unit: Unit, hasher: Hasher, queue: Queue, reports: Iterable[Report]) -> None:
         self._unit = unit
-        self._marks = marks
+        self._hasher = hasher
         self._queue = queue
-        self._steps: list[Opened | Added | Ended] = []
+        self._steps: list[OpenedIncident | AddedPeople | EndedIncident] = []
         refs = [self._source_ref(report) for report in reports]
         self._reported = {
             row.source_ref: current_of(dict(row._mapping)) for row in rows_of(unit.conn, _FIND_REPORTED, refs)
         }
-        self._told = {row.mark: current_of(dict(row._mapping)) for row in rows_of(unit.conn, FIND_TOLD, refs)}
+        self._told = {row.fingerprint: current_of(dict(row._mapping)) for row in rows_of(unit.conn, FIND_TOLD, refs)}
         self._newly_told: dict[str, str] = {}
         self._passed_on: list[tuple[str, str]] = []
 
-    def open(self, signal: Claim | Report, decision: Decision, replaced: Current | None) -> Current:
+    def open(self, signal: PatientClaim | Report, decision: SignalDecision, replaced: Current | None) -> Current:
         """A new incident; an open doubt about the same patient that it settles is dismissed."""
         if replaced and replaced.state == "review":
             self.dismiss(replaced)
@@ -109,9 +108,9 @@ class Records:
             incident_ref=new_ref(),
             state="recorded" if decision.action == Action.RECORD else "review",
             certain=decision.certain,
-            by_disposition=isinstance(signal, Claim) and signal.disposition == "dead",
+            by_disposition=isinstance(signal, PatientClaim) and signal.disposition == "dead",
             source=signal.source,
-            visit=signal.visit if isinstance(signal, Claim) else Visit(),
+            visit=signal.visit if isinstance(signal, PatientClaim) else Visit(),
             accepted_at=bucket_down(self._unit.now),
             denied=DENIED in decision.reasons,
         )
@@ -119,13 +118,13 @@ class Records:
             self._reported[self._source_ref(signal)] = made
         if replaced and replaced.state != "recorded":
             self._pass_on(replaced.incident_ref, made)
-        self._steps.append(Opened(made, signal, decision))
+        self._steps.append(OpenedIncident(made, signal, decision))
         return made
 
     def add(self, current: Current, mentions: Sequence[Mention]) -> None:
         """Further people around an incident that is not over."""
         if current.state in ("recorded", "review"):
-            self._steps.append(Added(current, mentions))
+            self._steps.append(AddedPeople(current, mentions))
 
     def retract(self, current: Current) -> None:
         """The source took it back."""
@@ -150,10 +149,10 @@ class Records:
         self._newly_told[ref] = current.incident_ref
 
     def _source_ref(self, report: Report) -> str:
-        return self._marks.of_message(b"source_ref", report.source.encode(), report.source_ref.encode())
+        return self._hasher.of_message(b"source_ref", report.source.encode(), report.source_ref.encode())
 
     def _end(self, current: Current, state: str) -> None:
-        self._steps.append(Ended(current, told=current.state == "recorded"))
+        self._steps.append(EndedIncident(current, told=current.state == "recorded"))
         current.state = "retracted" if state == "retracted" else "dismissed"
 
     def _pass_on(self, over: str, made: Current) -> None:
@@ -171,16 +170,16 @@ class Records:
         _TOLD.run(self._unit.conn, sorted(self._newly_told.items()))
         if not self._steps:
             return
-        opened = [step for step in self._steps if isinstance(step, Opened)]
-        ended = [step.current for step in self._steps if isinstance(step, Ended)]
+        opened = [step for step in self._steps if isinstance(step, OpenedIncident)]
+        ended = [step.current for step in self._steps if isinstance(step, EndedIncident)]
         _NEW.run(self._unit.conn, [self._row(step) for step in opened])
-        touch(self._unit, {step.current.incident_ref for step in self._steps if isinstance(step, Added)})
+        touch(self._unit, {step.current.incident_ref for step in self._steps if isinstance(step, AddedPeople)})
         people = self._people()
         self._link(people)
         close(self._unit, ended)
         self._publish(people)
 
-    def _row(self, step: Opened) -> tuple[object, ...]:
+    def _row(self, step: OpenedIncident) -> tuple[object, ...]:
         current, signal, severity = step.current, step.signal, step.signal.severity
         native = isinstance(signal, Report)
         return (
@@ -202,14 +201,14 @@ class Records:
             *current.visit,
         )
 
-    def _occurred_at(self, signal: Claim | Report) -> datetime:
+    def _occurred_at(self, signal: PatientClaim | Report) -> datetime:
         """Never later than now: what is kept until so long after it would be kept for ever."""
         return bucket_down(min(signal.occurred_at or self._unit.now, self._unit.now))
 
     def _people(self) -> dict[int, list[Person]]:
         """For every step who of its mentions is new to its incident; by the step's place."""
         mentions = [mentions_of(step) for step in self._steps]
-        hashes = [[self._marks.of_staff(one.identifier) for one in group] for group in mentions]
+        hashes = [[self._hasher.of_staff(one.identifier) for one in group] for group in mentions]
         staff = find_staff(self._unit, {key for group in hashes for key in group})
         people: dict[int, list[Person]] = {}
         for place, (group, keys) in enumerate(zip(mentions, hashes, strict=True)):
@@ -238,14 +237,14 @@ class Records:
     def _publish(self, people: dict[int, list[Person]]) -> None:
         for place, step in enumerate(self._steps):
             involved = tuple(_involved(person) for person in people[place])
-            if isinstance(step, Opened) and step.decision.action == Action.RECORD:
+            if isinstance(step, OpenedIncident) and step.decision.action == Action.RECORD:
                 self._unit.emit(self._event(step, involved))
-            elif isinstance(step, Added) and involved and step.current.state == "recorded":
+            elif isinstance(step, AddedPeople) and involved and step.current.state == "recorded":
                 self._unit.emit(IncidentAmended(incident_ref=step.current.incident_ref, involved=involved))
-            elif isinstance(step, Ended) and step.told:
+            elif isinstance(step, EndedIncident) and step.told:
                 self._unit.emit(IncidentRetracted(incident_ref=step.current.incident_ref))
 
-    def _event(self, step: Opened, involved: tuple[Involved, ...]) -> IncidentRecorded:
+    def _event(self, step: OpenedIncident, involved: tuple[Involved, ...]) -> IncidentRecorded:
         signal = step.signal
         return IncidentRecorded(
             incident_ref=step.current.incident_ref,
@@ -258,11 +257,11 @@ class Records:
         )
 
 
-def mentions_of(step: Opened | Added | Ended) -> Sequence[Mention]:
+def mentions_of(step: OpenedIncident | AddedPeople | EndedIncident) -> Sequence[Mention]:
     """The people a step lists."""
-    if isinstance(step, Opened):
+    if isinstance(step, OpenedIncident):
         return step.signal.mentions
-    return step.mentions if isinstance(step, Added) else ()
+    return step.mentions if isinstance(step, AddedPeople) else ()
 
 
 def find_staff(unit: Unit, hashes: set[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ _ROWS: Final = Insert(FETCH, ("fetch_ref", "key_ref", "source", "sealed", "attem
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FetchRequest:
     """A resource to be read (`Encounter/12`), or, with a time alone, whatever has changed since."""
 
     source: str
@@ -25,7 +25,7 @@ class Wanted:
     since: str = ""
 
 
-def enqueue(unit: Unit, keys: DayKeys, wanted: Iterable[Wanted]) -> None:
+def enqueue(unit: Unit, keys: DayKeys, wanted: Iterable[FetchRequest]) -> None:
     """Queue what is to be read."""
     today = keys.today(unit)
     rows = []
@@ -36,7 +36,7 @@ def enqueue(unit: Unit, keys: DayKeys, wanted: Iterable[Wanted]) -> None:
     _ROWS.run(unit.conn, rows)
 
 
-def settle(unit: Unit, refs: Sequence[str]) -> None:
+def delete_fetched(unit: Unit, refs: Sequence[str]) -> None:
     """These have been read."""
     if refs:
         unit.conn.execute(delete(FETCH).where(FETCH.c.fetch_ref.in_(refs)))

@@ -17,13 +17,13 @@ from leeward.refs import new_ref
 from leeward.service import Context
 from leeward.store import Insert, Unit
 from leeward.store.lookup import in_list, rows_of
-from services.incident.decisions.claims import Action, Claim, Decision, Patient, Report, out_of_turn
+from services.incident.decisions.claims import Action, Patient, PatientClaim, Report, SignalDecision, limit_to_evidence
 from services.incident.decisions.policy import decide_claim, decide_report
 from services.incident.hashing import Hasher
 from services.incident.intake.batch import Records
-from services.incident.intake.fetch_queue import Wanted, enqueue, settle
-from services.incident.intake.patients import Book, combined
-from services.incident.intake.subscriptions import Heard, Noted, note
+from services.incident.intake.fetch_queue import FetchRequest, delete_fetched, enqueue
+from services.incident.intake.patients import Book, combine
+from services.incident.intake.subscriptions import Heard, Noted, record_heard
 from services.incident.intake.unmatched import Queue
 from services.incident.models import RawMessage, Receipt, Seen, table_of
 from services.incident.sealing import DayKeys, identifier_box
@@ -52,7 +52,7 @@ class Signal:
     `keys` lead to its patient, `merges` are (surviving keys, prior keys).
     """
 
-    said: Claim | Report
+    said: PatientClaim | Report
     keys: tuple[str, ...] = ()
     merges: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
 
@@ -68,16 +68,16 @@ class Signal:
 class Item:
     """One message at the door. It is stored, and all it says decided, in one transaction.
 
-    `mark` is what a repetition shares with it; what is answered with a receipt also has its body's hash.
+    `fingerprint` is what a repetition shares with it; what is answered with a receipt also has its body's hash.
     """
 
     source: str
     raw: bytes
-    mark: str
+    fingerprint: str
     signals: tuple[Signal, ...] = ()
-    body_mark: str = ""
+    body_fingerprint: str = ""
     heard: Heard | None = None  # the FHIR subscription that it came through
-    wanted: tuple[Wanted, ...] = ()  # what it leaves to be read
+    wanted: tuple[FetchRequest, ...] = ()  # what it leaves to be read
     fetched: tuple[str, ...] = ()  # what was left to be read, and is it
 
 
@@ -94,15 +94,15 @@ class Accepted:
     other_body: bool = False
 
 
-def hashed(said: Claim | Report, marks: Hasher) -> Signal:
+def hash_signal(said: PatientClaim | Report, hasher: Hasher) -> Signal:
     """What goes on to the database: patients and visits as keyed hashes; a report is about one only where they died."""
     if isinstance(said, Report):
         patient = said.patient if said.severity.level == "death" else ()
-        return Signal(replace(said, patient=()), marks.of_patients(patient))
+        return Signal(replace(said, patient=()), hasher.of_patients(patient))
     return Signal(
-        said=replace(said, visit=marks.of_visit(said.visit), patient=(), merges=()),
-        keys=marks.of_patients(said.patient),
-        merges=tuple((marks.of_patients(pair.surviving), marks.of_patients(pair.prior)) for pair in said.merges),
+        said=replace(said, visit=hasher.of_visit(said.visit), patient=(), merges=()),
+        keys=hasher.of_patients(said.patient),
+        merges=tuple((hasher.of_patients(pair.surviving), hasher.of_patients(pair.prior)) for pair in said.merges),
     )
 
 
@@ -116,7 +116,7 @@ class Intake:
     def __init__(self, context: Context) -> None:
         self._rules = context.settings.incident
         self._sources = context.settings.sources
-        self._marks = Hasher.of(context.keys)
+        self._hasher = Hasher.of(context.keys)
         self._day_keys = DayKeys(context.keys)
         self._box = identifier_box(context.keys)
         self._group = context.store.group(self._work)
@@ -131,7 +131,7 @@ class Intake:
         fresh = [item for item, answer in zip(items, answers, strict=True) if not answer.repeated]
         if fresh:
             self._keep_raw(unit, fresh)
-            noted = note(unit, [item.heard for item in fresh if item.heard])
+            noted = record_heard(unit, [item.heard for item in fresh if item.heard])
             self._decide(unit, fresh, noted.behind)
             self._leave(unit, fresh, noted)
         return answers
@@ -152,22 +152,22 @@ class Intake:
     def _leave(self, unit: Unit, items: Sequence[Item], noted: Noted) -> None:
         """What FHIR subscriptions leave to be read."""
         wanted = [one for item in items for one in item.wanted]
-        wanted += [Wanted(source) for source in sorted(noted.gaps) if self._sources[source].base_url]
+        wanted += [FetchRequest(source) for source in sorted(noted.gaps) if self._sources[source].base_url]
         if wanted:
             searches = [one if one.path else replace(one, since=noted.since[one.source]) for one in wanted]
             enqueue(unit, self._day_keys, searches)
             unit.after_commit(self.left.set)
-        settle(unit, [ref for item in items for ref in item.fetched])
+        delete_fetched(unit, [ref for item in items for ref in item.fetched])
 
     def _decide(self, unit: Unit, items: Sequence[Item], behind: set[Heard]) -> None:
         signals = [
-            replace(one, said=out_of_turn(one.said)) if item.heard in behind else one
+            replace(one, said=limit_to_evidence(one.said)) if item.heard in behind else one
             for item in items
             for one in item.signals
         ]
         book = Book(unit.conn, unit.now.date(), (key for signal in signals for key in signal.all_keys()))
         reports = [signal.said for signal in signals if isinstance(signal.said, Report)]
-        records = Records(unit, self._marks, Queue(self._box), reports)
+        records = Records(unit, self._hasher, Queue(self._box), reports)
         for signal in signals:
             if isinstance(signal.said, Report):
                 self._decide_report(signal.said, signal, book, records, unit.now)
@@ -176,7 +176,7 @@ class Intake:
         records.write()
         book.write(unit.conn)
 
-    def _decide_claim(self, claim: Claim, signal: Signal, book: Book, records: Records, now: datetime) -> None:
+    def _decide_claim(self, claim: PatientClaim, signal: Signal, book: Book, records: Records, now: datetime) -> None:
         for surviving, prior in signal.merges:
             for doubt in book.merge(surviving, prior):
                 records.dismiss(doubt)
@@ -184,7 +184,7 @@ class Intake:
         patients = joined(signal.keys, book, records) if shows else book.known(signal.keys)
         if not patients:
             return
-        view = combined(patients)
+        view = combine(patients)
         decision = decide_claim(claim, view, self._rules, now)
         apply(records, decision, patients, book, claim)
         for patient in patients:
@@ -199,7 +199,7 @@ class Intake:
             records.add(known, report.mentions)
             return
         patients = joined(signal.keys, book, records) if signal.keys else []
-        view = combined(patients) if patients else None
+        view = combine(patients) if patients else None
         apply(records, decide_report(report, view, self._rules, now), patients, book, report)
         for patient in patients:
             patient.known = True
@@ -220,28 +220,32 @@ def joined(keys: Sequence[str], book: Book, records: Records) -> list[Patient]:
 
 def admit(unit: Unit, items: Sequence[Item]) -> list[Accepted]:
     """Insert first and see what was new: that order also fences a second process."""
-    messages = [(item.mark, unit.now) for item in items if not item.body_mark]
-    reports = [(item.mark, item.body_mark, new_ref(), unit.now) for item in items if item.body_mark]
+    messages = [(item.fingerprint, unit.now) for item in items if not item.body_fingerprint]
+    reports = [
+        (item.fingerprint, item.body_fingerprint, new_ref(), unit.now) for item in items if item.body_fingerprint
+    ]
     new = {
         row[0] for row in (*_NEW_SEEN.run(unit.conn, sorted(messages)), *_NEW_RECEIPT.run(unit.conn, sorted(reports)))
     }
     stored = _stored(unit, items, new)
     answers = []
     for item in items:
-        row = stored.get(item.mark)
-        other = bool(row and item.body_mark and row.body_hash != item.body_mark)
-        receipt = row.receipt if row and item.body_mark and not other else ""
+        row = stored.get(item.fingerprint)
+        other = bool(row and item.body_fingerprint and row.body_hash != item.body_fingerprint)
+        receipt = row.receipt if row and item.body_fingerprint and not other else ""
         # two with one key may come in one batch: the one whose row was stored is new, whichever came first
-        answers.append(Accepted(row.accepted_at if row else unit.now, other or item.mark not in new, receipt, other))
+        answers.append(
+            Accepted(row.accepted_at if row else unit.now, other or item.fingerprint not in new, receipt, other)
+        )
         if not other:
-            new.discard(item.mark)
+            new.discard(item.fingerprint)
     return answers
 
 
 def _stored(unit: Unit, items: Sequence[Item], new: set[str]) -> dict[str, Any]:
     """Rows of messages that came before, and of every report: its receipt is in its row."""
-    old = {item.mark for item in items if not item.body_mark} - new
-    reports = {item.mark for item in items if item.body_mark}
+    old = {item.fingerprint for item in items if not item.body_fingerprint} - new
+    reports = {item.fingerprint for item in items if item.body_fingerprint}
     return {
         **{row.message_hash: row for row in rows_of(unit.conn, _FIND_SEEN, old)},
         **{row.key_hash: row for row in rows_of(unit.conn, _FIND_RECEIPTS, reports)},
@@ -250,13 +254,13 @@ def _stored(unit: Unit, items: Sequence[Item], new: set[str]) -> dict[str, Any]:
 
 def apply(
     records: Records,
-    decision: Decision,
+    decision: SignalDecision,
     patients: Sequence[Patient],
     book: Book,
-    signal: Claim | Report,
+    signal: PatientClaim | Report,
 ) -> None:
     """Carry a decision about these patients out."""
-    current = combined(patients).current if patients else None
+    current = combine(patients).current if patients else None
     if decision.action in (Action.RECORD, Action.REVIEW):
         made = records.open(signal, decision, replaced=current)
         if current is None or current.state != "recorded":
@@ -271,7 +275,7 @@ def apply(
         records.tell(current, signal)
 
 
-def _note(patient: Patient, claim: Claim, book: Book) -> None:
+def _note(patient: Patient, claim: PatientClaim, book: Book) -> None:
     """Remember the death indicator of this message; an empty field changes nothing."""
     patient.known = True
     indicator = "" if claim.indicator == "null" else claim.indicator or patient.indicator

@@ -10,8 +10,7 @@ from leeward.refs import new_ref
 from leeward.store import Insert, Update
 from leeward.store.lookup import in_list, rows_of
 from services.incident.decisions.claims import Current, Patient, current_of
-from services.incident.models import IncidentRow, PatientKey, table_of
-from services.incident.models import Patient as PatientRow
+from services.incident.models import IncidentRow, PatientKey, PatientRow, table_of
 
 _INCIDENT: Final = table_of(IncidentRow)
 _PATIENT: Final = table_of(PatientRow)
@@ -110,7 +109,7 @@ class Book:
         return (one.patient_ref, one.indicator, one.current.incident_ref if one.current else None, self._today)
 
 
-def combined(patients: Sequence[Patient]) -> Patient:
+def combine(patients: Sequence[Patient]) -> Patient:
     """One view of the patients a message's identifiers lead to; nearly always there is one."""
     if len(patients) == 1:
         return patients[0]

@@ -13,9 +13,9 @@ from leeward import telemetry
 from leeward.service import Context
 from leeward.store import Insert, Unit
 from leeward.store.periodic import every
-from services.incident.models import Subscription, table_of
+from services.incident.models import SubscriptionRow, table_of
 
-SUBSCRIPTION: Final = table_of(Subscription)
+SUBSCRIPTION: Final = table_of(SubscriptionRow)
 MOST: Final = 200  # event numbers that are waited for
 LOOK: Final = 60.0
 BEHIND: Final = 50  # event numbers; a server that is further behind has begun to count anew
@@ -54,7 +54,7 @@ class Noted:
     behind: set[Heard]
 
 
-def note(unit: Unit, heard: Iterable[Heard]) -> Noted:
+def record_heard(unit: Unit, heard: Iterable[Heard]) -> Noted:
     """Remember what was heard."""
     noted = Noted({}, set(), set())
     for one in heard:

@@ -11,8 +11,7 @@ from leeward.refs import new_ref
 from leeward.store import Insert, Unit, Update
 from leeward.store.lookup import AT_ONCE, in_list, rows_of
 from services.incident.decisions.claims import Identifier, Mention
-from services.incident.models import IncidentRow, StaffIdentifier, Unmatched, UnmatchedLink, table_of
-from services.incident.models import Involved as InvolvedRow
+from services.incident.models import IncidentRow, InvolvedRow, StaffIdentifier, Unmatched, UnmatchedLink, table_of
 from services.incident.sealing import Box, open_identifier, seal_identifier
 
 UNMATCHED: Final = table_of(Unmatched)
@@ -101,21 +100,21 @@ class Queue:
         _LINKS.run(unit.conn, links)
 
 
-def listed(conn: Connection, box: Box, after: str | None, limit: int) -> list[tuple[str, Identifier]]:
+def list_open(conn: Connection, box: Box, after: str | None, limit: int) -> list[tuple[str, Identifier]]:
     """Open rows with their identifiers, in the order of their random references."""
     query = select(UNMATCHED).where(UNMATCHED.c.state == "open", UNMATCHED.c.unmatched_ref > (after or ""))
     rows = conn.execute(query.order_by(UNMATCHED.c.unmatched_ref).limit(limit))
     return [(row.unmatched_ref, open_identifier(box, row.unmatched_ref, row.sealed)) for row in rows]
 
 
-def find(conn: Connection, unmatched_ref: str) -> Any:
+def find_open(conn: Connection, unmatched_ref: str) -> Any:
     """An open row, None where there is none."""
     return conn.execute(
         select(UNMATCHED).where(UNMATCHED.c.unmatched_ref == unmatched_ref, UNMATCHED.c.state == "open")
     ).one_or_none()
 
 
-def settle(unit: Unit, unmatched_ref: str, same_as: str | None) -> str:
+def settle_identifier(unit: Unit, unmatched_ref: str, same_as: str | None) -> str:
     """What a coordinator says of a row: whose it is, by the hash of an identifier on the roster, or nobody's (None).
 
     Gives what became of it: resolved or ignored.
@@ -124,21 +123,21 @@ def settle(unit: Unit, unmatched_ref: str, same_as: str | None) -> str:
         NotInQueue: it was settled before, or never was.
         NotOnRoster: nobody is known by that hash.
     """
-    row = find(unit.conn, unmatched_ref)
+    row = find_open(unit.conn, unmatched_ref)
     if row is None:
         raise NotInQueue
     if same_as is None:
-        ignore(unit, unmatched_ref)
+        ignore_identifier(unit, unmatched_ref)
         return "ignored"
     person = select(_STAFF.c.person_ref).where(_STAFF.c.key_hash == same_as, _STAFF.c.active)
     person_ref: str | None = unit.conn.execute(person).scalar()
     if person_ref is None:
         raise NotOnRoster
-    alias(unit, row, person_ref)
+    add_alias(unit, row, person_ref)
     return "resolved"
 
 
-def ignore(unit: Unit, unmatched_ref: str) -> None:
+def ignore_identifier(unit: Unit, unmatched_ref: str) -> None:
     """Nobody's identifier: keep its hash alone, so that it does not come back."""
     unit.conn.execute(delete(_LINK).where(_LINK.c.unmatched_ref == unmatched_ref))
     unit.conn.execute(
@@ -146,10 +145,10 @@ def ignore(unit: Unit, unmatched_ref: str) -> None:
     )
 
 
-def alias(unit: Unit, row: Any, person_ref: str) -> None:
+def add_alias(unit: Unit, row: Any, person_ref: str) -> None:
     """The row's identifier is another one of this person's: remember it and serve what it is linked to."""
     _STAFF_ROWS.run(unit.conn, [(row.key_hash, person_ref, True, True)])
-    resolve(unit, {row.key_hash: person_ref})
+    resolve_identifiers(unit, {row.key_hash: person_ref})
 
 
 def resolve_known(unit: Unit) -> None:
@@ -157,10 +156,10 @@ def resolve_known(unit: Unit) -> None:
     known = select(_STAFF.c.key_hash, _STAFF.c.person_ref).where(_STAFF.c.active)
     rows = unit.conn.execute(known.join(UNMATCHED, UNMATCHED.c.key_hash == _STAFF.c.key_hash)).all()
     if rows:
-        resolve(unit, {row.key_hash: row.person_ref for row in rows})
+        resolve_identifiers(unit, {row.key_hash: row.person_ref for row in rows})
 
 
-def resolve(unit: Unit, people: dict[str, str]) -> None:
+def resolve_identifiers(unit: Unit, people: dict[str, str]) -> None:
     """Identifiers (by hash) that now lead to people leave the queue; their incidents are amended."""
     rows = list(rows_of(unit.conn, _LINKED, people))
     states = {row.incident_ref: row.state for row in rows if row.state in ("recorded", "review")}

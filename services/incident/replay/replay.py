@@ -24,19 +24,19 @@ from leeward.store import Store, Unit
 from leeward.store.lookup import in_list, rows_of
 from services.incident.decisions.claims import (
     Action,
-    Claim,
     Current,
-    Decision,
     Patient,
+    PatientClaim,
     Report,
+    SignalDecision,
     current_of,
-    out_of_turn,
+    limit_to_evidence,
 )
 from services.incident.decisions.policy import decide_claim, decide_report
 from services.incident.hashing import Hasher
 from services.incident.intake.batch import INCIDENT, Records
-from services.incident.intake.intake import Signal, apply, hashed
-from services.incident.intake.patients import Book, combined
+from services.incident.intake.intake import Signal, apply, hash_signal
+from services.incident.intake.patients import Book, combine
 from services.incident.intake.subscriptions import is_behind
 from services.incident.intake.unmatched import Queue
 from services.incident.models import DayKey, RawMessage, table_of
@@ -44,7 +44,7 @@ from services.incident.replay.trial import Stored, Trial, Tried
 from services.incident.sealing import Box, DayKeys, identifier_box
 from services.incident.sources.fhir.routes import said_by, turn_of
 from services.incident.sources.fhir.tree import JsonError
-from services.incident.sources.hl7v2.receiver import read
+from services.incident.sources.hl7v2.receiver import read_hl7
 from services.incident.sources.native.report import NativeIncident
 from services.incident.sources.native.table import TableError, read_table
 
@@ -57,37 +57,37 @@ _SEALED: Final = select(_RAW.c.raw_ref, _RAW.c.sealed).where(in_list(_RAW.c.raw_
 _FROM_BEFORE: Final = INCIDENT.c.state.in_(("review", "recorded"))
 
 
-class Unreadable(Exception):
+class UnreadableMessage(Exception):
     """A stored message that these rules do not take."""
 
 
 # ---- readers, by the kind of a source
 
 
-def _hl7v2(raw: bytes, name: str, source: Source, at: datetime) -> Sequence[Claim | Report]:
-    reading = read(raw, {name: source}, FakeClock(at), name)
+def _hl7v2(raw: bytes, name: str, source: Source, at: datetime) -> Sequence[PatientClaim | Report]:
+    reading = read_hl7(raw, {name: source}, FakeClock(at), name)
     if reading.fault:
-        raise Unreadable(reading.fault.reason)
+        raise UnreadableMessage(reading.fault.reason)
     return reading.said
 
 
-def _native(raw: bytes, name: str, _source: Source, _at: datetime) -> Sequence[Claim | Report]:
+def _native(raw: bytes, name: str, _source: Source, _at: datetime) -> Sequence[PatientClaim | Report]:
     """JSON or a table; what was accepted is one of the two, unless the rules for it have changed."""
     try:
         found = [NativeIncident.model_validate_json(raw)] if raw.lstrip()[:1] == b"{" else read_table(raw)
     except (TableError, ValueError):
-        raise Unreadable("not_valid") from None
+        raise UnreadableMessage("not_valid") from None
     return [one.report(name) for one in found]
 
 
-def _fhir(raw: bytes, name: str, source: Source, at: datetime) -> Sequence[Claim | Report]:
+def _fhir(raw: bytes, name: str, source: Source, at: datetime) -> Sequence[PatientClaim | Report]:
     try:
         return said_by(raw, name, source, at)
     except JsonError as fault:
-        raise Unreadable(fault.reason) from None
+        raise UnreadableMessage(fault.reason) from None
 
 
-Reader = Callable[[bytes, str, Source, datetime], Sequence[Claim | Report]]
+Reader = Callable[[bytes, str, Source, datetime], Sequence[PatientClaim | Report]]
 READERS: Final[Mapping[SourceKind, Reader]] = MappingProxyType({"hl7v2": _hl7v2, "native": _native, "fhir": _fhir})
 
 
@@ -96,7 +96,7 @@ class Inbox:
 
     def __init__(self, settings: Settings, keys: Keyring, since: datetime) -> None:
         self._sources = settings.sources
-        self._marks = Hasher.of(keys)
+        self._hasher = Hasher.of(keys)
         self._day_keys = DayKeys(keys)
         self._since = since
         self._boxes: dict[str, Box | None] = {}
@@ -117,25 +117,25 @@ class Inbox:
             self._read.add(one.raw_ref)
             try:
                 said = self._said(conn, one, sealed.get(one.raw_ref))
-            except Unreadable as fault:
+            except UnreadableMessage as fault:
                 self.refused[str(fault)] += 1
                 continue
-            yield one, [hashed(each, self._marks) for each in said]
+            yield one, [hash_signal(each, self._hasher) for each in said]
 
-    def _said(self, conn: Connection, one: Stored, sealed: str | None) -> Sequence[Claim | Report]:
+    def _said(self, conn: Connection, one: Stored, sealed: str | None) -> Sequence[PatientClaim | Report]:
         if one.key_ref not in self._boxes:
             self._boxes[one.key_ref] = self._day_keys.open(conn, one.key_ref)
         box, source = self._boxes[one.key_ref], self._sources.get(one.source)
         if box is None or sealed is None:
-            raise Unreadable("key_destroyed")
+            raise UnreadableMessage("key_destroyed")
         if source is None:
-            raise Unreadable("no_such_source")
+            raise UnreadableMessage("no_such_source")
         try:
             raw = box.open(sealed, one.raw_ref)
         except CannotOpen:
-            raise Unreadable("not_whole") from None
+            raise UnreadableMessage("not_whole") from None
         said = READERS[source.kind](raw, one.source, source, one.accepted_at)
-        return [out_of_turn(each) for each in said] if source.kind == "fhir" and self._behind(one, raw) else said
+        return [limit_to_evidence(each) for each in said] if source.kind == "fhir" and self._behind(one, raw) else said
 
     def _behind(self, one: Stored, raw: bytes) -> bool:
         """Whether a notification came after later events of its subscription."""
@@ -192,7 +192,7 @@ class Replay:
         self._settings = settings
         self._keys = keys
         self._source = source
-        self._marks = Hasher.of(keys)
+        self._hasher = Hasher.of(keys)
         self._rules = settings.incident
 
     async def run(self, since: datetime, until: datetime, *, dry_run: bool) -> Replayed:
@@ -201,7 +201,7 @@ class Replay:
         Raises:
             leeward.store.StoreUnavailable: the database is away; batches before that are stored.
         """
-        inbox, trial = Inbox(self._settings, self._keys, since), Trial(self._marks, self._rules, since)
+        inbox, trial = Inbox(self._settings, self._keys, since), Trial(self._hasher, self._rules, since)
         found = Replayed(oldest_key=await self._store.read(oldest_key))
         while waiting := await self._store.read(inbox.unread):
             for start in range(0, len(waiting), AT_ONCE):
@@ -245,14 +245,14 @@ class Replay:
 
     @property
     def parts(self) -> tuple[Settings, Keyring, Hasher]:
-        return self._settings, self._keys, self._marks
+        return self._settings, self._keys, self._hasher
 
 
 class _Anew:
     """One batch inside its transaction."""
 
     def __init__(self, replay: Replay, unit: Unit, since: datetime) -> None:
-        settings, keys, self._marks = replay.parts
+        settings, keys, self._hasher = replay.parts
         self._rules = settings.incident
         self._box = identifier_box(keys)
         self._unit = unit
@@ -265,7 +265,7 @@ class _Anew:
         """What became of it, in the order of the messages."""
         reports = [one.signal.said for one in batch if isinstance(one.signal.said, Report)]
         book = Book(self._unit.conn, self._unit.now.date(), (key for one in batch for key in one.signal.all_keys()))
-        records = Records(self._unit, self._marks, Queue(self._box), reports)
+        records = Records(self._unit, self._hasher, Queue(self._box), reports)
         for one in batch:
             said = one.signal.said
             if isinstance(said, Report):
@@ -278,13 +278,13 @@ class _Anew:
         self._decided += [self._added[ref] for ref in dict.fromkeys(amended) if ref in self._added]
         return self._decided
 
-    def _claim(self, one: Tried, claim: Claim, book: Book, records: Records) -> None:
+    def _claim(self, one: Tried, claim: PatientClaim, book: Book, records: Records) -> None:
         shows = claim.kind in ("evidence", "update")
         patients = book.found(one.signal.keys) if shows else book.known(one.signal.keys)
         if not patients:
             return
-        current = combined(patients).current or self._same_visit(claim)
-        if current and combined(patients).current is None:
+        current = combine(patients).current or self._same_visit(claim)
+        if current and combine(patients).current is None:
             # the same visit under another name of the patient's: no second incident
             for patient in patients:
                 patient.current = current
@@ -292,36 +292,36 @@ class _Anew:
         view = Patient("", known=True, indicator=one.indicator, current=current)
         decision = self._guarded(decide_claim(claim, view, self._rules, one.stored.accepted_at), current, one)
         apply(records, decision, patients, book, claim)
-        self._tell(one, decision, combined(patients).current)
+        self._tell(one, decision, combine(patients).current)
 
     def _report(self, one: Tried, report: Report, book: Book, records: Records) -> None:
         if report.withdrawn:
             opened = records.opened(report)
             if opened and opened.state in ("recorded", "review"):
                 records.retract(opened)
-                self._tell(one, Decision(Action.RETRACT, ("evidence_withdrawn",)), opened)
+                self._tell(one, SignalDecision(Action.RETRACT, ("evidence_withdrawn",)), opened)
             return
         if known := records.reported(report):
             records.add(known, report.mentions)
-            self._tell(one, Decision(Action.ADD, ("known",)), known)
+            self._tell(one, SignalDecision(Action.ADD, ("known",)), known)
             return
         patients = book.found(one.signal.keys) if one.signal.keys else []
-        view = combined(patients) if patients else None
+        view = combine(patients) if patients else None
         decision = decide_report(report, view, self._rules, one.stored.accepted_at)
         decision = self._guarded(decision, view.current if view else None, one)
         apply(records, decision, patients, book, report)
-        self._tell(one, decision, combined(patients).current if patients else None)
+        self._tell(one, decision, combine(patients).current if patients else None)
 
-    def _guarded(self, decision: Decision, current: Current | None, one: Tried) -> Decision:
+    def _guarded(self, decision: SignalDecision, current: Current | None, one: Tried) -> SignalDecision:
         """A replay takes nothing back that is newer than the message, and says again by itself nothing taken back."""
         if decision.action == Action.RETRACT and current and current.accepted_at > one.stored.accepted_at:
-            return Decision(Action.NOTHING, ("known",))
+            return SignalDecision(Action.NOTHING, ("known",))
         again = current and current.state == "retracted" and current.accepted_at >= self._since
         if decision.action == Action.RECORD and again and current and current.incident_ref not in self._opened:
-            return Decision(Action.REVIEW, (*decision.reasons, "retracted_before"), decision.certain)
+            return SignalDecision(Action.REVIEW, (*decision.reasons, "retracted_before"), decision.certain)
         return decision
 
-    def _same_visit(self, claim: Claim) -> Current | None:
+    def _same_visit(self, claim: PatientClaim) -> Current | None:
         """A recorded incident of the same visit, whose patient had another identifier when it was made."""
         same = [
             column == value
@@ -334,7 +334,7 @@ class _Anew:
         row: Any = self._unit.conn.execute(query.limit(1)).one_or_none()
         return current_of(dict(row._mapping)) if row else None
 
-    def _tell(self, one: Tried, decision: Decision, current: Current | None) -> None:
+    def _tell(self, one: Tried, decision: SignalDecision, current: Current | None) -> None:
         stored = one.stored
         action = DONE.get(decision.action)
         decided = Decided(stored.raw_ref, bucket_down(stored.accepted_at), action or "changed", decision.reasons)

@@ -12,11 +12,20 @@ from sqlalchemy import Connection
 from leeward.contracts import bucket_down
 from leeward.refs import new_ref
 from leeward.settings.policy import IncidentPolicy
-from services.incident.decisions.claims import DENIED, Action, Claim, Current, Decision, Patient, Report, Visit
+from services.incident.decisions.claims import (
+    DENIED,
+    Action,
+    Current,
+    Patient,
+    PatientClaim,
+    Report,
+    SignalDecision,
+    Visit,
+)
 from services.incident.decisions.policy import decide_claim, decide_report
 from services.incident.hashing import Hasher
 from services.incident.intake.intake import Signal
-from services.incident.intake.patients import Book, combined, heavier
+from services.incident.intake.patients import Book, combine, heavier
 
 _UNKNOWN: Final = "Y"  # what PID-30 said before is not known: so that the first Y is no change
 
@@ -46,8 +55,8 @@ class Trial:
     A patient's incident of before that time stands; one of later is made anew where the messages make it.
     """
 
-    def __init__(self, marks: Hasher, rules: IncidentPolicy, since: datetime) -> None:
-        self._marks = marks
+    def __init__(self, hasher: Hasher, rules: IncidentPolicy, since: datetime) -> None:
+        self._hasher = hasher
         self._rules = rules
         self._since = bucket_down(since)
         self._patients: dict[str, Patient] = {}
@@ -91,20 +100,22 @@ class Trial:
 
     # ---- claims
 
-    def _claim(self, stored: Stored, signal: Signal, claim: Claim) -> None:
+    def _claim(self, stored: Stored, signal: Signal, claim: PatientClaim) -> None:
         for surviving, prior in signal.merges:
             self._merge([*surviving, *prior])
         patients = self._found(signal.keys, new=claim.kind in ("evidence", "update"))
         if not patients:
             return
-        view = combined(patients)
+        view = combine(patients)
         decision = decide_claim(claim, view, self._rules, stored.accepted_at)
         self._carry_out(patients, decision, Tried(stored, signal, view.indicator), claim)
         for patient in patients:
             patient.indicator = "" if claim.indicator == "null" else claim.indicator or patient.indicator
 
-    def _carry_out(self, patients: Sequence[Patient], decision: Decision, tried: Tried, said: Claim | Report) -> None:
-        current = combined(patients).current
+    def _carry_out(
+        self, patients: Sequence[Patient], decision: SignalDecision, tried: Tried, said: PatientClaim | Report
+    ) -> None:
+        current = combine(patients).current
         if decision.action in (Action.RECORD, Action.REVIEW):
             made = _made(decision, said, tried.stored.accepted_at)
             for patient in patients:
@@ -138,24 +149,24 @@ class Trial:
 
     def _report(self, stored: Stored, signal: Signal, report: Report) -> None:
         """One by its reference; a death is its patient's as well."""
-        mark = self._marks.of_message(b"source_ref", report.source.encode(), report.source_ref.encode())
+        fingerprint = self._hasher.of_message(b"source_ref", report.source.encode(), report.source_ref.encode())
         patients = self._found(signal.keys, new=True)
         tried = Tried(stored, signal, _UNKNOWN)
-        if report.withdrawn or mark in self._known:
-            self._threads[mark] = [tried] if report.withdrawn else [*self._threads.get(mark, []), tried]
+        if report.withdrawn or fingerprint in self._known:
+            self._threads[fingerprint] = [tried] if report.withdrawn else [*self._threads.get(fingerprint, []), tried]
             return
-        decision = decide_report(report, combined(patients) if patients else None, self._rules, stored.accepted_at)
+        decision = decide_report(report, combine(patients) if patients else None, self._rules, stored.accepted_at)
         if decision.action == Action.NOTHING:
             return
-        self._known.add(mark)
+        self._known.add(fingerprint)
         if patients:
             self._carry_out(patients, decision, tried, report)
         else:
-            self._threads[mark] = [tried]
+            self._threads[fingerprint] = [tried]
 
 
-def _made(decision: Decision, said: Claim | Report, at: datetime) -> Current:
-    claim = said if isinstance(said, Claim) else None
+def _made(decision: SignalDecision, said: PatientClaim | Report, at: datetime) -> Current:
+    claim = said if isinstance(said, PatientClaim) else None
     return Current(
         incident_ref="",
         state="recorded" if decision.action == Action.RECORD else "review",

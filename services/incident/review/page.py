@@ -32,13 +32,13 @@ COORDINATOR: Final = role("coordinator")
 SAID: Final = ("confirmed", "dismissed", "resolved", "ignored")
 Ref = Annotated[str, PathParameter(max_length=36)]
 _ACTIONS: Final[Mapping[str, tuple[Callable[[Unit, str], Any], str]]] = {
-    "confirm": (queries.confirm, "confirmed"),
-    "dismiss": (queries.dismiss, "dismissed"),
+    "confirm": (queries.confirm_incident, "confirmed"),
+    "dismiss": (queries.dismiss_incident, "dismissed"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
+class ReviewItem:
     """One signal: the short code it is known by, its kind and reasons as codes, and its day."""
 
     ref: str
@@ -50,10 +50,10 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ReviewView:
     """All that the page shows."""
 
-    signals: list[Signal]
+    signals: list[ReviewItem]
     more_signals: bool
     identifiers: list[tuple[str, Identifier]]
     more_identifiers: bool
@@ -69,9 +69,9 @@ class Typed:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-def add_routes(router: APIRouter, context: Context, marks: Hasher) -> None:
+def add_routes(router: APIRouter, context: Context, hasher: Hasher) -> None:
     """GET /, one signal by itself, and the forms on them."""
-    desk = ReviewPage(context, marks)
+    desk = ReviewPage(context, hasher)
     signal, identifier = "/review/signals/{incident_ref}", "/review/identifiers/{unmatched_ref}"
     for method, path, route in (
         ("GET", "/", desk.show),
@@ -86,9 +86,9 @@ def add_routes(router: APIRouter, context: Context, marks: Hasher) -> None:
 class ReviewPage:
     """The page and what its forms do."""
 
-    def __init__(self, context: Context, marks: Hasher) -> None:
-        self._ground = context
-        self._marks = marks
+    def __init__(self, context: Context, hasher: Hasher) -> None:
+        self._context = context
+        self._hasher = hasher
         self._box = identifier_box(context.keys)
         self._look = pages(Path(__file__).parents[1] / "templates", context.settings)
 
@@ -98,7 +98,7 @@ class ReviewPage:
 
     async def one(self, request: Request, incident_ref: Ref) -> Response:
         """One signal in whatever state it is, for links from the board."""
-        row = await self._ground.store.read(lambda conn: queries.find(conn, incident_ref))
+        row = await self._context.store.read(lambda conn: queries.find_incident(conn, incident_ref))
         if row is None:
             return await self._page(request, 404, said="gone")
         return self._render(request, "signal.html", 200, line=_signal(row))
@@ -109,7 +109,7 @@ class ReviewPage:
             raise Problem(404, "unknown-action", "There is no such action.")
         work, said = _ACTIONS[action]
         try:
-            row = await self._ground.store.write(lambda unit: work(unit, incident_ref))
+            row = await self._context.store.write(lambda unit: work(unit, incident_ref))
         except queries.Settled:
             return await self._page(request, 409, said="settled")
         return _back(said) if row is not None else await self._page(request, 404, said="gone")
@@ -118,9 +118,9 @@ class ReviewPage:
         """The identifier is another one of somebody on the roster."""
         async with request.form() as form:
             given = {name: typed if isinstance(typed := form.get(name), str) else "" for name in ("system", "value")}
-        problems = faults(given)
+        problems = find_faults(given)
         if not problems:
-            key = self._marks.of_staff(NativeIdentifier(**given).plain())
+            key = self._hasher.of_staff(NativeIdentifier(**given).plain())
             try:
                 return await self._resolve(request, unmatched_ref, key)
             except unmatched.NotOnRoster:
@@ -133,14 +133,16 @@ class ReviewPage:
 
     async def _resolve(self, request: Request, unmatched_ref: str, key: str | None) -> Response:
         try:
-            return _back(await self._ground.store.write(lambda unit: unmatched.settle(unit, unmatched_ref, key)))
+            return _back(
+                await self._context.store.write(lambda unit: unmatched.settle_identifier(unit, unmatched_ref, key))
+            )
         except unmatched.NotInQueue:
             return await self._page(request, 404, said="gone")
 
     async def _page(
         self, request: Request, status: int = 200, *, said: str = "", typed: Typed | None = None
     ) -> Response:
-        view = await self._ground.store.read(lambda conn: read(conn, self._box))
+        view = await self._context.store.read(lambda conn: read(conn, self._box))
         return self._render(request, "review.html", status, view=view, said=said, typed=typed or Typed())
 
     def _render(self, request: Request, template: str, status: int, **context: Any) -> Response:
@@ -150,27 +152,27 @@ class ReviewPage:
             status,
             **context,
             csrf=csrf(request),
-            today=self._ground.clock.now().date(),
-            board=f"{self._ground.settings.url('matching')}/",
-            kind=lambda category: kind(self._look, request, category),
+            today=self._context.clock.now().date(),
+            board=f"{self._context.settings.url('matching')}/",
+            kind=lambda category: name_category(self._look, request, category),
         )
 
 
-def read(conn: Connection, box: Box) -> View:
+def read(conn: Connection, box: Box) -> ReviewView:
     """What waits now: the newest signals first, identifiers in the order of their random references."""
-    rows = queries.listed(conn, "review", None, SHOWN + 1)
-    identifiers = unmatched.listed(conn, box, None, SHOWN + 1)
+    rows = queries.list_incidents(conn, "review", None, SHOWN + 1)
+    identifiers = unmatched.list_open(conn, box, None, SHOWN + 1)
     signals = [_signal(row) for row in rows[:SHOWN]]
-    return View(signals, len(rows) > SHOWN, identifiers[:SHOWN], len(identifiers) > SHOWN)
+    return ReviewView(signals, len(rows) > SHOWN, identifiers[:SHOWN], len(identifiers) > SHOWN)
 
 
-def kind(look: Pages, request: Request, category: str) -> str:
+def name_category(look: Pages, request: Request, category: str) -> str:
     """A category in words; one of the site's own is its code without the underscores."""
     known = look.texts[look.locale_of(request)].get(f"category.{category}")
     return str(known) if known else category.replace("_", " ").capitalize()
 
 
-def faults(given: Mapping[str, str]) -> dict[str, str]:
+def find_faults(given: Mapping[str, str]) -> dict[str, str]:
     """What is wrong with a typed identifier, as keys of texts by field."""
     try:
         NativeIdentifier.model_validate(given)
@@ -180,9 +182,9 @@ def faults(given: Mapping[str, str]) -> dict[str, str]:
     return {}
 
 
-def _signal(row: Any) -> Signal:
-    shown = queries.shown(row)
-    return Signal(
+def _signal(row: Any) -> ReviewItem:
+    shown = queries.describe_incident(row)
+    return ReviewItem(
         ref=shown["incident_ref"],
         code=shown["incident_ref"][:8],
         state=shown["state"],

@@ -15,7 +15,7 @@ class Settled(Exception):
     """The incident is in another state for good."""
 
 
-def listed(conn: Connection, state: State | None, after: str | None, limit: int) -> list[Any]:
+def list_incidents(conn: Connection, state: State | None, after: str | None, limit: int) -> list[Any]:
     """Rows, the newest first; `after` is the sort key of the last one seen."""
     query = select(INCIDENT)
     if state:
@@ -35,12 +35,12 @@ def sort_key(row: Any) -> str:
     return f"{row.accepted_at.isoformat()} {row.incident_ref}"
 
 
-def find(conn: Connection, incident_ref: str) -> Any:
+def find_incident(conn: Connection, incident_ref: str) -> Any:
     """One row, None where there is none."""
     return conn.execute(select(INCIDENT).where(INCIDENT.c.incident_ref == incident_ref)).one_or_none()
 
 
-def shown(row: Any) -> dict[str, Any]:
+def describe_incident(row: Any) -> dict[str, Any]:
     """CONTRACT §HTTP: nothing of where or who, and the day of the outcome instead of its time."""
     return {
         "incident_ref": row.incident_ref,
@@ -52,13 +52,13 @@ def shown(row: Any) -> dict[str, Any]:
     }
 
 
-def confirm(unit: Unit, incident_ref: str) -> Any:
+def confirm_incident(unit: Unit, incident_ref: str) -> Any:
     """A person says that it is one: it is recorded and published. Said twice, it is published once.
 
     Raises:
         Settled: when it was dismissed or retracted.
     """
-    row = find(unit.conn, incident_ref)
+    row = find_incident(unit.conn, incident_ref)
     if row is None or row.state == "recorded":
         return row
     _only_review(row)
@@ -74,23 +74,23 @@ def confirm(unit: Unit, incident_ref: str) -> Any:
             involved=_involved(unit.conn, incident_ref),
         )
     )
-    return find(unit.conn, incident_ref)
+    return find_incident(unit.conn, incident_ref)
 
 
-def dismiss(unit: Unit, incident_ref: str) -> Any:
+def dismiss_incident(unit: Unit, incident_ref: str) -> Any:
     """A person says that it is none; who was listed around it is forgotten.
 
     Raises:
         Settled: when it was recorded or retracted.
     """
-    row = find(unit.conn, incident_ref)
+    row = find_incident(unit.conn, incident_ref)
     if row is None or row.state == "dismissed":
         return row
     _only_review(row)
     current = current_of(row._mapping)
     current.state = "dismissed"
     close(unit, [current])
-    return find(unit.conn, incident_ref)
+    return find_incident(unit.conn, incident_ref)
 
 
 def _only_review(row: Any) -> None:

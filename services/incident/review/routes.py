@@ -35,10 +35,10 @@ class Resolution(BaseModel):
         return self
 
 
-def add_routes(router: APIRouter, context: Context, marks: Hasher) -> None:
+def add_routes(router: APIRouter, context: Context, hasher: Hasher) -> None:
     """Incidents for review, and the queue of unmatched identifiers."""
     _review_routes(router, context)
-    _queue_routes(router, context, marks)
+    _queue_routes(router, context, hasher)
 
 
 def _review_routes(router: APIRouter, context: Context) -> None:
@@ -47,25 +47,25 @@ def _review_routes(router: APIRouter, context: Context) -> None:
         """Incidents, the newest first."""
         start = after(cursor)
         try:
-            rows = await context.store.read(lambda conn: queries.listed(conn, state, start, limit + 1))
+            rows = await context.store.read(lambda conn: queries.list_incidents(conn, state, start, limit + 1))
         except ValueError:
             raise Problem(422, "not-valid", "cursor: is not one that a list of ours gave") from None
-        return page(rows, limit, queries.sort_key, queries.shown)
+        return page(rows, limit, queries.sort_key, queries.describe_incident)
 
     @router.get("/v1/incidents/{incident_ref}", dependencies=[COORDINATOR])
     async def one(incident_ref: Ref) -> dict[str, Any]:
         """One incident."""
-        return _incident(await context.store.read(lambda conn: queries.find(conn, incident_ref)))
+        return _incident(await context.store.read(lambda conn: queries.find_incident(conn, incident_ref)))
 
     @router.post("/v1/incidents/{incident_ref}/confirm", dependencies=[COORDINATOR])
     async def confirm(incident_ref: Ref) -> dict[str, Any]:
         """It is one: publish it."""
-        return _incident(await _settle(lambda unit: queries.confirm(unit, incident_ref)))
+        return _incident(await _settle(lambda unit: queries.confirm_incident(unit, incident_ref)))
 
     @router.post("/v1/incidents/{incident_ref}/dismiss", dependencies=[COORDINATOR])
     async def dismiss(incident_ref: Ref) -> dict[str, Any]:
         """It is none."""
-        return _incident(await _settle(lambda unit: queries.dismiss(unit, incident_ref)))
+        return _incident(await _settle(lambda unit: queries.dismiss_incident(unit, incident_ref)))
 
     async def _settle(work: Any) -> Any:
         try:
@@ -77,25 +77,25 @@ def _review_routes(router: APIRouter, context: Context) -> None:
 def _incident(row: Any) -> dict[str, Any]:
     if row is None:
         raise Problem(404, "unknown-incident", "There is no such incident.")
-    return queries.shown(row)
+    return queries.describe_incident(row)
 
 
-def _queue_routes(router: APIRouter, context: Context, marks: Hasher) -> None:
+def _queue_routes(router: APIRouter, context: Context, hasher: Hasher) -> None:
     box = identifier_box(context.keys)
 
     @router.get("/v1/unmatched", dependencies=[COORDINATOR])
     async def unmatched(limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
         """Identifiers that led to nobody on the roster; `system` is null where the authority is not a listed one."""
         start = after(cursor)
-        rows = await context.store.read(lambda conn: work_queue.listed(conn, box, start, limit + 1))
+        rows = await context.store.read(lambda conn: work_queue.list_open(conn, box, start, limit + 1))
         return page(rows, limit, lambda row: row[0], lambda row: {"id": row[0], **row[1]._asdict()})
 
     @router.post("/v1/unmatched/{unmatched_ref}/resolve", dependencies=[COORDINATOR])
     async def resolve(unmatched_ref: Ref, resolution: Resolution) -> dict[str, str]:
         """Say whose identifier it is, or that it is nobody's."""
-        key = marks.of_staff(resolution.same_as.plain()) if resolution.same_as else None
+        key = hasher.of_staff(resolution.same_as.plain()) if resolution.same_as else None
         try:
-            state = await context.store.write(lambda unit: work_queue.settle(unit, unmatched_ref, key))
+            state = await context.store.write(lambda unit: work_queue.settle_identifier(unit, unmatched_ref, key))
         except work_queue.NotInQueue:
             raise Problem(404, "unknown-identifier", "There is no such identifier in the work queue.") from None
         except work_queue.NotOnRoster:

@@ -19,7 +19,7 @@ WINDOW: Final = timedelta(minutes=5)
 _BEARER: Final = {"WWW-Authenticate": "Bearer"}
 
 
-def sender(settings: Settings, kind: SourceKind, request: Request, body: bytes, *, only: str = "") -> str:
+def authenticate_source(settings: Settings, kind: SourceKind, request: Request, body: bytes, *, only: str = "") -> str:
     """The name of the source a request comes from. One without a secret cannot come this way.
 
     Args:

@@ -10,8 +10,8 @@ from leeward.web.access import SOURCE
 from leeward.web.problem import Problem
 from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
-from services.incident.sources.access import sender
-from services.incident.sources.hl7v2.receiver import STORAGE_FAULTS, Edge
+from services.incident.sources.access import authenticate_source
+from services.incident.sources.hl7v2.receiver import STORAGE_FAULTS, Hl7Receiver
 from services.incident.sources.native import submission
 from services.incident.sources.native.submission import CSV, JSON
 
@@ -19,7 +19,7 @@ HL7: Final = "application/hl7-v2"
 IdempotencyKey = Annotated[str | None, Header()]  # for openapi.json; what counts is `submissions.idempotency_key`
 
 
-def add_routes(router: APIRouter, context: Context, edge: Edge, intake: Intake, marks: Hasher) -> None:
+def add_routes(router: APIRouter, context: Context, receiver: Hl7Receiver, intake: Intake, hasher: Hasher) -> None:
     """`/v1/hl7v2` and `/v1/incidents`."""
 
     @router.post("/v1/hl7v2", dependencies=[SOURCE])
@@ -27,9 +27,9 @@ def add_routes(router: APIRouter, context: Context, edge: Edge, intake: Intake, 
         """An HL7 v2 message; the acknowledgement is the answer, an empty one where the sender wants none."""
         _expect(request, HL7)
         body = await request.body()
-        source = sender(context.settings, "hl7v2", request, body)
+        source = authenticate_source(context.settings, "hl7v2", request, body)
         try:
-            answers = await edge.from_http(body, source)
+            answers = await receiver.from_http(body, source)
         except STORAGE_FAULTS:
             raise _try_again() from None
         return Response(answers[-1] if answers else b"", media_type=HL7)
@@ -40,11 +40,11 @@ def add_routes(router: APIRouter, context: Context, edge: Edge, intake: Intake, 
         it leads to."""
         media_type = _expect(request, JSON, CSV)
         body = await request.body()
-        source = sender(context.settings, "native", request, body)
+        source = authenticate_source(context.settings, "native", request, body)
         key = submission.idempotency_key(request) or request.headers.get("webhook-id")
-        item = submission.item(body, media_type, source, key, marks)
+        item = submission.build_item(body, media_type, source, key, hasher)
         try:
-            receipt = submission.receipt(await intake(item), source)
+            receipt = submission.receipt_of(await intake(item), source)
         except STORAGE_FAULTS:
             telemetry.MESSAGES_REFUSED.labels("http", "storage").inc()
             raise _try_again() from None

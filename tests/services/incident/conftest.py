@@ -26,7 +26,7 @@ from services.incident import SERVICE, roster
 from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
 from services.incident.models import METADATA
-from services.incident.sources.hl7v2.receiver import Edge
+from services.incident.sources.hl7v2.receiver import Hl7Receiver
 from tests.services.incident.sources.hl7v2.ports import Port, opened
 
 ANNA, BEN, CARO = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
@@ -92,12 +92,12 @@ class Desk:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.marks = Hasher.of(context.keys)
+        self.hasher = Hasher.of(context.keys)
         self.intake = Intake(context)
-        self.edge = Edge(context.settings.sources, context.clock, self.marks, self.intake)
+        self.receiver = Hl7Receiver(context.settings.sources, context.clock, self.hasher, self.intake)
 
     async def send(self, message: bytes) -> list[str]:
-        return codes(await self.edge.from_mllp(message))
+        return codes(await self.receiver.from_mllp(message))
 
     async def import_roster(self, members: list[Member]) -> None:
         await self.context.store.write(lambda unit: roster.apply(unit, members, self.context.keys))
@@ -164,7 +164,7 @@ def with_second_source(desk: Desk) -> Desk:
 @pytest_asyncio.fixture
 async def port(desk: Desk) -> AsyncIterator[Port]:
     """The service's MLLP port."""
-    async with opened(desk.edge.from_mllp) as found:
+    async with opened(desk.receiver.from_mllp) as found:
         yield found
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from leeward.clock import FakeClock
 from leeward.store import Timer, Unit
-from services.incident.retention import destroy_keys, forget
+from services.incident.retention import delete_expired, destroy_keys
 from services.incident.sealing import KEY_TIMER, DayKeys
 from tests.databases import content
 from tests.services.incident.conftest import ANNA, Desk, death, hl7
@@ -160,7 +160,7 @@ async def test_a_key_of_a_transaction_that_failed_is_not_used(desk: Desk, monkey
 
 async def test_retention(desk: Desk, clock: FakeClock) -> None:
     async def forgets() -> dict[str, int]:
-        await desk.context.store.write(forget)
+        await desk.context.store.write(delete_expired)
         names = ("raw_message", "day_key", "seen", "involved", "unmatched", "unmatched_link", "patient", "incident")
         return {name: len(await desk.rows(name)) for name in names}
 
@@ -196,7 +196,7 @@ async def test_a_patient_still_seen_is_still_known(desk: Desk, clock: FakeClock)
         await desk.send(hl7("A08", ident=f"again {n}"))
 
         def work(unit: Unit) -> None:
-            forget(unit)
+            delete_expired(unit)
 
         await desk.context.store.write(work)
     await desk.send(hl7("A31", ident="2", PID_30="Y"))

@@ -85,7 +85,7 @@ def public_keys(key: Key) -> dict[str, Any]:
 
 
 @dataclass
-class Server:
+class FhirServer:
     """One source's FHIR server. A token is asked for once and used until it expires.
 
     Tokens live by the machine's clock: that of the server knows no other.

@@ -14,15 +14,15 @@ from leeward import telemetry
 from leeward.clock import first_of
 from leeward.service import Context
 from leeward.store import StoreUnavailable, Unit
-from services.incident.decisions.claims import Finding, Report, Severity
+from services.incident.decisions.claims import CodedSeverity, Evidence, Report
 from services.incident.hashing import Hasher
-from services.incident.intake.fetch_queue import FETCH, Wanted, settle
-from services.incident.intake.intake import Intake, Item, hashed
+from services.incident.intake.fetch_queue import FETCH, FetchRequest, delete_fetched
+from services.incident.intake.intake import Intake, Item, hash_signal
 from services.incident.sealing import DayKeys
-from services.incident.sources.fhir.client import NotRead, Server, private_key
+from services.incident.sources.fhir.client import FhirServer, NotRead, private_key
 from services.incident.sources.fhir.notification import referenced
 from services.incident.sources.fhir.references import Resources, references
-from services.incident.sources.fhir.resources import each, mattering, read
+from services.incident.sources.fhir.resources import list_mattering, read_each, read_resources
 from services.incident.sources.fhir.tree import NOTHING, JsonError, Node
 
 AT_ONCE: Final = 50
@@ -34,12 +34,12 @@ BACK_OFF: Final = (5, 15, 60, 300, 600)  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class FetchJob:
     """Rows that one reading settles; `wanted` is None where their day's key is gone."""
 
     refs: tuple[str, ...]
     source: str
-    wanted: Wanted | None
+    wanted: FetchRequest | None
     made_at: datetime
 
 
@@ -58,14 +58,14 @@ class Fetcher:
     def __init__(self, context: Context, intake: Intake, source: str) -> None:
         self._source = source
         self._lock = f"fetch {source}"
-        self._ground = context
+        self._context = context
         self._store = context.store
         self._intake = intake
-        self._marks = Hasher.of(context.keys)
+        self._hasher = Hasher.of(context.keys)
         self._keys = DayKeys(context.keys)
         self._lanes = asyncio.Semaphore(LANES)
         rules = context.settings.sources[source]
-        self._server = Server(source, rules, private_key(context.settings, source), context.http)
+        self._server = FhirServer(source, rules, private_key(context.settings, source), context.http)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop` is set."""
@@ -87,10 +87,10 @@ class Fetcher:
         await asyncio.gather(*(self._do(job) for job in jobs))
         return bool(jobs)
 
-    def _claim(self, unit: Unit) -> list[Job]:
+    def _claim(self, unit: Unit) -> list[FetchJob]:
         """What is due, put off first, so that what kills this process is not read again at once."""
         due = select(FETCH).where(FETCH.c.source == self._source, FETCH.c.due_at <= unit.now)
-        jobs: dict[tuple[str, ...], Job] = {}
+        jobs: dict[tuple[str, ...], FetchJob] = {}
         for row in unit.conn.execute(due.order_by(FETCH.c.due_at).limit(AT_ONCE)).all():
             again = unit.now + timedelta(seconds=BACK_OFF[min(row.attempts, len(BACK_OFF) - 1)])
             put_off = {"attempts": row.attempts + 1, "due_at": again}
@@ -101,16 +101,16 @@ class Fetcher:
             # one search answers for all, from the earliest time on
             first = before.wanted if before and before.wanted else wanted
             since = min(one.since for one in (first, wanted) if one) if wanted else ""
-            joined = Wanted(row.source, wanted.path, since) if wanted else None
+            joined = FetchRequest(row.source, wanted.path, since) if wanted else None
             refs = (*(before.refs if before else ()), row.fetch_ref)
-            jobs[row.source, *what] = Job(refs, row.source, joined, row.made_at)
+            jobs[row.source, *what] = FetchJob(refs, row.source, joined, row.made_at)
         return list(jobs.values())
 
-    def _open(self, unit: Unit, row: Any) -> Wanted | None:
+    def _open(self, unit: Unit, row: Any) -> FetchRequest | None:
         box = self._keys.open(unit.conn, row.key_ref)
-        return Wanted(row.source, *json.loads(box.open(row.sealed, row.fetch_ref))) if box else None
+        return FetchRequest(row.source, *json.loads(box.open(row.sealed, row.fetch_ref))) if box else None
 
-    async def _do(self, job: Job) -> None:
+    async def _do(self, job: FetchJob) -> None:
         async with self._lanes:
             try:
                 item = (
@@ -121,7 +121,7 @@ class Fetcher:
             except NotRead as fault:
                 result = fault.reason
                 if fault.deleted:
-                    await self._store.write(lambda unit: settle(unit, job.refs))
+                    await self._store.write(lambda unit: delete_fetched(unit, job.refs))
                 elif fault.gone:
                     # it was told of, so perhaps it is the base_url that is wrong
                     await self._intake(self._given_up(job))
@@ -131,61 +131,63 @@ class Fetcher:
                 await self._intake(self._given_up(job))
             telemetry.FHIR_FETCHES.labels(job.source, result if job.wanted else "too_late").inc()
 
-    def _item(self, job: Job, found: "Found") -> Item:
+    def _item(self, job: FetchJob, found: "FetchedResources") -> Item:
         """What was read. It is read again where something of it could not be had for now: the rest does not wait."""
         raw = json.dumps(
             {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one.value} for one in found.each]}
         ).encode()
-        said = read(self._resources(job.source, found.each, more_comes=not found.whole))
-        signals = tuple(hashed(one, self._marks) for one in said)
+        said = read_resources(self._resources(job.source, found.each, more_comes=not found.whole))
+        signals = tuple(hash_signal(one, self._hasher) for one in said)
         ref = job.refs[0].encode()
-        mark = self._marks.of_message(b"fetched", ref) if found.whole else self._marks.of_message(b"partly", ref, raw)
-        return Item(job.source, raw, mark, signals, fetched=job.refs if found.whole else ())
+        fingerprint = (
+            self._hasher.of_message(b"fetched", ref) if found.whole else self._hasher.of_message(b"partly", ref, raw)
+        )
+        return Item(job.source, raw, fingerprint, signals, fetched=job.refs if found.whole else ())
 
-    def _given_up(self, job: Job) -> Item:
+    def _given_up(self, job: FetchJob) -> Item:
         """What can never be read is the coordinator's to look after, once a day and source."""
         report = Report(
             source=job.source,
             source_ref=f"not fetched {job.made_at.date().isoformat()}",
             category="not_fetched",
-            severity=Severity("leeward", "unknown", "unknown"),
+            severity=CodedSeverity("leeward", "unknown", "unknown"),
             occurred_at=job.made_at,
             unit="",
             urgency="routine",
             patient=(),
             mentions=(),
-            ruled=Finding("not_fetched", False),
+            ruled=Evidence("not_fetched", False),
         )
-        mark = self._marks.of_message(b"not fetched", job.refs[0].encode())
-        return Item(job.source, b"", mark, (hashed(report, self._marks),), fetched=job.refs)
+        fingerprint = self._hasher.of_message(b"not fetched", job.refs[0].encode())
+        return Item(job.source, b"", fingerprint, (hash_signal(report, self._hasher),), fetched=job.refs)
 
     def _resources(self, source: str, found: Sequence[Node], *, more_comes: bool = False) -> Resources:
-        rules = self._ground.settings.sources[source]
-        return Resources(source, rules, self._ground.clock.now(), found, more_comes=more_comes)
+        rules = self._context.settings.sources[source]
+        return Resources(source, rules, self._context.clock.now(), found, more_comes=more_comes)
 
-    async def _found(self, job: Job, wanted: Wanted) -> "Found":
-        reading = Reading(self._server)
+    async def _found(self, job: FetchJob, wanted: FetchRequest) -> "FetchedResources":
+        reading = FhirReading(self._server)
         path, since = wanted.path, wanted.since
         found = [await reading.one(path)] if path else await reading.changed(since)
-        about = mattering(each(self._resources(job.source, found)))
+        about = list_mattering(read_each(self._resources(job.source, found)))
         more = await reading.around(about, found) if about else []
         if reading.late:
             telemetry.log("fhir_not_read", source=job.source, reason=reading.late[0], count=len(reading.late))
-        return Found([*found, *more], not reading.late)
+        return FetchedResources([*found, *more], not reading.late)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FetchedResources:
     """What was read; not whole where something could not be had for now."""
 
     each: Sequence[Node]
     whole: bool
 
 
-class Reading:
+class FhirReading:
     """What one server is asked for at one time."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: FhirServer) -> None:
         self._server = server
         self._lanes = asyncio.Semaphore(LANES)
         self.late: list[str] = []  # why things could not be had for now

@@ -22,7 +22,7 @@ Type = Literal["handshake", "heartbeat", "event-notification", "query-status", "
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class NotificationEvent:
     """One event: its number where the server gives one, and the reference of what it is about, "" for none."""
 
     number: int | None
@@ -36,7 +36,7 @@ class Notification:
     kind: Type
     name: str
     counted: int | None
-    events: tuple[Event, ...]
+    events: tuple[NotificationEvent, ...]
     resources: tuple[Node, ...]
 
     def wanted(self) -> list[str]:
@@ -72,7 +72,7 @@ def parse(bundle: Node, base_url: str) -> Notification:
         kind=kind,
         name=local_reference(name) or name,
         counted=counted,
-        events=tuple(Event(number, _focus(text, place, base_url)) for number, text, place in events),
+        events=tuple(NotificationEvent(number, _focus(text, place, base_url)) for number, text, place in events),
         resources=tuple(_resources(entries[1:])),
     )
 

@@ -12,14 +12,14 @@ from typing import Final
 from leeward.settings.policy import Level, Source
 from services.incident.decisions import severity
 from services.incident.decisions.claims import (
-    Claim,
+    CodedSeverity,
     Disposition,
     Identifier,
     Indicator,
     Mention,
     Pair,
+    PatientClaim,
     Report,
-    Severity,
     Visit,
 )
 from services.incident.sources.fhir.references import Resources, local_reference
@@ -62,22 +62,22 @@ WORST: Final[tuple[Level, ...]] = ("unknown", "none", "mild", "moderate", "sever
 _CODE: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}")
 
 
-Said = tuple[Node, Claim | Report]
+Said = tuple[Node, PatientClaim | Report]
 
 
-def read(resources: Resources) -> tuple[Claim | Report, ...]:
+def read_resources(resources: Resources) -> tuple[PatientClaim | Report, ...]:
     """What the resources of one message say: encounters with their patients, patients alone, adverse events."""
-    return tuple(said for _, said in each(resources))
+    return tuple(said for _, said in read_each(resources))
 
 
-def mattering(told: Iterable[Said]) -> list[Node]:
+def list_mattering(told: Iterable[Said]) -> list[Node]:
     """The resources that may lead to anything, so that it is worth knowing who was there."""
     return [
         one for one, said in told if isinstance(said, Report) or said.disposition == "dead" or said.indicator == "Y"
     ]
 
 
-def each(resources: Resources) -> Iterator[Said]:
+def read_each(resources: Resources) -> Iterator[Said]:
     """The same with the resource that says it."""
     told: set[str] = set()
     for encounter in resources.of("Encounter"):
@@ -94,18 +94,18 @@ def each(resources: Resources) -> Iterator[Said]:
 # ---- deaths
 
 
-def _encounter(encounter: Node, patient: Node, resources: Resources) -> Claim:
+def _encounter(encounter: Node, patient: Node, resources: Resources) -> PatientClaim:
     seen = Visit(_number(encounter))
     keys = _patient_keys(encounter.one("subject"), patient, resources)
     keys = keys or (Identifier(f"visit:{resources.name}", seen.number),)
     if encounter.text("status") in NEVER_WAS:
-        return Claim("cancel", resources.name, keys, seen)
+        return PatientClaim("cancel", resources.name, keys, seen)
     stay = encounter.one("hospitalization") or encounter.one("admission")
     given = codes(stay.many("dischargeDisposition"))
     dead = [code for code in given if code == EXPIRED or code in resources.source.death_dispositions]
     indicator, died = _deceased(patient, resources)
     period = encounter.one("period") or encounter.one("actualPeriod")
-    return Claim(
+    return PatientClaim(
         kind="update",
         source=resources.name,
         patient=keys,
@@ -129,15 +129,15 @@ def _disposition(encounter: Node, given: Sequence[str], dead: Sequence[str]) -> 
     return "null" if encounter.text("status") in GOING_ON else ""
 
 
-def _dead(disposition: str) -> Severity:
+def _dead(disposition: str) -> CodedSeverity:
     if _CODE.fullmatch(disposition):
-        return Severity("fhir-discharge-disposition", disposition, "death")
-    return Severity("fhir-deceased", "true", "death")
+        return CodedSeverity("fhir-discharge-disposition", disposition, "death")
+    return CodedSeverity("fhir-deceased", "true", "death")
 
 
-def _patient(patient: Node, resources: Resources) -> Claim:
+def _patient(patient: Node, resources: Resources) -> PatientClaim:
     indicator, died = _deceased(patient, resources)
-    return Claim(
+    return PatientClaim(
         kind="update",
         source=resources.name,
         patient=_patient_keys(NOTHING, patient, resources),
@@ -211,7 +211,7 @@ def _adverse_event(event: Node, resources: Resources) -> Report:
         source=resources.name,
         source_ref=f"{own.text('system')}|{own.text('value')}" if own else _ident(event),
         category=_category(event, resources.source),
-        severity=Severity(ADVERSE_EVENT, code, level),
+        severity=CodedSeverity(ADVERSE_EVENT, code, level),
         occurred_at=_first(resources, None, *times, event.one("occurrencePeriod").text("start")),
         unit=_place(event.one("location"), event, resources),
         urgency="routine",

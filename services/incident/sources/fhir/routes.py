@@ -18,17 +18,17 @@ from leeward.settings.policy import Source
 from leeward.store import Unit
 from leeward.web.access import SOURCE
 from leeward.web.problem import Problem
-from services.incident.decisions.claims import Claim, Report
+from services.incident.decisions.claims import PatientClaim, Report
 from services.incident.hashing import Hasher
-from services.incident.intake.fetch_queue import Wanted, enqueue
-from services.incident.intake.intake import Intake, Item, hashed
-from services.incident.intake.subscriptions import Heard, note
+from services.incident.intake.fetch_queue import FetchRequest, enqueue
+from services.incident.intake.intake import Intake, Item, hash_signal
+from services.incident.intake.subscriptions import Heard, record_heard
 from services.incident.sealing import DayKeys
-from services.incident.sources.access import sender
+from services.incident.sources.access import authenticate_source
 from services.incident.sources.fhir.notification import BUNDLES, READ, Notification, parse, referenced
 from services.incident.sources.fhir.references import Resources, local_reference, references
 from services.incident.sources.fhir.resource_types import TYPES
-from services.incident.sources.fhir.resources import Said, each, mattering, read
+from services.incident.sources.fhir.resources import Said, list_mattering, read_each, read_resources
 from services.incident.sources.fhir.tree import NOTHING, JsonError, Node, load
 from services.incident.sources.hl7v2.receiver import STORAGE_FAULTS
 
@@ -40,9 +40,9 @@ SourceName = Annotated[str, Path(max_length=32)]
 Name = Annotated[str, Path(max_length=64)]
 
 
-def add_routes(router: APIRouter, context: Context, intake: Intake, marks: Hasher) -> None:
+def add_routes(router: APIRouter, context: Context, intake: Intake, hasher: Hasher) -> None:
     """`POST /v1/fhir/{source}` and `PUT /v1/fhir/{source}/{type}/{id}`."""
-    door = FhirDoor(context, intake, marks)
+    door = FhirDoor(context, intake, hasher)
 
     @router.post("/v1/fhir/{source}", dependencies=[SOURCE], status_code=204)
     async def notified(request: Request, source: SourceName) -> Response:
@@ -55,21 +55,23 @@ def add_routes(router: APIRouter, context: Context, intake: Intake, marks: Hashe
         return await door.answer(request, source, (kind, ident))
 
 
-def outcome(status: int, code: str, text: str, place: str = "", headers: dict[str, str] | None = None) -> Response:
+def operation_outcome(
+    status: int, code: str, text: str, place: str = "", headers: dict[str, str] | None = None
+) -> Response:
     """A refusal as an OperationOutcome: FHIR's issue type, the place as FHIRPath, the rule."""
     issue = {"severity": "error", "code": code, "diagnostics": text, **({"expression": [place]} if place else {})}
     body = {"resourceType": "OperationOutcome", "issue": [issue]}
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
 
 
-def said_by(raw: bytes, name: str, source: Source, now: datetime) -> tuple[Claim | Report, ...]:
+def said_by(raw: bytes, name: str, source: Source, now: datetime) -> tuple[PatientClaim | Report, ...]:
     """What a stored FHIR message of a source says, by the rules that hold now.
 
     Raises:
         JsonError: where it is none.
     """
     found = _resources(load(raw)) if raw else []
-    return read(Resources(name, source, now, found, more_comes=bool(source.base_url)))
+    return read_resources(Resources(name, source, now, found, more_comes=bool(source.base_url)))
 
 
 def turn_of(raw: bytes) -> tuple[str, int] | None:
@@ -96,27 +98,27 @@ class FhirDoor:
 
     context: Context
     intake: Intake
-    marks: Hasher
+    hasher: Hasher
 
     async def answer(self, request: Request, name: str, expected: tuple[str, str] | None = None) -> Response:
         """204, or an OperationOutcome."""
         try:
             body = await request.body()
-            sender(self.context.settings, "fhir", request, body, only=name)
+            authenticate_source(self.context.settings, "fhir", request, body, only=name)
             await self._take(request, body, name, expected)
         except JsonError as fault:
             telemetry.MESSAGES_REFUSED.labels("fhir", fault.reason).inc()
-            return outcome(
+            return operation_outcome(
                 400 if fault.code == _MALFORMED else 422, fault.code, f"{fault.place}: {fault.rule}", fault.place
             )
         except Problem as fault:
-            return outcome(
+            return operation_outcome(
                 fault.status, "security" if fault.status == 401 else "invalid", fault.detail, headers=fault.headers
             )
         except STORAGE_FAULTS:
             telemetry.MESSAGES_REFUSED.labels("fhir", "storage").inc()
             detail = "Nothing was stored; the same request may work later."
-            return outcome(503, "transient", detail, headers={"Retry-After": "5"})
+            return operation_outcome(503, "transient", detail, headers={"Retry-After": "5"})
         return Response(status_code=204)
 
     async def _take(self, request: Request, body: bytes, name: str, expected: tuple[str, str] | None) -> None:
@@ -137,40 +139,40 @@ class FhirDoor:
 
     async def _notified(self, body: bytes, told: Notification, name: str) -> None:
         numbers = tuple(event.number for event in told.events if event.number is not None)
-        subscription = self.marks.of_message(b"subscription", told.name.encode())
+        subscription = self.hasher.of_message(b"subscription", told.name.encode())
         heard = Heard(name, subscription, numbers, told.counted, began=told.kind == "handshake")
         if told.kind in ("handshake", "heartbeat"):
             await self.context.store.write(lambda unit: self._only_heard(unit, heard))
             return
         source = self.context.settings.sources[name]
         search = told.empty and (source.base_url or not told.resources)
-        wanted = [Wanted(name, path) for path in told.wanted()] + ([Wanted(name)] if search else [])
+        wanted = [FetchRequest(name, path) for path in told.wanted()] + ([FetchRequest(name)] if search else [])
         if wanted:
             _require_base(source)
         await self._store(name, body, told.resources, heard, wanted)
 
     def _only_heard(self, unit: Unit, heard: Heard) -> None:
         """Nothing has happened; where a heartbeat counts an event that never came, what changed is looked for."""
-        noted = note(unit, [heard])
+        noted = record_heard(unit, [heard])
         if noted.gaps and self.context.settings.sources[heard.source].base_url:
-            enqueue(unit, DayKeys(self.context.keys), [Wanted(heard.source, since=noted.since[heard.source])])
+            enqueue(unit, DayKeys(self.context.keys), [FetchRequest(heard.source, since=noted.since[heard.source])])
 
     async def _store(
-        self, name: str, body: bytes, resources: Sequence[Node], heard: Heard, wanted: Sequence[Wanted]
+        self, name: str, body: bytes, resources: Sequence[Node], heard: Heard, wanted: Sequence[FetchRequest]
     ) -> None:
         source = self.context.settings.sources[name]
         # two posts without a body are two events
         content = body or uuid4().bytes
         found = Resources(name, source, self.context.clock.now(), list(resources), more_comes=bool(source.base_url))
-        told = list(each(found))
+        told = list(read_each(found))
         more = _not_here(found, told) if source.base_url else []
         item = Item(
             source=name,
             raw=body,
-            mark=self.marks.of_message(b"fhir", name.encode(), content),
-            signals=tuple(hashed(one, self.marks) for _, one in told),
+            fingerprint=self.hasher.of_message(b"fhir", name.encode(), content),
+            signals=tuple(hash_signal(one, self.hasher) for _, one in told),
             heard=heard,
-            wanted=tuple(dict.fromkeys([*wanted, *(Wanted(name, one) for one in more)])),
+            wanted=tuple(dict.fromkeys([*wanted, *(FetchRequest(name, one) for one in more)])),
         )
         accepted = await self.intake(item)
         (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(name).inc()
@@ -182,18 +184,18 @@ def _not_here(resources: Resources, told: Sequence[Said]) -> list[str]:
     base = resources.source.base_url
     return [
         f"{one.kind}/{one.text('id')}"
-        for one in mattering(told)
+        for one in list_mattering(told)
         if one.text("id") and not here.issuperset(references([one], base))
     ]
 
 
-def _unsaid(name: str, source: Source, address: tuple[str, str] | None) -> list[Wanted]:
+def _unsaid(name: str, source: Source, address: tuple[str, str] | None) -> list[FetchRequest]:
     """What a rest-hook without a body leaves to be read: what its address names, else whatever has changed."""
     _require_base(source)
     path = "/".join(address or ())
     if path != local_reference(path):
         raise JsonError("value", "address", "must be TYPE/ID", "address")
-    return [Wanted(name, path)] if address is None or address[0] in READ else []
+    return [FetchRequest(name, path)] if address is None or address[0] in READ else []
 
 
 def _require_base(source: Source) -> None:

@@ -15,7 +15,7 @@ from services.incident.sources.hl7v2.parser import (
     STANDARD,
     Delimiters,
     Hl7Error,
-    Message,
+    Hl7Message,
     first_line,
     usable,
 )
@@ -60,7 +60,7 @@ class Header:
         return first, second
 
 
-def header_of(message: Message) -> Header:
+def header_of(message: Hl7Message) -> Header:
     """The header of a message that could be read, in the character set it came in."""
     fields, sent = message.header.fields[1:21], message.recoded
     if sent:
@@ -86,7 +86,7 @@ def guess_header(raw: bytes) -> Header:
     return Header(each, (separator, fields[1] if sound else b"".join(each[1:]), *fields[2:20]))
 
 
-def answers(header: Header, fault: Hl7Error | None, now: datetime, ident: str) -> list[bytes]:
+def build_answers(header: Header, fault: Hl7Error | None, now: datetime, ident: str) -> list[bytes]:
     """The acknowledgements a message gets, in order: none, one, or a commit and then an application one.
 
     Args:

@@ -12,20 +12,20 @@ from leeward.settings.policy import Rule, Source
 from services.incident.decisions.claims import (
     DEAD,
     DEATH,
-    Claim,
+    CodedSeverity,
     Disposition,
     Identifier,
     Indicator,
     Kind,
     Mention,
     Pair,
+    PatientClaim,
     Report,
-    Severity,
     Visit,
 )
 from services.incident.sources.hl7v2.ack import Header
-from services.incident.sources.hl7v2.parser import NULL, Hl7Error, Message, Segment
-from services.incident.sources.hl7v2.site_rules import finding, matched, same_observation
+from services.incident.sources.hl7v2.parser import NULL, Hl7Error, Hl7Message, Segment
+from services.incident.sources.hl7v2.site_rules import evidence_of, match_rules, same_observation
 
 PRACTITIONERS: Final = (7, 9, 17, 52)  # of PV1: attending, consulting, admitting, other; never 8, the referring one
 OUTSIDE_ROLES: Final = frozenset({"PP", "PCP", "RP", "REF", "FHCP", "FP"})  # table 0443, and what is used in its place
@@ -101,7 +101,7 @@ def _codes(field: bytes, mark: bytes) -> tuple[str, str]:
     return first, second
 
 
-def source_of(header: Header, message: Message, sources: Mapping[str, Source]) -> str | None:
+def source_of(header: Header, message: Hl7Message, sources: Mapping[str, Source]) -> str | None:
     """The source whose `match` fits best: a name before a `*`; None where none fits."""
     best: tuple[int, str] | None = None
     for name, source in sources.items():
@@ -117,14 +117,14 @@ def source_of(header: Header, message: Message, sources: Mapping[str, Source]) -
 class Incoming:
     """A message with its header, its source's name and rules, and when it came."""
 
-    message: Message
+    message: Hl7Message
     header: Header
     name: str
     source: Source
     now: datetime
 
 
-def read_message(incoming: Incoming) -> tuple[Claim | Report, ...]:
+def read_message(incoming: Incoming) -> tuple[PatientClaim | Report, ...]:
     """What a message says that matters here: a claim about its patient, and what rules of the site's make of it."""
     structure, event = names = message_event(incoming.header)
     kind = EVENTS.get(event) if structure == "ADT" else None
@@ -132,8 +132,8 @@ def read_message(incoming: Incoming) -> tuple[Claim | Report, ...]:
         return ()
     if kind == "merge":
         merges = _merges(incoming.message, incoming.name, incoming.source)
-        return (Claim(kind, incoming.name, (), Visit(), merges=merges),)
-    found = [] if kind == "cancel" else list(matched(incoming.message, names, incoming.source))
+        return (PatientClaim(kind, incoming.name, (), Visit(), merges=merges),)
+    found = [] if kind == "cancel" else list(match_rules(incoming.message, names, incoming.source))
     ruled = next((rule for rule, _ in found if rule.category == DEATH), None)
     reports = [_report(incoming, rule, segment) for rule, segment in found if rule.category != DEATH]
     if kind is None and ruled is None:
@@ -151,17 +151,17 @@ def _report(incoming: Incoming, rule: Rule, segment: Segment) -> Report:
         source=incoming.name,
         source_ref=f"{rule.name} {same_observation(message, header, stay)}",
         category=rule.category,
-        severity=Severity("leeward", rule.level, rule.level),
+        severity=CodedSeverity("leeward", rule.level, rule.level),
         occurred_at=min(observed.at, now) if observed else occurred_at(message, source.timezone, now),
         unit=unit_of(visit, source),
         urgency="routine",
         patient=(),
-        mentions=tuple(people(message, source)),
-        ruled=finding(rule),
+        mentions=tuple(list_people(message, source)),
+        ruled=evidence_of(rule),
     )
 
 
-def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> Claim:
+def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> PatientClaim:
     message, name, source = incoming.message, incoming.name, incoming.source
     pid, visit = message.segment(b"PID"), message.segment(b"PV1")
     disposition, indicator = _disposition(visit, source), _indicator(pid)
@@ -171,8 +171,8 @@ def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> Claim:
     death_given = bool(_plain(pid.text(29)))
     if disposition != "dead" and indicator != "Y" and not death_given and not ruled:
         # most messages: nothing of a death, so nobody asks when, where and who
-        return Claim(kind, name, patient, seen, disposition, indicator)
-    return Claim(
+        return PatientClaim(kind, name, patient, seen, disposition, indicator)
+    return PatientClaim(
         kind=kind,
         source=name,
         patient=patient,
@@ -180,12 +180,12 @@ def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> Claim:
         disposition=disposition,
         indicator=indicator,
         severity=_severity(visit.text(36) if disposition == "dead" else "", indicator),
-        ruled=finding(ruled) if ruled else None,
+        ruled=evidence_of(ruled) if ruled else None,
         death_given=death_given,
         death_until=died.until if died else None,
         occurred_at=occurred_at(message, source.timezone, incoming.now),
         unit=unit_of(visit, source),
-        mentions=tuple(people(message, source)),
+        mentions=tuple(list_people(message, source)),
     )
 
 
@@ -209,11 +209,11 @@ def _indicator(pid: Segment) -> Indicator:
     return "Y" if value in YES else "N" if value in NO else ""
 
 
-def _severity(disposition: str, indicator: Indicator) -> Severity:
+def _severity(disposition: str, indicator: Indicator) -> CodedSeverity:
     """The code that said so: of table 0112 (discharge disposition), of table 0136 (PID-30), else a rule's word."""
     if _CODE.fullmatch(disposition):
-        return Severity("hl7-0112", disposition, "death")
-    return DEAD if indicator == "Y" else Severity("leeward", "death", "death")
+        return CodedSeverity("hl7-0112", disposition, "death")
+    return DEAD if indicator == "Y" else CodedSeverity("leeward", "death", "death")
 
 
 def unit_of(visit: Segment, source: Source) -> str:
@@ -249,7 +249,7 @@ def _offset(text: str) -> timezone:
     return timezone(-span if text[0] == "-" else span)
 
 
-def occurred_at(message: Message, zone: str, now: datetime) -> datetime:
+def occurred_at(message: Hl7Message, zone: str, now: datetime) -> datetime:
     """PID-29, else PV1-45, EVN-6, EVN-2, MSH-7, else now; never later than now."""
     places = ((b"PID", 29), (b"PV1", 45), (b"EVN", 6), (b"EVN", 2), (b"MSH", 7))
     return first_given([moment(message.segment(name).text(number), zone) for name, number in places], now)
@@ -300,7 +300,7 @@ def _placeholder(value: str) -> bool:
     return len(set(value)) == 1 and (len(value) > 5 or value[0] == "0")
 
 
-def _merges(message: Message, name: str, source: Source) -> tuple[Pair, ...]:
+def _merges(message: Hl7Message, name: str, source: Source) -> tuple[Pair, ...]:
     """Every PID with the MRG behind it (A40, HL7 v2.9 §3.3.40)."""
     pairs = []
     for group in message.groups(b"PID", frozenset({b"MRG"})):
@@ -314,7 +314,7 @@ def _merges(message: Message, name: str, source: Source) -> tuple[Pair, ...]:
 # ---- people
 
 
-def people(message: Message, source: Source) -> list[Mention]:
+def list_people(message: Hl7Message, source: Source) -> list[Mention]:
     """Everyone listed around the patient, each once: PV1-7, 9, 17, 52, ROL-4 and PRT-5, outside roles left out."""
     found: dict[Identifier, None] = {}
     for visit in message.segments(b"PV1"):

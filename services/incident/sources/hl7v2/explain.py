@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Final
 
 from leeward.settings import Settings
-from services.incident.decisions.claims import Claim, Mention, Patient, Report, Visit
+from services.incident.decisions.claims import Mention, Patient, PatientClaim, Report, Visit
 from services.incident.decisions.policy import decide_claim, decide_report
-from services.incident.sources.hl7v2.ack import answers
+from services.incident.sources.hl7v2.ack import build_answers
 from services.incident.sources.hl7v2.adt import EVENTS, message_event
-from services.incident.sources.hl7v2.parser import CONDITIONS, Hl7Error, Message
-from services.incident.sources.hl7v2.receiver import Reading, read
-from services.incident.sources.hl7v2.site_rules import matched
+from services.incident.sources.hl7v2.parser import CONDITIONS, Hl7Error, Hl7Message
+from services.incident.sources.hl7v2.receiver import Reading, read_hl7
+from services.incident.sources.hl7v2.site_rules import match_rules
 
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
 
@@ -22,7 +22,7 @@ def explain(raw: bytes, settings: Settings) -> list[str]:
     """Lines about one message as it lies in a file; MLLP framing around it is taken off."""
     body = raw.strip(b"\x0b\x1c\r\n ")
     clock = settings.clock()
-    reading = read(body, settings.sources, clock)
+    reading = read_hl7(body, settings.sources, clock)
     lines = [*_read(body, reading, settings), *_answered(reading, clock.now())]
     if reading.fault is None:
         lines += _decided(reading, settings, clock.now())
@@ -31,7 +31,7 @@ def explain(raw: bytes, settings: Settings) -> list[str]:
 
 def _read(body: bytes, reading: Reading, settings: Settings) -> list[str]:
     try:
-        message = Message(body)
+        message = Hl7Message(body)
     except Hl7Error:
         return ["read: no message"]
     names = message_event(reading.header)
@@ -41,7 +41,7 @@ def _read(body: bytes, reading: Reading, settings: Settings) -> list[str]:
         f"source: {reading.source or 'none matches MSH-3 and MSH-4'}",
     ]
     if reading.source:
-        met = [rule.name for rule, _ in matched(message, names, settings.sources[reading.source])]
+        met = [rule.name for rule, _ in match_rules(message, names, settings.sources[reading.source])]
         lines += [f"rules of the site met: {', '.join(met)}"] if met else []
     return lines
 
@@ -49,7 +49,7 @@ def _read(body: bytes, reading: Reading, settings: Settings) -> list[str]:
 def _answered(reading: Reading, now: datetime) -> list[str]:
     conditions = reading.header.conditions()
     mode = f"enhanced mode ({'/'.join(conditions)})" if conditions else "original mode"
-    codes = [re.split(rb"[\r]", one)[1][4:6].decode() for one in answers(reading.header, reading.fault, now, "0")]
+    codes = [re.split(rb"[\r]", one)[1][4:6].decode() for one in build_answers(reading.header, reading.fault, now, "0")]
     said = " then ".join(codes) or "no answer"
     fault = reading.fault
     why = f", {fault.code} {CONDITIONS[fault.code]} at {fault.place} ({fault.reason})" if fault else ""
@@ -67,7 +67,7 @@ def _decided(reading: Reading, settings: Settings, now: datetime) -> Sequence[st
     return lines
 
 
-def _claimed(claim: Claim, settings: Settings, now: datetime) -> list[str]:
+def _claimed(claim: PatientClaim, settings: Settings, now: datetime) -> list[str]:
     if claim.kind == "merge":
         return [f"decision: merge, {len(claim.merges)} patient(s) with identifiers on both sides"]
     return [*_evidence(claim), *_people(claim.mentions), *_outcomes(claim, settings, now)]
@@ -78,7 +78,7 @@ def _reported(report: Report, settings: Settings, now: datetime) -> list[str]:
     return [*_people(report.mentions), f"decision by a rule of the site: {one.action} ({', '.join(one.reasons)})"]
 
 
-def _evidence(claim: Claim) -> list[str]:
+def _evidence(claim: PatientClaim) -> list[str]:
     disposition = {"": "empty", "dead": "one of death_dispositions", "living": "none of death_dispositions"}
     given = {True: "given", False: "empty"}
     return [
@@ -93,7 +93,7 @@ def _people(mentions: Sequence[Mention]) -> list[str]:
     return [f"people: {len(mentions)} listed, {unlisted} of them by an authority that is not in identifier_systems"]
 
 
-def _outcomes(claim: Claim, settings: Settings, now: datetime) -> list[str]:
+def _outcomes(claim: PatientClaim, settings: Settings, now: datetime) -> list[str]:
     """The decision rests on what is known of the patient, which this command does not ask."""
     cases = {
         "for a patient not seen before": Patient(""),

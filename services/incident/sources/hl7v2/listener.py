@@ -29,9 +29,9 @@ class Listener:
     `answer` is given each frame and the source that the certificate speaks for, None in the clear.
     """
 
-    def __init__(self, answer: Answer, gate: PeerVerifier | None = None) -> None:
+    def __init__(self, answer: Answer, verifier: PeerVerifier | None = None) -> None:
         self._answer = answer
-        self._gate = gate or PeerVerifier()
+        self._verifier = verifier or PeerVerifier()
         self._room = Room()
         self._connections: dict[asyncio.Task[None], Connection | None] = {}
         self._places = asyncio.Semaphore(max(SPARE, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE))
@@ -101,7 +101,7 @@ class Listener:
         limits = {"ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": FINISH_SECONDS}
         try:
             transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol, taken, ssl=self._gate.context, **(limits if self._gate.context else {})
+                lambda: protocol, taken, ssl=self._verifier.context, **(limits if self._verifier.context else {})
             )
         except OSError as fault:
             telemetry.MESSAGES_REFUSED.labels("mllp", "handshake").inc()
@@ -113,9 +113,9 @@ class Listener:
 
     def _who(self, writer: asyncio.StreamWriter) -> tuple[bool, str | None]:
         """Whether this peer may speak, and for which source alone."""
-        if not self._gate.mutual:
+        if not self._verifier.mutual:
             return self._known(on_loopback(writer), "not_loopback"), None
-        source = self._gate.source_of(writer.get_extra_info("peercert") or {})
+        source = self._verifier.source_of(writer.get_extra_info("peercert") or {})
         return self._known(source is not None, "unknown_certificate"), source
 
     def _known(self, known: bool, reason: str) -> bool:

@@ -164,7 +164,7 @@ class Segment:
         return [one for one in self.notation.repetitions(field) if one] if field else []
 
 
-class Message:
+class Hl7Message:
     """An HL7 v2 message; `header` is its MSH, `recoded` the codec it came in where all of it was recoded, else ""."""
 
     __slots__ = ("_body", "_found", "header", "notation", "recoded")

@@ -11,13 +11,13 @@ from leeward import telemetry
 from leeward.clock import Clock
 from leeward.settings.policy import Source
 from leeward.store import StoreUnavailable
-from services.incident.decisions.claims import Claim, Report
+from services.incident.decisions.claims import PatientClaim, Report
 from services.incident.hashing import Hasher
-from services.incident.intake.intake import Intake, Item, hashed
-from services.incident.sources.hl7v2.ack import Header, answers, guess_header, header_of, internal_error
+from services.incident.intake.intake import Intake, Item, hash_signal
+from services.incident.sources.hl7v2.ack import Header, build_answers, guess_header, header_of, internal_error
 from services.incident.sources.hl7v2.adt import Incoming, check_header, read_message, source_of
 from services.incident.sources.hl7v2.mllp import Oversized
-from services.incident.sources.hl7v2.parser import Hl7Error, Message
+from services.incident.sources.hl7v2.parser import Hl7Error, Hl7Message
 
 STORAGE_FAULTS: Final = (StoreUnavailable, DBAPIError, OSError)
 
@@ -28,22 +28,22 @@ class Reading:
 
     header: Header
     source: str = ""
-    said: tuple[Claim | Report, ...] = ()
+    said: tuple[PatientClaim | Report, ...] = ()
     fault: Hl7Error | None = None
 
     @property
-    def claim(self) -> Claim | None:
+    def claim(self) -> PatientClaim | None:
         """What it claims of its patient, where it is a message about one."""
-        return next((one for one in self.said if isinstance(one, Claim)), None)
+        return next((one for one in self.said if isinstance(one, PatientClaim)), None)
 
 
 @dataclass(frozen=True)
-class Edge:
+class Hl7Receiver:
     """Reads, hands to intake, answers."""
 
     sources: Mapping[str, Source]
     clock: Clock
-    marks: Hasher
+    hasher: Hasher
     intake: Intake
 
     async def from_mllp(self, frame: bytes | Oversized, source: str | None = None) -> list[bytes]:
@@ -63,7 +63,7 @@ class Edge:
 
     async def _take(self, raw: bytes, source: str | None, way: str) -> list[bytes]:
         try:
-            reading = read(raw, self.sources, self.clock, source)
+            reading = read_hl7(raw, self.sources, self.clock, source)
             if reading.fault:
                 return self._refuse(reading, way)
             if reading.header.is_acknowledgement:
@@ -79,24 +79,24 @@ class Edge:
             telemetry.log("message_failed", fault=type(fault).__name__, place=telemetry.place(fault))
             return internal_error(guess_header(raw), self.clock.now(), uuid4().hex[:16])
         (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(reading.source).inc()
-        ident = self.marks.of_message(b"answer", item.mark.encode())[:16]
-        return answers(reading.header, None, accepted.accepted_at, ident)
+        ident = self.hasher.of_message(b"answer", item.fingerprint.encode())[:16]
+        return build_answers(reading.header, None, accepted.accepted_at, ident)
 
     def _refuse(self, reading: Reading, way: str) -> list[bytes]:
         assert reading.fault is not None
         telemetry.MESSAGES_REFUSED.labels(way, reading.fault.reason).inc()
-        return answers(reading.header, reading.fault, self.clock.now(), uuid4().hex[:16])
+        return build_answers(reading.header, reading.fault, self.clock.now(), uuid4().hex[:16])
 
     def _item(self, raw: bytes, reading: Reading) -> Item:
         names = (reading.header.raw(3), reading.header.raw(4), reading.header.control_id)
-        mark = self.marks.of_message(*names, raw)
-        return Item(reading.source, raw, mark, tuple(hashed(one, self.marks) for one in reading.said))
+        fingerprint = self.hasher.of_message(*names, raw)
+        return Item(reading.source, raw, fingerprint, tuple(hash_signal(one, self.hasher) for one in reading.said))
 
 
-def read(raw: bytes, sources: Mapping[str, Source], clock: Clock, source: str | None = None) -> Reading:
+def read_hl7(raw: bytes, sources: Mapping[str, Source], clock: Clock, source: str | None = None) -> Reading:
     """A message as far as it can be read, and whose it is; a given source has already shown who it is."""
     try:
-        message = Message(raw)
+        message = Hl7Message(raw)
     except Hl7Error as fault:
         return Reading(guess_header(raw), source or "", fault=fault)
     header = header_of(message)

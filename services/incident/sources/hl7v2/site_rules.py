@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from leeward.settings.policy import Rule, Source
-from services.incident.decisions.claims import Finding, Visit
+from services.incident.decisions.claims import Evidence, Visit
 from services.incident.sources.hl7v2.ack import Header
-from services.incident.sources.hl7v2.parser import Message, Segment
+from services.incident.sources.hl7v2.parser import Hl7Message, Segment
 
 # OBX-11 (HL7 table 0085): deleted, wrong, not obtained, not asked, no result, and pending ones say nothing
 NO_RESULT: Final = frozenset({"D", "W", "X", "N", "O", "I"})
 
 
-def matched(message: Message, names: tuple[str, str], source: Source) -> Iterator[tuple[Rule, Segment]]:
+def match_rules(message: Hl7Message, names: tuple[str, str], source: Source) -> Iterator[tuple[Rule, Segment]]:
     """The rules that a message fulfils, each with the first segment that does; `names` are MSH-9.1 and MSH-9.2."""
     for rule in source.rules:
         if _concerns(rule, names):
@@ -21,9 +21,9 @@ def matched(message: Message, names: tuple[str, str], source: Source) -> Iterato
                 yield rule, found
 
 
-def finding(rule: Rule) -> Finding:
+def evidence_of(rule: Rule) -> Evidence:
     """What a rule that is fulfilled makes of a message."""
-    return Finding("site_rule", not rule.review)
+    return Evidence("site_rule", not rule.review)
 
 
 def _concerns(rule: Rule, names: tuple[str, str]) -> bool:
@@ -43,7 +43,7 @@ def _values(segment: Segment, place: str) -> set[str]:
     return {part(one, component, subcomponent) for one in segment.repetitions(field)}
 
 
-def same_observation(message: Message, header: Header, visit: Visit) -> str:
+def same_observation(message: Hl7Message, header: Header, visit: Visit) -> str:
     """What preliminary, final and corrected results of one observation share: OBR-3, else the visit, else MSH-10."""
     filler = message.segment(b"OBR").text(3)
     return filler or next((one for one in visit if one), "") or header.control_id.decode("ascii", "replace")

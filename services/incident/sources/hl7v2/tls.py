@@ -43,7 +43,7 @@ class PeerVerifier:
 
 
 def peer_verifier_of(settings: Settings) -> PeerVerifier:
-    """The gate as the settings want it.
+    """The verifier as the settings want it.
 
     Raises:
         SettingsError: what is given cannot be read, does not belong together, or is only half of what is needed.

@@ -11,7 +11,7 @@ from leeward import telemetry
 from leeward.people import Fault
 from leeward.web.problem import Problem
 from services.incident.hashing import Hasher
-from services.incident.intake.intake import Accepted, Item, hashed
+from services.incident.intake.intake import Accepted, Item, hash_signal
 from services.incident.sources.native.report import NativeIncident
 from services.incident.sources.native.table import TableError, read_table
 
@@ -43,26 +43,26 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def item(body: bytes, media_type: str, source: str, key: str | None, marks: Hasher) -> Item:
+def build_item(body: bytes, media_type: str, source: str, key: str | None, hasher: Hasher) -> Item:
     """What goes to intake, all its reports together.
 
     Raises:
         Problem: 422 naming every place and rule.
     """
-    reports = [one.report(source) for one in (_table(body) if media_type == CSV else [parsed(body)])]
-    body_mark = marks.of_message(b"body", body)
+    reports = [one.report(source) for one in (_table(body) if media_type == CSV else [parse_report(body)])]
+    body_fingerprint = hasher.of_message(b"body", body)
     # without a key the same body is the same request; the same report in another body is known by its source_ref
-    names = (b"key", key.encode()) if key else (b"body", body_mark.encode())
+    names = (b"key", key.encode()) if key else (b"body", body_fingerprint.encode())
     return Item(
         source=source,
         raw=body,
-        mark=marks.of_message(b"native", source.encode(), *names),
-        signals=tuple(hashed(report, marks) for report in reports),
-        body_mark=body_mark,
+        fingerprint=hasher.of_message(b"native", source.encode(), *names),
+        signals=tuple(hash_signal(report, hasher) for report in reports),
+        body_fingerprint=body_fingerprint,
     )
 
 
-def parsed(body: bytes) -> NativeIncident:
+def parse_report(body: bytes) -> NativeIncident:
     """A native report, checked.
 
     Raises:
@@ -99,7 +99,7 @@ def _fault(error: Any) -> dict[str, str]:
     return {"place": ".".join(str(part) for part in known) or "body", "rule": rule}
 
 
-def receipt(accepted: Accepted, source: str) -> str:
+def receipt_of(accepted: Accepted, source: str) -> str:
     """The receipt of what is stored, now or when it came first.
 
     Raises:

@@ -19,7 +19,7 @@ from services.commands.sources.replay import replay
 from services.demo.world.hospital import EMERGENCY_DEATH, ICU_DEATH
 from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
-from services.incident.sources.hl7v2.receiver import Edge
+from services.incident.sources.hl7v2.receiver import Hl7Receiver
 from tests.services.commands.conftest import Leeward
 
 ONE, OTHER = ICU_DEATH.message(), EMERGENCY_DEATH.message()
@@ -181,7 +181,7 @@ async def taken(settings: Settings, message: bytes) -> None:
     store = store_of(settings, "incident", service.metadata, settings.clock())
     async with http_client() as http:
         context = Context("incident", settings, settings.clock(), store, own_key(settings, "incident"), http)
-        edge = Edge(settings.sources, context.clock, Hasher.of(context.keys), Intake(context))
-        [answer] = await edge.from_mllp(message)
+        receiver = Hl7Receiver(settings.sources, context.clock, Hasher.of(context.keys), Intake(context))
+        [answer] = await receiver.from_mllp(message)
     await store.close()
     assert b"MSA|AA" in answer

@@ -20,10 +20,10 @@ from leeward.telemetry import RECONCILIATION_MISSING, RECONCILIATION_OUTCOMES, R
 from services.commands.console import Failed
 from services.commands.sources import reconcile
 from services.incident import reconciliation
-from services.incident.intake.intake import Item, hashed
+from services.incident.intake.intake import Item, hash_signal
 from services.incident.models import METADATA
 from services.incident.review import queries
-from services.incident.sources.native.submission import parsed
+from services.incident.sources.native.submission import parse_report
 from services.matching import build
 from services.matching.models import METADATA as MATCHING
 from services.matching.site import site_of
@@ -147,7 +147,7 @@ async def test_what_waits_for_a_word_was_dismissed_or_taken_back(world: World) -
     await world.desk.send(hl7("A08", PID_3="1^^^HOSP", PID_30="Y", PV1_7="A1"))
     assert await world.reason("1") == "in_review"
     [row] = await world.desk.rows("incident")
-    await world.desk.context.store.write(lambda unit: queries.dismiss(unit, row.incident_ref))
+    await world.desk.context.store.write(lambda unit: queries.dismiss_incident(unit, row.incident_ref))
     assert await world.reason("1") == "dismissed"
     await world.dies("2", PV1_19="V2")
     await world.desk.send(hl7("A13", ident="3", PID_3="2^^^HOSP", PV1_19="V2"))
@@ -232,8 +232,8 @@ async def test_so_long_ago_that_nothing_may_be_known(world: World, clock: FakeCl
 
 @pytest.mark.database("sqlite", "postgresql")
 async def test_a_report_is_known_by_its_source_and_reference(world: World) -> None:
-    report = parsed(json.dumps(REPORT).encode()).report("safety")
-    await world.desk.intake(Item("safety", b"{}", "mark", (hashed(report, world.desk.marks),), "body"))
+    report = parse_report(json.dumps(REPORT).encode()).report("safety")
+    await world.desk.intake(Item("safety", b"{}", "mark", (hash_signal(report, world.desk.hasher),), "body"))
     await world.carry()
     rows = [
         f"2026-11-01,ICU,,safety,{REPORT['source_ref']}",
@@ -246,8 +246,8 @@ async def test_a_report_is_known_by_its_source_and_reference(world: World) -> No
 async def test_so_is_one_that_a_feed_told_of_first(world: World) -> None:
     await world.dies("1")
     death = {**REPORT, "severity": {"scheme": "lfpse", "code": "fatal"}, "patient": {"system": "HOSP", "value": "1"}}
-    report = parsed(json.dumps(death).encode()).report("safety")
-    await world.desk.intake(Item("safety", b"{}", "mark", (hashed(report, world.desk.marks),), "body"))
+    report = parse_report(json.dumps(death).encode()).report("safety")
+    await world.desk.intake(Item("safety", b"{}", "mark", (hash_signal(report, world.desk.hasher),), "body"))
     await world.carry()
     assert await world.reconcile(f"{NOW},ICU,,safety,{REPORT['source_ref']}") == [""]
 
@@ -259,7 +259,7 @@ async def test_the_figures_are_kept_and_shown(world: World, clock: FakeClock) ->
     store = world.desk.context.store
     rows = [f"{NOW},ICU,HOSP={patient},," for patient in ("1", "2", "3", "4")]
     assert await world.reconcile(*rows) == ["", "quiet_time", "no_incident", "no_incident"]
-    await store.read(reconciliation.show)
+    await store.read(reconciliation.show_figures)
     assert RECONCILIATION_OUTCOMES._value.get() == 4
     assert RECONCILIATION_TIME._value.get() == clock.now().timestamp()
     assert reasons() == {"no_incident": 2}
@@ -270,7 +270,7 @@ async def test_the_figures_are_kept_and_shown(world: World, clock: FakeClock) ->
         await asyncio.sleep(0.01)
     task.cancel()
     assert RECONCILIATION_TIME._value.get() == clock.now().timestamp()
-    assert await store.read(reconciliation.summary) == {"day": "2026-11-21", "outcomes": 1, "missing": 0}
+    assert await store.read(reconciliation.summarize) == {"day": "2026-11-21", "outcomes": 1, "missing": 0}
 
 
 def reasons() -> dict[str, float]:

@@ -7,8 +7,8 @@ from leeward.clock import FakeClock
 from leeward.people import Member, read_roster
 from leeward.settings.policy import Policy
 from services.demo.world import hospital
-from services.incident.decisions.claims import Claim
-from services.incident.sources.hl7v2.receiver import read
+from services.incident.decisions.claims import PatientClaim
+from services.incident.sources.hl7v2.receiver import read_hl7
 from services.matching.roster.rota import import_ics
 
 KEY = b"k" * 32
@@ -49,8 +49,8 @@ def test_the_early_shift_works_when_somebody_dies() -> None:
 
 
 def test_the_message_names_whom_it_should(clock: FakeClock) -> None:
-    reading = read(hospital.ICU_DEATH.message(), Policy().sources, clock)
-    assert isinstance(reading.claim, Claim)
+    reading = read_hl7(hospital.ICU_DEATH.message(), Policy().sources, clock)
+    assert isinstance(reading.claim, PatientClaim)
     assert (reading.claim.kind, reading.claim.disposition, reading.claim.unit) == ("evidence", "dead", "ICU")
     by_number = {hospital.ehr_number(person): person.staff_id for person in hospital.people()}
     named = {by_number[mention.identifier.value] for mention in reading.claim.mentions}

@@ -256,21 +256,21 @@ class TestOnePatientByManyNames:
 @pytest.mark.database("sqlite", "postgresql")
 class TestRepetition:
     async def test_the_same_message_has_the_same_answer_and_no_effect(self, desk: Desk, clock: FakeClock) -> None:
-        first = await desk.edge.from_mllp(death())
+        first = await desk.receiver.from_mllp(death())
         await clock.advance(minutes=5)
-        assert await desk.edge.from_mllp(death()) == first
+        assert await desk.receiver.from_mllp(death()) == first
         await expect(desk, "recorded")
         assert len(await desk.rows("raw_message")) == 1
 
     async def test_also_within_one_transaction(self, desk: Desk) -> None:
-        answers = await asyncio.gather(*(desk.edge.from_mllp(death()) for _ in range(3)))
+        answers = await asyncio.gather(*(desk.receiver.from_mllp(death()) for _ in range(3)))
         assert answers[0] == answers[1] == answers[2]
         await expect(desk, "recorded")
         assert len(await desk.rows("raw_message")) == 1
 
     async def test_also_after_a_restart(self, desk: Desk) -> None:
-        first = await desk.edge.from_mllp(death())
-        assert await Desk(desk.context).edge.from_mllp(death()) == first
+        first = await desk.receiver.from_mllp(death())
+        assert await Desk(desk.context).receiver.from_mllp(death()) == first
         await expect(desk, "recorded")
 
     async def test_a_reused_control_id_with_another_body_is_another_message(self, desk: Desk) -> None:
@@ -377,7 +377,7 @@ class TestHeader:
         await expect(desk)
 
     async def test_a_training_message_is_refused(self, desk: Desk) -> None:
-        [answer] = await desk.edge.from_mllp(death().replace(b"|P|2.5", b"|T|2.5"))
+        [answer] = await desk.receiver.from_mllp(death().replace(b"|P|2.5", b"|T|2.5"))
         assert codes_of(answer) == ("AR", "202")
 
     async def test_an_empty_processing_id_counts_as_production(self, desk: Desk) -> None:
@@ -386,7 +386,7 @@ class TestHeader:
 
     async def test_a_source_nobody_knows_is_refused(self, desk: Desk) -> None:
         named = with_source(desk, match=desk.context.settings.sources["ehr"].match.model_copy(update={"msh3": "OTHER"}))
-        [answer] = await named.edge.from_mllp(death())
+        [answer] = await named.receiver.from_mllp(death())
         assert codes_of(answer) == ("AR", "103")
 
     async def test_nothing_expected_is_told_apart_here(self, desk: Desk) -> None:

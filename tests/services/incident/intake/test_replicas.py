@@ -14,7 +14,7 @@ from services.incident import SERVICE
 from services.incident.decisions.claims import Identifier
 from services.incident.intake import unmatched
 from services.incident.models import METADATA
-from services.incident.retention import forget
+from services.incident.retention import delete_expired
 from services.incident.review import queries
 from services.incident.sealing import DayKeys
 from tests.conftest import MakeContext
@@ -112,7 +112,7 @@ async def test_one_report_at_two_doors_is_one_incident(
 async def test_an_identifier_settled_while_another_message_names_it_serves_both(desk: Desk, other: Desk) -> None:
     await unknown(desk, "ZZ9")
     [row] = await desk.rows("unmatched")
-    settled = desk.context.store.write(lambda unit: unmatched.alias(unit, row, BEN))
+    settled = desk.context.store.write(lambda unit: unmatched.add_alias(unit, row, BEN))
     late = other.send(death(ident="2", PID_3="other^^^HOSP", PV1_7="ZZ9"))
     await behind(other.context.store, lambda: late, lambda: settled)
     assert await involved(desk) == [BEN, BEN]
@@ -122,15 +122,17 @@ async def test_an_identifier_settled_while_another_message_names_it_serves_both(
 async def test_an_identifier_named_again_while_it_is_settled_serves_both(desk: Desk, other: Desk) -> None:
     await unknown(desk, "ZZ9")
     [row] = await desk.rows("unmatched")
-    settled = other.context.store.write(lambda unit: unmatched.settle(unit, row.unmatched_ref, staff_mark(desk)))
+    settled = other.context.store.write(
+        lambda unit: unmatched.settle_identifier(unit, row.unmatched_ref, staff_fingerprint(desk))
+    )
     named = desk.send(death(ident="2", PID_3="other^^^HOSP", PV1_7="ZZ9"))
     await behind(other.context.store, lambda: settled, lambda: named)
     assert await involved(desk) == [BEN, BEN]
     assert await desk.rows("unmatched") == await desk.rows("unmatched_link") == []
 
 
-def staff_mark(desk: Desk) -> str:
-    return desk.marks.of_staff(Identifier("ehr", "B2"))
+def staff_fingerprint(desk: Desk) -> str:
+    return desk.hasher.of_staff(Identifier("ehr", "B2"))
 
 
 async def test_an_identifier_imported_while_a_message_names_it_is_served_within_the_hour(
@@ -140,7 +142,7 @@ async def test_an_identifier_imported_while_a_message_names_it_is_served_within_
     imported = desk.import_roster([STAFF[0], newcomer, STAFF[2]])
     late = other.send(death(PV1_7="ZZ9"))
     await behind(other.context.store, lambda: late, lambda: imported)
-    await desk.context.store.write(forget)
+    await desk.context.store.write(delete_expired)
     assert await involved(desk) == [BEN]
     assert await desk.rows("unmatched") == []
 
@@ -150,8 +152,10 @@ async def test_whoever_is_settled_while_a_doubt_is_confirmed_is_told(desk: Desk,
     ref = await doubt(desk, PV1_7="A1", PV1_17="ZZ9")
     [row] = await desk.rows("unmatched")
     one, two = (other, desk) if late == "confirm" else (desk, other)
-    confirmed = one.context.store.write(lambda unit: queries.confirm(unit, ref))
-    settled = two.context.store.write(lambda unit: unmatched.settle(unit, row.unmatched_ref, staff_mark(desk)))
+    confirmed = one.context.store.write(lambda unit: queries.confirm_incident(unit, ref))
+    settled = two.context.store.write(
+        lambda unit: unmatched.settle_identifier(unit, row.unmatched_ref, staff_fingerprint(desk))
+    )
     steps = (confirmed, settled) if late == "confirm" else (settled, confirmed)
     await behind(other.context.store, lambda: steps[0], lambda: steps[1])
     assert sorted(await involved(desk)) == [ANNA, BEN]
@@ -163,7 +167,7 @@ async def test_whoever_a_message_names_while_a_doubt_is_confirmed_is_told(desk: 
     [row] = await desk.rows("incident")
     assert (row.state, row.reasons) == ("review", "discharged_dead older")
     one, two = (other, desk) if late == "confirm" else (desk, other)
-    confirmed = one.context.store.write(lambda unit: queries.confirm(unit, row.incident_ref))
+    confirmed = one.context.store.write(lambda unit: queries.confirm_incident(unit, row.incident_ref))
     named = two.send(death(ident="2", PV1_45="20261001080000", PV1_7="B2^Ben"))
     steps = (confirmed, named) if late == "confirm" else (named, confirmed)
     await behind(other.context.store, lambda: steps[0], lambda: steps[1])
@@ -193,7 +197,7 @@ async def test_a_death_of_a_patient_who_is_merged_away_at_that_moment_is_one(des
 
 async def test_confirmed_by_two_it_is_published_once(desk: Desk, other: Desk) -> None:
     ref = await doubt(desk)
-    work = [one.context.store.write(lambda unit: queries.confirm(unit, ref)) for one in (desk, other)]
+    work = [one.context.store.write(lambda unit: queries.confirm_incident(unit, ref)) for one in (desk, other)]
     rows = [await behind(other.context.store, lambda: work[1], lambda: work[0])]
     assert rows[0].state == "recorded"
     assert await desk.kinds() == ["recorded"]
@@ -201,8 +205,8 @@ async def test_confirmed_by_two_it_is_published_once(desk: Desk, other: Desk) ->
 
 async def test_dismissed_by_one_it_is_not_confirmed_by_another(desk: Desk, other: Desk) -> None:
     ref = await doubt(desk)
-    dismiss = desk.context.store.write(lambda unit: queries.dismiss(unit, ref))
-    confirm = other.context.store.write(lambda unit: queries.confirm(unit, ref))
+    dismiss = desk.context.store.write(lambda unit: queries.dismiss_incident(unit, ref))
+    confirm = other.context.store.write(lambda unit: queries.confirm_incident(unit, ref))
     with pytest.raises(queries.Settled):
         await behind(other.context.store, lambda: confirm, lambda: dismiss)
     assert await desk.kinds() == []
@@ -212,6 +216,6 @@ async def test_rounds_of_retention_at_once_disturb_nobody(desk: Desk, make_conte
     await desk.send(death())
     await desk.context.clock.advance(days=401)  # type: ignore[attr-defined]
     grounds: list[Context] = [make_context("incident", METADATA) for _ in range(3)]
-    await asyncio.gather(*(context.store.write(forget) for context in grounds))
+    await asyncio.gather(*(context.store.write(delete_expired) for context in grounds))
     for name in ("incident", "patient", "patient_key", "seen", "raw_message", "day_key", "involved"):
         assert await desk.rows(name) == [], name

@@ -200,7 +200,7 @@ class TestMended:
         await desk.send(hl7("A08", ident="1", PID_30="Y"))
         await desk.send(hl7("A31", ident="2", PID_30="N"))
         [row] = await desk.rows("incident")
-        await desk.context.store.write(lambda unit: queries.dismiss(unit, row.incident_ref))
+        await desk.context.store.write(lambda unit: queries.dismiss_incident(unit, row.incident_ref))
         assert told(await replay(mended(desk))) == []
         assert await desk.kinds() == []
 

@@ -337,10 +337,10 @@ class TestWords:
 
 
 def reasons_in(path: Path) -> set[str]:
-    """Reason codes of a source file: the literals that are given to `Decision` or `Finding`, or named `reason(s)`."""
+    """Reason codes of a source file: literals given to `SignalDecision` or `Evidence`, or named `reason(s)`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Decision", "Finding"):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("SignalDecision", "Evidence"):
             found |= literals(*node.args, *(keyword.value for keyword in node.keywords))
         elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("reason", "reasons"):
             found |= literals(node.value.body, node.value.orelse) if isinstance(node.value, ast.IfExp) else set()

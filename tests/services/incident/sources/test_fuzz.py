@@ -25,7 +25,7 @@ from leeward.settings import load_settings
 from leeward.settings.keys import keyring
 from services.incident.models import METADATA
 from services.incident.sources.hl7v2.mllp import LIMIT, framed
-from services.incident.sources.hl7v2.parser import Message
+from services.incident.sources.hl7v2.parser import Hl7Message
 from tests.databases import SqliteDatabases
 from tests.fuzzing import fuzzed
 from tests.services.incident.conftest import STAFF, Desk, death, hl7
@@ -62,7 +62,7 @@ class Wire:
             wire.sendall(piece)
         answers: list[bytes] = []
         self._rest = b""
-        while not answers or Message(answers[-1]).segment(b"MSA").text(2) != probe:
+        while not answers or Hl7Message(answers[-1]).segment(b"MSA").text(2) != probe:
             answers.append(self._answer(wire))
         assert said(answers[-1:]) == ["AA"]
         self._socket = wire  # one that something went wrong on would carry it into the next example
@@ -92,7 +92,7 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
     async def serve() -> None:
         async with httpx.AsyncClient() as client:
             desk = await _desk(tmp_path_factory.mktemp("fuzz"), client)
-            async with opened(desk.edge.from_mllp) as port:
+            async with opened(desk.receiver.from_mllp) as port:
                 found.append(Wire(port.number, heard.lines, desk))
                 ready.set()
                 await stop.wait()
@@ -132,7 +132,7 @@ async def _desk(folder: Path, client: httpx.AsyncClient) -> Desk:
 
 def said(answers: list[bytes]) -> list[str]:
     """MSA-1 of each, in whatever delimiters it came."""
-    return [Message(answer).segment(b"MSA").text(1) for answer in answers]
+    return [Hl7Message(answer).segment(b"MSA").text(1) for answer in answers]
 
 
 def refusals() -> dict[str, float]:
@@ -204,11 +204,11 @@ def test_truncated_messages(wire: Wire, raw: bytes, start: int, end: int) -> Non
 
 
 @fuzzed(
-    st.sampled_from(BASES), st.binary(min_size=1, max_size=6).filter(lambda marks: not {11, 13, 10, 28} & set(marks))
+    st.sampled_from(BASES), st.binary(min_size=1, max_size=6).filter(lambda hasher: not {11, 13, 10, 28} & set(hasher))
 )
-def test_wrong_delimiters(wire: Wire, raw: bytes, marks: bytes) -> None:
+def test_wrong_delimiters(wire: Wire, raw: bytes, hasher: bytes) -> None:
     with well(wire) as answers:
-        answers += wire.tell(framed(raw.replace(b"|^~\\&", marks, 1)))
+        answers += wire.tell(framed(raw.replace(b"|^~\\&", hasher, 1)))
         assert said(answers) in (["AR"], ["AA"])
 
 

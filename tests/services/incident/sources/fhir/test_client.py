@@ -12,11 +12,11 @@ from joserfc.jwk import ECKey
 
 from leeward.settings import SettingsError
 from leeward.settings.policy import Source
-from services.incident.intake.fetch_queue import Wanted
+from services.incident.intake.fetch_queue import FetchRequest
 from services.incident.intake.intake import Intake, Item
 from services.incident.intake.subscriptions import Heard
 from services.incident.sources.fhir import client
-from services.incident.sources.fhir.client import NotRead, Server
+from services.incident.sources.fhir.client import FhirServer, NotRead
 from services.incident.sources.fhir.fetcher import fetchers
 from services.incident.sources.fhir.tree import Node
 from tests.services.incident.conftest import Desk
@@ -30,7 +30,7 @@ Answer = Callable[[httpx.Request], httpx.Response]
 async def read(answer: Answer, path: str = "Encounter/e1", **source: Any) -> Node:
     made = Source.model_validate({"kind": "fhir", "base_url": BASE, **source})
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-        return await Server("chart", made, KEY if made.client_id else None, http).get(path)
+        return await FhirServer("chart", made, KEY if made.client_id else None, http).get(path)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ async def test_of_many_that_are_refused_at_once_one_asks_for_a_new_token() -> No
 
     source = Source(kind="fhir", base_url=BASE, client_id="leeward", token_url="http://chart.example/token")
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-        server = Server("chart", source, KEY, http)
+        server = FhirServer("chart", source, KEY, http)
         found = await asyncio.gather(*(server.get(f"Encounter/e{n}") for n in range(20)))
     assert [one.kind for one in found] == ["Encounter"] * 20
     assert given == ["t0", "t1"]
@@ -110,7 +110,7 @@ async def test_a_server_that_creates_and_says_nothing() -> None:
 
     source = Source(kind="fhir", base_url=BASE)
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-        made = await Server("chart", source, None, http).create("Subscription", {"resourceType": "Subscription"})
+        made = await FhirServer("chart", source, None, http).create("Subscription", {"resourceType": "Subscription"})
     assert made.value == {}
     assert asked[0].headers["prefer"] == "return=representation"
 
@@ -129,7 +129,7 @@ async def test_a_server_that_does_not_answer_holds_up_no_other(desk: Desk) -> No
         context = replace(chart.context, settings=settings, http=http)
         intake = Intake(context)
         for number, name in enumerate([*["slow"] * 60, "chart"]):
-            wanted = (Wanted(name, f"Encounter/e{number}"),)
+            wanted = (FetchRequest(name, f"Encounter/e{number}"),)
             await intake(Item(name, b"", str(number), heard=Heard(name, "s"), wanted=wanted))
         reading = [asyncio.create_task(one.once()) for one in fetchers(context, intake)]
         async with asyncio.timeout(5):

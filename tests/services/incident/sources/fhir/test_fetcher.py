@@ -18,10 +18,10 @@ from joserfc.jwk import KeySet
 
 from leeward.clock import FakeClock
 from leeward.settings import SettingsError
-from services.incident.intake.fetch_queue import Wanted
+from services.incident.intake.fetch_queue import FetchRequest
 from services.incident.intake.intake import Item
 from services.incident.intake.subscriptions import Heard, Silence
-from services.incident.retention import forget
+from services.incident.retention import delete_expired
 from services.incident.sources.fhir.client import private_key, public_keys
 from services.incident.sources.fhir.fetcher import Fetcher
 from tests.services.incident.conftest import ANNA, Desk
@@ -315,7 +315,7 @@ async def test_what_was_never_read_ends_with_its_days_key_on_the_list(
     fetcher = await told(desk, backport(focus="Encounter/e1"), backport(focus="Encounter/e2", number=2))
     await fetcher.once()
     await clock.advance(hours=73)
-    await desk.context.store.write(forget)
+    await desk.context.store.write(delete_expired)
     await fetcher.once()
     assert [row.reasons for row in await desk.rows("incident")] == ["not_fetched"]
     assert (await desk.rows("fetch"), await desk.kinds()) == ([], [])
@@ -367,7 +367,7 @@ async def test_it_reads_at_once_as_long_as_it_runs_and_stops_at_once(
     async with asyncio.timeout(10):
         for number in (1, 2):
             await asyncio.sleep(0.1)
-            wanted = (Wanted("chart", f"Encounter/e{number}"),)
+            wanted = (FetchRequest("chart", f"Encounter/e{number}"),)
             await desk.intake(Item("chart", b"", str(number), heard=Heard("chart", "s"), wanted=wanted))
             while len(await desk.states()) < number:
                 await asyncio.sleep(0.01)

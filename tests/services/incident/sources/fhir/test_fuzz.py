@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from leeward.settings.policy import Source
 from services.incident.sources.fhir.notification import parse
 from services.incident.sources.fhir.references import Resources, references
-from services.incident.sources.fhir.resources import read
+from services.incident.sources.fhir.resources import read_resources
 from services.incident.sources.fhir.routes import said_by
 from services.incident.sources.fhir.tree import JsonError, load
 from tests.fuzzing import fuzzed
@@ -71,7 +71,7 @@ def taken(body: bytes) -> None:
 def _notified(raw: bytes) -> Any:
     told = parse(load(raw), "https://fhirserver.org/fhir")
     told.wanted()
-    return read(Resources("chart", SOURCE, NOW, list(told.resources)))
+    return read_resources(Resources("chart", SOURCE, NOW, list(told.resources)))
 
 
 @fuzzed(mutated())

@@ -13,7 +13,7 @@ import pytest
 from leeward.settings import load_settings
 from services.incident.sources.hl7v2.explain import explain
 from services.incident.sources.hl7v2.mllp import framed
-from services.incident.sources.hl7v2.receiver import read
+from services.incident.sources.hl7v2.receiver import read_hl7
 from tests.services.incident.conftest import Desk, codes, death
 from tests.services.incident.sources.hl7v2.ports import Port, answer, control_id
 
@@ -122,7 +122,7 @@ def test_each_is_read_and_decided_as_the_table_says(row: list[str]) -> None:
     name, message, conditions, says, answered, *decided = row
     settings = load_settings({"LEEWARD_ENV": "test", "LEEWARD_CLOCK": "2026-11-21T09:00:00Z"})
     raw = FILES[name].read_bytes()
-    reading, lines = read(raw, settings.sources, settings.clock()), explain(raw, settings)
+    reading, lines = read_hl7(raw, settings.sources, settings.clock()), explain(raw, settings)
     claim, header = reading.claim, reading.header
     assert lines[0].startswith(f"read: {message},")
     assert "/".join(header.code(number) or "-" for number in (15, 16)) == conditions
@@ -151,7 +151,7 @@ async def test_all_are_answered_on_one_connection_and_none_opens_a_case(desk: De
         writer.write(framed(path.read_bytes()))
         replies = [await answer(reader) for _ in ANSWERS[name]]
         assert codes(replies) == ANSWERS[name], name
-        wanted = read(path.read_bytes(), desk.context.settings.sources, desk.context.clock).header.control_id
+        wanted = read_hl7(path.read_bytes(), desk.context.settings.sources, desk.context.clock).header.control_id
         assert [control_id(reply) for reply in replies] == [wanted] * len(replies)
     assert await desk.events() == []
     # one item for their one patient; the A11 among them cancels that visit, and the A31 after it asks anew

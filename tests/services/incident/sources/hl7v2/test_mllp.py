@@ -302,4 +302,4 @@ async def test_a_port_that_is_taken_stops_the_start(desk: Desk) -> None:
         other.listen()
         settings = desk.context.settings.model_copy(update={"mllp_port": other.getsockname()[1]})
         with pytest.raises(SettingsError, match="LEEWARD_MLLP_PORT"):
-            await listen(settings, desk.edge, asyncio.Event())
+            await listen(settings, desk.receiver, asyncio.Event())

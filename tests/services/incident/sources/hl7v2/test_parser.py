@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from leeward.clock import FakeClock
 from leeward.settings.policy import Source
 from services.incident.decisions.claims import Mention
-from services.incident.sources.hl7v2.parser import Hl7Error, Message
-from services.incident.sources.hl7v2.receiver import read
+from services.incident.sources.hl7v2.parser import Hl7Error, Hl7Message
+from services.incident.sources.hl7v2.receiver import read_hl7
 from tests.services.incident.conftest import death, hl7
 
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
@@ -20,13 +20,13 @@ PLAIN = b"MSH|^~\\&|A|B|C|D|20261121||ADT^A03|1|P|2.5"
 
 
 def pid5(value: bytes, header: bytes = PLAIN) -> str:
-    return Message(header + b"\rPID|||||" + value + b"\r").segment(b"PID").text(5)
+    return Hl7Message(header + b"\rPID|||||" + value + b"\r").segment(b"PID").text(5)
 
 
 @pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n", b"\r\r\n\n"])
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\r\n ", b"\n\xef\xbb\xbf", b"\x0b"])
 def test_line_ends_blank_lines_and_marks(start: bytes, end: bytes) -> None:
-    message = Message(start + death().replace(b"\r", end))
+    message = Hl7Message(start + death().replace(b"\r", end))
     assert message.segment(b"PV1").text(36) == "20"
     assert message.names() == ["MSH", "PID", "PV1"]
 
@@ -34,26 +34,26 @@ def test_line_ends_blank_lines_and_marks(start: bytes, end: bytes) -> None:
 @pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
 def test_a_line_break_inside_a_value_ends_no_segment(end: bytes) -> None:
     raw = hl7(PID_11="1 Street\n\nMSH Town\nPID 1", PID_30="Y", NTE_3="one\nMSH EMERGENCY\nDOE JANE")
-    message = Message(raw.replace(b"\r", end))
+    message = Hl7Message(raw.replace(b"\r", end))
     assert message.segment(b"PID").text(30) == "Y"
     assert message.segment(b"PV1").text(19) == "V1"
     assert message.names() == ["MSH", "PID", "PV1", "NTE"]
 
 
 def test_nor_does_a_text_that_goes_on_begin_one() -> None:
-    message = Message(death() + b"NTE|1||one\rMSH EMERGENCY\rPV1 IS EMPTY\rDOE JANE\rEVN\r")
+    message = Hl7Message(death() + b"NTE|1||one\rMSH EMERGENCY\rPV1 IS EMPTY\rDOE JANE\rEVN\r")
     assert message.names() == ["MSH", "PID", "PV1", "NTE"]
     assert len(message.segments(b"PV1")) == len(message.segments(b"EVN")) == 1
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
 def test_wide_encodings_with_a_mark(encoding: str) -> None:
-    assert Message(hl7(PID_5="Žofie").decode().encode(encoding)).segment(b"PID").text(5) == "Žofie"
+    assert Hl7Message(hl7(PID_5="Žofie").decode().encode(encoding)).segment(b"PID").text(5) == "Žofie"
 
 
 def test_the_delimiters_are_the_messages_own() -> None:
     raw = death(PID_5="Nov&x^B~C").decode().replace("|", "!").replace("^", "*").replace("~", "%")
-    message = Message(raw.encode())
+    message = Hl7Message(raw.encode())
     assert message.segment(b"PV1").text(36) == "20"
     assert message.segment(b"PID").text(5, 2) == "B"
     assert [message.notation.part(one) for one in message.segment(b"PID").repetitions(5)] == ["Nov", "C"]
@@ -121,12 +121,12 @@ def test_character_sets_with_a_sane_way_out(declared: str, encoding: str, text: 
 )
 def test_what_is_no_message_says_so(raw: bytes, code: int, reason: str) -> None:
     with pytest.raises(Hl7Error) as raised:
-        Message(raw)
+        Hl7Message(raw)
     assert (raised.value.code, raised.value.reason) == (code, reason)
 
 
 def test_what_a_message_has_not_is_empty() -> None:
-    message = Message(PLAIN)
+    message = Hl7Message(PLAIN)
     assert message.segment(b"PV1").text(36) == ""
     assert message.segment(b"PV1").repetitions(7) == []
     assert message.segment(b"MSH").text(40, 3, 2) == ""
@@ -141,7 +141,7 @@ pieces = st.one_of(st.binary(max_size=40), st.sampled_from([*MARKS, b"\r", b"\n"
 @given(st.lists(pieces, max_size=30).map(b"".join))
 def test_no_bytes_break_the_reader(raw: bytes) -> None:
     """Whatever the bytes: a message, or the reader's own error; and then what it claims can be read out."""
-    reading = read(raw, SOURCES, FakeClock(NOW))
+    reading = read_hl7(raw, SOURCES, FakeClock(NOW))
     assert reading.fault is None or reading.fault.code in (100, 101, 102, 103, 202)
 
 
@@ -152,7 +152,7 @@ places = st.sampled_from(PLACES.split())
 
 @given(st.sampled_from(["A01", "A03", "A08", "A13", "A31", "A40"]), st.dictionaries(places, values))
 def test_no_field_breaks_what_a_message_claims(event: str, fields: dict[str, str]) -> None:
-    reading = read(hl7(event, **fields), SOURCES, FakeClock(NOW))
+    reading = read_hl7(hl7(event, **fields), SOURCES, FakeClock(NOW))
     if reading.claim:
         assert all(isinstance(one, Mention) for one in reading.claim.mentions)
         assert reading.claim.occurred_at is None or reading.claim.occurred_at <= NOW
@@ -163,5 +163,5 @@ letters = st.text(st.characters(codec="utf-8", exclude_characters="|^~\\&\r\n\0"
 
 @given(st.lists(letters, min_size=1, max_size=8))
 def test_components_come_back_as_they_were_put_in(parts: list[str]) -> None:
-    message = Message(PLAIN + b"\rPID|||||" + "^".join(parts).encode() + b"\r")
+    message = Hl7Message(PLAIN + b"\rPID|||||" + "^".join(parts).encode() + b"\r")
     assert [message.segment(b"PID").text(5, n) for n in range(1, len(parts) + 1)] == [part.strip() for part in parts]

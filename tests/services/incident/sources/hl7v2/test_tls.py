@@ -51,7 +51,7 @@ def changed(desk: Desk, **settings: Any) -> Desk:
 async def serving(desk: Desk) -> AsyncIterator[int]:
     """The listener as a start makes it; gives its port."""
     stop, settings = asyncio.Event(), desk.context.settings
-    running = asyncio.create_task(listen(settings, desk.edge, stop))
+    running = asyncio.create_task(listen(settings, desk.receiver, stop))
     await asyncio.sleep(0.01)
     yield settings.mllp_port
     stop.set()

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 
 from leeward.clock import FakeClock
 from leeward.settings import Settings, load_settings
-from services.incident.retention import forget
+from services.incident.retention import delete_expired
 from tests.services.incident.conftest import ANNA, BEN, NATIVE_SECRET, Desk, death, full, hl7, refused
 from tests.services.incident.sources.test_api import REPORT, SAFETY, report
 
@@ -79,12 +79,12 @@ class TestSignatures:
         # the contract asks for four days
         for _ in range(6):
             await clock.advance(days=1)
-            await desk.context.store.write(forget)
+            await desk.context.store.write(delete_expired)
             assert (await post(web, signed(json.dumps(REPORT)))).json() == first.json()
         other = await post(web, signed(json.dumps({**REPORT, "unit": "ER"})), unit="ER")
         assert (other.status_code, other.json()["title"]) == (422, "key reused")
         await clock.advance(days=2)
-        await desk.context.store.write(forget)
+        await desk.context.store.write(delete_expired)
         assert (await post(web, signed(json.dumps(REPORT)))).json() != first.json()
         assert await desk.kinds() == ["recorded"]
 
@@ -183,7 +183,7 @@ class TestADeathThatAFeedToldOfFirst:
         await report(web, **self.DEATH)
         for days, left in ((399, 1), (2, 0)):
             await clock.advance(days=days)
-            await desk.context.store.write(forget)
+            await desk.context.store.write(delete_expired)
             assert len(await desk.rows("told")) == left
 
 
