@@ -7,7 +7,6 @@ import email
 import email.policy
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -26,13 +25,13 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from leeward.people import COLUMNS
 from leeward.settings import SERVICES, ServiceName
 from services.demo.servers.server import Port
+from tests import nursery
 
 T = TypeVar("T")
-LEEWARD = (sys.executable, "-m", "services")
 
 
 def eventually(
-    look: Callable[[], T], seconds: float = 10.0, until: Callable[[T], bool] = bool, *, pause: float = 0.05
+    look: Callable[[], T], seconds: float = 10.0, until: Callable[[T], bool] = bool, *, pause: float = 0.02
 ) -> T:
     """What `look` gives as soon as it satisfies `until`; fails after `seconds` with what was seen last."""
     patience = time.monotonic() + seconds
@@ -212,9 +211,7 @@ class Installation(ABC):
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `leeward …` and give what it printed."""
-        done = subprocess.run(
-            [*LEEWARD, *words], env=self.command_environment(), capture_output=True, text=True, timeout=60, check=False
-        )
+        done = nursery.run(words, self.command_environment())
         assert not check or done.returncode == 0, f"leeward {words[0]} ended with {done.returncode}: {done.stderr}"
         return done
 
@@ -259,7 +256,7 @@ class Running:
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.log = log
         with log.open("ab") as file:
-            self.process = subprocess.Popen([*LEEWARD, *words], env=environment, stdout=file, stderr=file)
+            self.process = nursery.Process(words, environment, stdout=file, stderr=file)
 
     @property
     def alive(self) -> bool:
@@ -274,8 +271,7 @@ class Running:
             return False
 
     def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.process.close()
 
     def stop(self) -> int:
         """SIGTERM; gives the exit code."""

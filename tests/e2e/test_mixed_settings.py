@@ -1,14 +1,14 @@
 """A mixture of the two ways to run, or half of one, stops the start with one line that names the setting."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from leeward.settings import SERVICES
 from services.demo.servers import Kafka, PostgreSQL
+from tests import nursery
 from tests.e2e.distributed import Distributed, Servers
-from tests.e2e.harness import LEEWARD, Mailbox
+from tests.e2e.harness import Mailbox
 
 NOWHERE = "postgresql+asyncpg://postgres@127.0.0.1:1"
 # what runs, the setting that is changed, its value ("" for none), and the one that is named
@@ -39,9 +39,7 @@ def settings_of_a_site(tmp_path: Path, mailbox: Mailbox) -> dict[str, str]:
 def test_a_wrong_mixture_is_one_line(settings_of_a_site: dict[str, str], mixture: str) -> None:
     service, changed, value, named = WRONG[mixture]
     environment = {**settings_of_a_site, f"LEEWARD_{changed}": value}
-    done = subprocess.run(
-        [*LEEWARD, "run", service], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = nursery.run(["run", service], environment)
     assert done.returncode == 1
     [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert line.startswith(f"LEEWARD_{named}: ")

@@ -102,6 +102,7 @@ class Process:
     def _wait(self, timeout: float | None) -> int | None:
         if self.returncode is None and (word := self._word(timeout)):
             self.returncode = word["status"]
+            self.connection.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -118,7 +119,6 @@ class Process:
         """`kill -9` if it still runs, and wait until it is gone."""
         self.kill()
         self.wait()
-        self.connection.close()
 
     def __enter__(self) -> Self:
         return self
