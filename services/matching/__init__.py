@@ -7,7 +7,7 @@ from typing import Final
 from fastapi import APIRouter
 
 from leeward.people import Member
-from leeward.service import Context, Service, Task, Wiring
+from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
 from leeward.store import Unit
 from leeward.web.login import login_router
@@ -17,24 +17,21 @@ from services.matching.coordinator.status import status
 from services.matching.inputs import hourly
 from services.matching.models import METADATA
 from services.matching.roster import importing
-from services.matching.site import Site, site_of_context
+from services.matching.site import site_of
 
 
 def build(context: Context) -> Wiring:
     """The running service's routes, handlers, timers and its first act."""
-    mine = site_of_context(context)
+    site = site_of(context)
     router = APIRouter()
-    routes.add_routes(router, context, mine)
-    board.add_routes(router, context, mine)
+    routes.add_routes(router, context, site)
+    board.add_routes(router, context, site)
     router.include_router(login_router(context))
-    return Wiring(router, inputs.event_handlers(mine), inputs.timer_handlers(mine), (_begin(context, mine),))
 
-
-def _begin(context: Context, mine: Site) -> Task:
     async def begin(_stop: asyncio.Event) -> None:
-        await context.store.write(lambda unit: hourly.begin(unit, mine))
+        await context.store.write(lambda unit: hourly.begin(unit, site))
 
-    return begin
+    return Wiring(router, inputs.event_handlers(site), inputs.timer_handlers(site), (begin,))
 
 
 def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) -> None:

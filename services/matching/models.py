@@ -13,7 +13,7 @@ METADATA: Final = MetaData()
 _OPEN: Final = text("person_ref IS NOT NULL AND stage NOT IN ('closed', 'ended')")
 
 
-class Model(SQLModel, registry=registry(metadata=METADATA)):
+class _Model(SQLModel, registry=registry(metadata=METADATA)):
     """Base of matching's tables, in a registry of their own."""
 
     metadata: ClassVar[MetaData] = METADATA
@@ -34,7 +34,7 @@ def moment(**options: Any) -> Any:
     return Field(sa_type=UtcTime, **options)
 
 
-class Person(Model, table=True):
+class RosterPerson(_Model, table=True):
     """Somebody on the roster. `languages` have spaces between; `monthly` is none, offered, yes or no."""
 
     __tablename__ = "person"
@@ -56,7 +56,7 @@ class Person(Model, table=True):
     cover_due: datetime | None = moment(nullable=True)
 
 
-class LineManager(Model, table=True):
+class LineManager(_Model, table=True):
     """Who assesses whom; read in both directions."""
 
     __tablename__ = "line_manager"
@@ -64,7 +64,7 @@ class LineManager(Model, table=True):
     manager_ref: str = ref(primary_key=True)
 
 
-class Refusal(Model, table=True):
+class Refusal(_Model, table=True):
     """A person asked for somebody different: never these two."""
 
     __tablename__ = "refusal"
@@ -72,15 +72,15 @@ class Refusal(Model, table=True):
     supporter_ref: str = ref(primary_key=True)
 
 
-class RosterVersion(Model, table=True):
-    """One row, drawn anew with every change of the roster, so that copies in memory notice another process's."""
+class RosterVersion(_Model, table=True):
+    """One row, drawn again with every change of the roster, so that copies in memory notice another process's."""
 
     __tablename__ = "roster_version"
     name: str = words(10, primary_key=True)
     version: str = words(32)
 
 
-class PublishedIncident(Model, table=True):
+class PublishedIncident(_Model, table=True):
     """What is needed of an outcome while cases rest on it; forgotten after 90 days.
 
     `offered`: an offer had left to somebody around it of whom nothing is known any more.
@@ -96,7 +96,7 @@ class PublishedIncident(Model, table=True):
     occurred_at: datetime = moment(index=True)
 
 
-class Exposure(Model, table=True):
+class Exposure(_Model, table=True):
     """Who was around an outcome: its people may not support one another. `who` is a person_ref, or a keyed digest of
     it once a supporter's own tie had to go while others' cases still need the exclusion."""
 
@@ -107,7 +107,7 @@ class Exposure(Model, table=True):
     __table_args__ = (Index("exposure_who", "who"),)
 
 
-class SupportCase(Model, table=True):
+class SupportCase(_Model, table=True):
     """One person's case; the columns are the fields of `case.Case`, notes with spaces between."""
 
     __tablename__ = "support_case"
@@ -142,7 +142,7 @@ class SupportCase(Model, table=True):
     )
 
 
-class Request(Model, table=True):
+class RequestRow(_Model, table=True):
     """A message asked of notify. `case_ref` is empty once the question is no longer tied to a case of ours."""
 
     __tablename__ = "request"
@@ -156,7 +156,7 @@ class Request(Model, table=True):
     expires_at: datetime = moment(index=True)
 
 
-class Shift(Model, table=True):
+class Shift(_Model, table=True):
     """A duty of one person in one unit."""
 
     __tablename__ = "shift"
@@ -168,7 +168,7 @@ class Shift(Model, table=True):
     __table_args__ = (Index("shift_person", "person_ref", "ends_at"), Index("shift_ends", "ends_at"))
 
 
-class Load(Model, table=True):
+class SupporterLoad(_Model, table=True):
     """What a supporter carries: cases now, minutes booked in `month` (2026-11), and until when they rest."""
 
     __tablename__ = "load"
@@ -180,7 +180,7 @@ class Load(Model, table=True):
     exposed_until: datetime | None = moment(nullable=True)
 
 
-class Entry(Model, table=True):
+class Entry(_Model, table=True):
     """Something for the coordinator that is no case; `about` is an incident's or a case's reference."""
 
     __tablename__ = "entry"
@@ -191,7 +191,7 @@ class Entry(Model, table=True):
     __table_args__ = (UniqueConstraint("kind", "about"),)
 
 
-def table(model: type[Model]) -> Table:
+def table_of(model: type[_Model]) -> Table:
     """The Core table of a model, for statements on hot paths."""
     found: Table = METADATA.tables[str(model.__tablename__)]
     return found

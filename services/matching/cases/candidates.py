@@ -1,150 +1,132 @@
-"""Choosing a supporter with what the database knows now: loads, refusals, who was around the same outcome."""
+"""Supporters for the cases of a batch, chosen with what the database knows now, and their places taken."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, false, literal_column, null, or_, select, true, union_all
+from sqlalchemy import Connection
 
-from leeward.store import Insert
-from leeward.store.lookup import in_list
-from services.matching.cases.availability import availability
-from services.matching.cases.repository import REQUEST
-from services.matching.lifecycle.case import Case, Find, Found, Release
-from services.matching.models import Exposure, Load, Refusal, Shift, table
-from services.matching.pairing.scoring import Load as Carried
-from services.matching.pairing.scoring import Search, State
+from leeward.store import Unit
+from services.matching.cases import repository
+from services.matching.lifecycle.case import Case, ChosenSupporter
+from services.matching.pairing.batch import Need, solve
+from services.matching.pairing.scoring import Proposal, Search, State, Workload
 from services.matching.roster.people import People
 from services.matching.site import Site
 
-EXPOSURE: Final = table(Exposure)
-REFUSAL: Final = table(Refusal)
-SHIFT: Final = table(Shift)
-LOAD: Final = table(Load)
-_REF: Final = 36
-_NEW_LOADS: Final = Insert(
-    LOAD, ("supporter_ref", "active", "month", "minutes"), conflict="nothing", keys=("supporter_ref",)
-)
+_REFERENCE: Final = 36  # characters; a digest of one is longer
 
 
-_STATE: Final = union_all(
-    select(LOAD, false().label("on_call")).where(
-        or_(
-            LOAD.c.active > 0,
-            LOAD.c.month == bindparam("month"),
-            LOAD.c.rest_until > bindparam("now"),
-            LOAD.c.exposed_until > bindparam("now"),
-        )
-    ),
-    select(
-        SHIFT.c.person_ref, literal_column("0"), literal_column("''"), literal_column("0"), null(), null(), true()
-    ).where(SHIFT.c.on_call, SHIFT.c.ends_at > bindparam("now"), SHIFT.c.starts_at <= bindparam("now")),
-)
-_AROUND: Final = select(EXPOSURE.c.incident_ref, EXPOSURE.c.who).where(in_list(EXPOSURE.c.incident_ref, "incidents"))
+@dataclass(frozen=True, slots=True)
+class Exclusions:
+    """Who may not support a case's person, besides what the roster says.
+
+    `barred` were refused by the person or asked for the case before; `around` are those around the person's incidents,
+    by incident: references, or digests of them.
+    """
+
+    barred: Collection[str]
+    around: Mapping[str, Collection[str]]
 
 
-def month(now: datetime) -> str:
-    return now.strftime("%Y-%m")
-
-
-def state(conn: Connection, now: datetime, site: Site) -> State:
+def read_state(conn: Connection, now: datetime, site: Site) -> State:
     """Today's loads that are not zero, and who is on duty for support."""
-    found = conn.execute(_STATE, {"now": now, "month": month(now)}).all()
-    loads = {row.supporter_ref: _carried(row, now) for row in found if not row.on_call}
-    return State(now.date(), loads, frozenset(row.supporter_ref for row in found if row.on_call), site.caps)
+
+    def workload(row: Any) -> Workload:
+        rests = any(until is not None and until > now for until in (row.rest_until, row.exposed_until))
+        return Workload(row.active, row.minutes if row.month == repository.month_of(now) else 0, rests)
+
+    rows = repository.load_rows(conn, now)
+    loads = {row.supporter_ref: workload(row) for row in rows if not row.on_call}
+    return State(now.date(), site.caps, loads, frozenset(row.supporter_ref for row in rows if row.on_call))
 
 
-def _carried(row: Any, now: datetime) -> Carried:
-    rests = any(until is not None and until > now for until in (row.rest_until, row.exposed_until))
-    return Carried(row.active, row.minutes if row.month == month(now) else 0, rests)
+def read_exclusions(conn: Connection, cases: Sequence[Case], people: People) -> dict[str, Exclusions]:
+    """The exclusions of each case, by case_ref; a fixed handful of statements for all of them."""
+    if not cases:
+        return {}
+    persons = {case.person_ref for case in cases if case.person_ref}
+    refused, asked, incidents, around = (defaultdict[str, set[str]](set) for _ in range(4))
+    for person, supporter in repository.refused_by(conn, persons):
+        refused[person].add(supporter)
+    for case_ref, recipient in repository.asked_before(conn, (case.case_ref for case in cases)):
+        asked[case_ref].add(people.by_recipient.get(recipient, ""))
+    for person, incident in repository.incidents_of(conn, persons):
+        incidents[person].add(incident)
+    for case in cases:
+        incidents[case.person_ref or ""].update(filter(None, [case.incident_ref]))
+    for incident, who in repository.those_around(conn, set().union(*incidents.values())):
+        around[incident].add(who)
+    return {
+        case.case_ref: Exclusions(
+            barred=refused[case.person_ref or ""] | asked[case.case_ref],
+            around={incident: around[incident] for incident in incidents[case.person_ref or ""]},
+        )
+        for case in cases
+    }
 
 
-def around(conn: Connection, incidents: Collection[str]) -> dict[str, set[str]]:
-    """Who was around each of these outcomes, reviewers too: references, or digests of them."""
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for incident, who in conn.execute(_AROUND, {"incidents": list(incidents)}):
-        found[incident].add(who)
-    return found
-
-
-Near = Mapping[str, Collection[str]]
-
-
-def search(people: People, site: Site, case: Case, barred: Iterable[str], near: Near) -> Search:
-    """The search for a case's person; `near` are those around the person's outcomes, by outcome."""
+def make_search(people: People, site: Site, case: Case, exclusions: Exclusions) -> Search:
+    """The search for a supporter of a case whose person is on the roster."""
     person_ref = case.person_ref or ""
-    never = people.barred_for(person_ref).union(barred, *near.values())
-    digests = {incident: who for incident, who in near.items() if any(len(one) > _REF for one in who)}
-    also = partial(_marked, site, digests) if digests else None
-    return Search(case.case_ref, people.known[person_ref].profile, never, also)
+    digests = {
+        incident: who for incident, who in exclusions.around.items() if any(len(one) > _REFERENCE for one in who)
+    }
+
+    def was_around(supporter_ref: str) -> bool:
+        return any(site.fingerprint(incident, supporter_ref) in who for incident, who in digests.items())
+
+    also_barred: Callable[[str], bool] | None = was_around if digests else None
+    never = people.barred_for(person_ref).union(exclusions.barred, *exclusions.around.values())
+    return Search(case.case_ref, people.known[person_ref].profile, never, also_barred)
 
 
-def _marked(site: Site, digests: Near, person_ref: str) -> bool:
-    return any(site.fingerprint(incident, person_ref) in who for incident, who in digests.items())
+def choose_supporters(
+    unit: Unit,
+    site: Site,
+    people: People,
+    wanted: Sequence[tuple[Case, bool]],
+    exclusions: Mapping[str, Exclusions],
+) -> dict[str, ChosenSupporter]:
+    """Choose for all cases together; those for whom there is nobody are missing from the result, by case_ref.
+
+    Args:
+        wanted: the cases in the order in which they are served, and whether a place of the chosen one is taken.
+        exclusions: what is known already; of the other cases it is read.
+    """
+    cases = [case for case, _ in wanted if case.person_ref in people.known]
+    known = {**read_exclusions(unit.conn, [c for c in cases if c.case_ref not in exclusions], people), **exclusions}
+    needs = [
+        Need(make_search(people, site, case, known[case.case_ref]), case.proposed, takes_place)
+        for case, takes_place in wanted
+        if case.person_ref in people.known
+    ]
+    found: dict[str, str] = {}
+    while needs:
+        answers = solve(people.pool, needs, read_state(unit.conn, unit.now, site))
+        answered = [(need, proposal) for need, proposal in zip(needs, answers, strict=True) if proposal]
+        refused = _take_places(unit.conn, site, people, answered)
+        found |= {need.search.key: proposal.person_ref for need, proposal in answered if need.search.key not in refused}
+        needs = [_without(need, refused[need.search.key]) for need in needs if need.search.key in refused]
+    return {case_ref: ChosenSupporter(ref, people.known[ref].timezone) for case_ref, ref in found.items()}
 
 
-class Chooser:
-    """Finds and takes a supporter for one case at a time, in one transaction."""
+def _take_places(
+    conn: Connection, site: Site, people: People, answered: Sequence[tuple[Need, Proposal]]
+) -> dict[str, str]:
+    """Take a place for each need that takes one; gives the supporters who had none left, by the need's key."""
+    taking = [(need.search.key, proposal.person_ref) for need, proposal in answered if need.takes_place]
+    repository.insert_loads(conn, {supporter_ref for _, supporter_ref in taking})
+    full = {}
+    for key, supporter_ref in taking:
+        most = site.caps.most_active(people.pool.supporters[supporter_ref])
+        if not repository.take_place(conn, supporter_ref, most):
+            full[key] = supporter_ref
+    return full
 
-    def __init__(self, conn: Connection, now: datetime, site: Site, people: People) -> None:
-        self._conn = conn
-        self._now = now
-        self._office = site
-        self._people = people
 
-    @property
-    def find(self) -> Find:
-        return self._find
-
-    def _find(self, case: Case) -> Found | None:
-        if case.person_ref is None or case.person_ref not in self._people.known:
-            return None
-        today = state(self._conn, self._now, self._office)
-        barred, near = self._barred(case), self._near(case)
-        while True:
-            looked = search(self._people, self._office, case, barred, near)
-            proposed = case.proposed if case.proposed and self._people.pool.may(looked, case.proposed, today) else None
-            best = proposed or getattr(self._people.pool.best(looked, today), "person_ref", None)
-            if best is None:
-                return None
-            if self.take(best):
-                return Found(best, self._people.known[best].timezone)
-            barred.add(best)
-
-    def _barred(self, case: Case) -> set[str]:
-        """Whom this person refused, and whom this case has asked before."""
-        person = case.person_ref or ""
-        asked = select(REQUEST.c.recipient_ref).where(
-            REQUEST.c.case_ref == case.case_ref, REQUEST.c.template == "supporter_request"
-        )
-        before = {self._people.by_recipient.get(recipient, "") for recipient in self._conn.execute(asked).scalars()}
-        return before | availability(self._conn, [person], self._now).refused.get(person, set())
-
-    def _near(self, case: Case) -> Near:
-        mine = select(EXPOSURE.c.incident_ref).where(EXPOSURE.c.who == case.person_ref)
-        incidents = {*self._conn.execute(mine).scalars(), *filter(None, [case.incident_ref])}
-        return around(self._conn, incidents)
-
-    def take(self, supporter_ref: str) -> bool:
-        """Take one place of a supporter, if there is one left when the row is locked."""
-        supporter = self._people.pool.supporters[supporter_ref]
-        most = self._office.caps.active if supporter.max_active is None else supporter.max_active
-        _NEW_LOADS.run(self._conn, [(supporter_ref, 0, "", 0)])
-        taken = self._conn.execute(
-            LOAD.update()
-            .where(LOAD.c.supporter_ref == supporter_ref, LOAD.c.active < min(most, self._office.caps.active))
-            .values(active=LOAD.c.active + 1)
-        )
-        return taken.rowcount == 1
-
-    def give_back(self, release: Release) -> None:
-        """Give a place back, book minutes to this month, and let the supporter rest."""
-        mine = LOAD.c.supporter_ref == release.supporter
-        row = self._conn.execute(select(LOAD).where(mine).with_for_update()).one()
-        this_month = month(self._now)
-        minutes = (row.minutes if row.month == this_month else 0) + release.minutes
-        rest = max((until for until in (row.rest_until, release.rest_until) if until), default=None)
-        changes = {"active": max(0, row.active - 1), "month": this_month, "minutes": minutes, "rest_until": rest}
-        self._conn.execute(LOAD.update().where(mine).values(**changes))
+def _without(need: Need, supporter_ref: str) -> Need:
+    barred = {*need.search.barred, supporter_ref}
+    return replace(need, search=replace(need.search, barred=barred))

@@ -9,7 +9,7 @@ from typing import Any, Final
 import httpx
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection
 
 from leeward.service import Context
 from leeward.store import Unit
@@ -17,10 +17,8 @@ from leeward.web.access import csrf, role
 from leeward.web.look import pages
 from leeward.web.problem import Problem
 from services.matching.cases import repository
-from services.matching.cases.candidates import state
-from services.matching.cases.repository import CASE
-from services.matching.cases.session import ENTRY
-from services.matching.coordinator import routes
+from services.matching.cases.candidates import read_state
+from services.matching.coordinator import queries, routes
 from services.matching.coordinator.status import figures
 from services.matching.lifecycle.case import URGENCY, Case
 from services.matching.site import Site
@@ -38,7 +36,7 @@ _ACTIONS: Final[Mapping[str, Callable[[Unit, Site, str], Case]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class BoardLine:
     """One sentence of the list: its reason, the short code it is known by, since when, and where its button leads."""
 
     reason: str
@@ -50,10 +48,10 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class BoardView:
     """All that the board shows; `free` are recipient_refs of supporters and whether one can take a case now."""
 
-    lines: list[Line]
+    lines: list[BoardLine]
     more: bool
     free: dict[str, bool]
     figures: dict[str, Any]
@@ -66,9 +64,9 @@ def add_routes(router: APIRouter, context: Context, site: Site) -> None:
 
     @router.get("/", dependencies=[COORDINATOR], include_in_schema=False)
     async def board(request: Request) -> HTMLResponse:
-        view = await context.store.read(lambda conn: read(conn, context, site))
+        view = await context.store.read(lambda conn: read_board(conn, context, site))
         names = await supporter_names(context)
-        people = named(view.free, names)
+        people = name_supporters(view.free, names)
         review = f"{context.settings.url('incident')}/"
         return look.render(request, "board.html", view=view, people=people, csrf=csrf(request), review=review)
 
@@ -81,23 +79,58 @@ def add_routes(router: APIRouter, context: Context, site: Site) -> None:
 
     @router.post("/board/entries/{entry_ref}/seen", dependencies=[COORDINATOR], include_in_schema=False)
     async def seen(entry_ref: str) -> RedirectResponse:
-        await context.store.write(lambda unit: unit.conn.execute(delete(ENTRY).where(ENTRY.c.entry_ref == entry_ref)))
+        await context.store.write(lambda unit: queries.delete_entry(unit.conn, entry_ref))
         return RedirectResponse("/", 303)
 
 
-def read(conn: Connection, context: Context, site: Site) -> View:
+def read_board(conn: Connection, context: Context, site: Site) -> BoardView:
     """What the board shows now."""
     now = context.clock.now()
-    lines = [*_cases(conn), *_entries(conn, context.settings.url("incident"))]
-    lines.sort(key=lambda line: (_rank(line.reason), line.since, line.code))
-    free = availability(conn, site, now)
-    return View(lines[:SHOWN], len(lines) > SHOWN, free, figures(conn, context.settings, now), now.date())
+    order = [*URGENCY, *(kind for kind in ENTRIES if kind not in URGENCY)]
+    lines = [*_case_lines(conn), *_entry_lines(conn, context.settings.url("incident"))]
+    lines.sort(
+        key=lambda line: (
+            order.index(line.reason) if line.reason in order else len(order),
+            line.since,
+            line.code,
+        )
+    )
+    free = free_supporters(conn, site, now)
+    return BoardView(lines[:SHOWN], len(lines) > SHOWN, free, figures(conn, context.settings, now), now.date())
 
 
-def availability(conn: Connection, site: Site, now: datetime) -> dict[str, bool]:
+def _case_lines(conn: Connection) -> list[BoardLine]:
+    return [
+        BoardLine(
+            reason=case.attention,
+            code=case.case_ref[:8],
+            since=case.opened_at.date(),
+            action=case.action,
+            target=f"/board/cases/{case.case_ref}/{case.action}",
+        )
+        for case in repository.read_cases(conn, queries.is_stuck())
+        if case.attention and case.action
+    ]
+
+
+def _entry_lines(conn: Connection, incident_url: str) -> list[BoardLine]:
+    return [
+        BoardLine(
+            reason=row.kind,
+            code=row.about[:8],
+            since=row.created_at.date(),
+            action="seen",
+            target=f"/board/entries/{row.entry_ref}/seen",
+            review=f"{incident_url}/review/signals/{row.about}" if row.kind in _REVIEWED else "",
+        )
+        for row in queries.read_entries(conn)
+    ]
+
+
+def free_supporters(conn: Connection, site: Site, now: datetime) -> dict[str, bool]:
     """Supporters by recipient_ref, and whether each can take a case now; never why not."""
     people = site.roster.read(conn)
-    today = state(conn, now, site)
+    today = read_state(conn, now, site)
     return {
         people.known[ref].recipient_ref: supporter.ready and supporter.trained(today.today) and today.allows(supporter)
         for ref, supporter in people.pool.supporters.items()
@@ -107,11 +140,14 @@ def availability(conn: Connection, site: Site, now: datetime) -> dict[str, bool]
 
 async def supporter_names(context: Context) -> dict[str, str] | None:
     """Display names of supporters by recipient_ref, from notify; None while it cannot be asked."""
+    url, headers = f"{context.settings.url('notify')}/v1/supporters", context.call_headers()
     names: dict[str, str] = {}
     cursor = ""
     try:
         while True:
-            page = await _names_after(context, cursor)
+            params = {"limit": "200"} | ({"cursor": cursor} if cursor else {})
+            answer = await context.http.get(url, params=params, headers=headers, timeout=PATIENCE)
+            page = answer.raise_for_status().json()
             names.update((item["recipient_ref"], item["display_name"]) for item in page["items"])
             cursor = page.get("next") or ""
             if not cursor:
@@ -120,50 +156,8 @@ async def supporter_names(context: Context) -> dict[str, str] | None:
         return None
 
 
-async def _names_after(context: Context, cursor: str) -> Any:
-    url = f"{context.settings.url('notify')}/v1/supporters"
-    params = {"limit": "200"} | ({"cursor": cursor} if cursor else {})
-    answer = await context.http.get(url, params=params, headers=context.call_headers(), timeout=PATIENCE)
-    return answer.raise_for_status().json()
-
-
-def named(free: Mapping[str, bool], names: Mapping[str, str] | None) -> list[tuple[str, bool]] | None:
+def name_supporters(free: Mapping[str, bool], names: Mapping[str, str] | None) -> list[tuple[str, bool]] | None:
     """Names with availability, in the order of the names; None where names are not at hand."""
     if names is None:
         return None
     return sorted((names[ref], can) for ref, can in free.items() if ref in names)
-
-
-def _cases(conn: Connection) -> list[Line]:
-    return [
-        Line(
-            reason=case.attention,
-            code=case.case_ref[:8],
-            since=case.opened_at.date(),
-            action=case.action,
-            target=f"/board/cases/{case.case_ref}/{case.action}",
-        )
-        for case in repository.cases(conn, CASE.c.attention.is_not(None))
-        if case.attention and case.action
-    ]
-
-
-def _entries(conn: Connection, incident_url: str) -> list[Line]:
-    return [
-        Line(
-            reason=row.kind,
-            code=row.about[:8],
-            since=row.created_at.date(),
-            action="seen",
-            target=f"/board/entries/{row.entry_ref}/seen",
-            review=f"{incident_url}/review/signals/{row.about}"
-            if row.kind in ("nobody_to_reach", "group_session")
-            else "",
-        )
-        for row in conn.execute(select(ENTRY))
-    ]
-
-
-def _rank(reason: str) -> int:
-    order = [*URGENCY, *(kind for kind in ENTRIES if kind not in URGENCY)]
-    return order.index(reason) if reason in order else len(order)

@@ -1,6 +1,8 @@
-"""Which function takes which event and which timer."""
+"""Which function applies which event, and which fires for which timer."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from leeward.contracts import (
     Answered,
@@ -15,45 +17,36 @@ from leeward.contracts import (
 )
 from leeward.service import Handler, TimerHandler
 from leeward.store import Timer, Unit
-from services.matching.inputs import answers, deliveries, hourly, incidents, timers
+from services.matching.inputs import answers, deliveries, hourly, incidents, monthly, timers
 from services.matching.site import Site
 
-_Takes = Callable[[Unit, Sequence[Event], Site], None]
-_Fires = Callable[[Unit, Sequence[Timer], Site], None]
+T = TypeVar("T")
 
 
 def event_handlers(site: Site) -> Mapping[type[EventData], Handler]:
     """Handlers by event model."""
-    with_office: dict[type[EventData], _Takes] = {
-        IncidentRecorded: incidents.recorded,
-        IncidentAmended: incidents.amended,
-        IncidentRetracted: incidents.retracted,
-        Answered: answers.answered,
-        HelpRequested: answers.asked,
-        DeliveryOutcome: deliveries.told,
+    with_site: dict[type[EventData], Callable[[Unit, Sequence[Event], Site], None]] = {
+        IncidentRecorded: incidents.apply_recorded,
+        IncidentAmended: incidents.apply_amended,
+        IncidentRetracted: incidents.apply_retracted,
+        Answered: answers.apply_answers,
+        HelpRequested: answers.apply_help_requests,
+        DeliveryOutcome: deliveries.apply_outcomes,
     }
-    bound = {model: _taking(take, site) for model, take in with_office.items()}
-    return {**bound, ReachabilityChanged: deliveries.reachability}
+    bound = {model: _with_site(apply, site) for model, apply in with_site.items()}
+    return {**bound, ReachabilityChanged: deliveries.record_reachability}
 
 
 def timer_handlers(site: Site) -> Mapping[str, TimerHandler]:
     """Handlers by timer name."""
-    with_office: dict[str, _Fires] = {
-        "monthly": timers.monthly,
-        "departed": timers.departed,
-        "hourly": hourly.hourly,
+    with_site: dict[str, Callable[[Unit, Sequence[Timer], Site], None]] = {
+        "monthly": monthly.send_monthly,
+        "departed": timers.end_departed,
+        "hourly": hourly.run_hourly,
+        **{name: partial(timers.fire_of_cases, choose=choose) for name, choose in timers.OF_CASES.items()},
     }
-    of_cases = {name: _choosing(choose, site) for name, choose in timers.OF_CASES.items()}
-    return {**of_cases, **{name: _firing(fire, site) for name, fire in with_office.items()}}
+    return {name: _with_site(fire, site) for name, fire in with_site.items()}
 
 
-def _taking(take: _Takes, site: Site) -> Handler:
-    return lambda unit, events: take(unit, events, site)
-
-
-def _firing(fire: _Fires, site: Site) -> TimerHandler:
-    return lambda unit, fired: fire(unit, fired, site)
-
-
-def _choosing(choose: timers.OfCase, site: Site) -> TimerHandler:
-    return lambda unit, fired: timers.of_case(unit, fired, site, choose)
+def _with_site(apply: Callable[[Unit, Sequence[T], Site], None], site: Site) -> Callable[[Unit, Sequence[T]], None]:
+    return lambda unit, batch: apply(unit, batch, site)

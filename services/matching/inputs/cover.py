@@ -4,33 +4,31 @@ import hmac
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import select
-
-from leeward.store import Unit, Update
-from services.matching.cases.session import PERSON, CaseSession
-from services.matching.inputs.sending import A_BATCH, alone
-from services.matching.lifecycle.case import Message
-from services.matching.roster.people import GONE
+from leeward.store import Unit
+from services.matching.cases.session import CaseSession
+from services.matching.inputs import queries
+from services.matching.lifecycle.case import RequestMessage
 from services.matching.site import Site
 
 FIRST_COVER: Final = timedelta(days=7)
 COVER_ENDS: Final = timedelta(days=14)
-_SET_COVER: Final = Update(PERSON, ("person_ref",), ("cover_due",))
 
 
 def send_covers(unit: Unit, site: Site) -> None:
+    """Give each person their next time, and send what is due."""
     every = site.cover_every
     if every is None:
         return
-    new = unit.conn.execute(select(PERSON.c.person_ref, PERSON.c.since).where(PERSON.c.cover_due.is_(None))).all()
-    _SET_COVER.run(unit.conn, [(ref, first_cover(site.key, ref, since, every)) for ref, since in new])
-    due = PERSON.select().where(PERSON.c.cover_due <= unit.now, PERSON.c.status.not_in(GONE)).limit(A_BATCH)
-    found = unit.conn.execute(due).all()
+    conn, now = unit.conn, unit.now
+    fresh = queries.without_cover(conn)
+    queries.set_cover_due(conn, ((ref, first_cover(site.key, ref, since, every)) for ref, since in fresh))
+    due = queries.due_for_cover(conn, now)
     session = CaseSession(unit, site)
-    for row in found:
-        message = Message(f"cover-{unit.now:%Y%m}", "cover", "person")
-        session.send(alone(unit, site, message, row.recipient_ref, COVER_ENDS), loose=True)
-    _SET_COVER.run(unit.conn, [(row.person_ref, next_cover(row.cover_due, every, unit.now)) for row in found])
+    message = RequestMessage(f"cover-{now:%Y%m}", "cover", "person")
+    for row in due:
+        session.send_outside_a_case(message, row.recipient_ref, COVER_ENDS)
+    session.write()
+    queries.set_cover_due(conn, ((row.person_ref, next_cover(row.cover_due, every, now)) for row in due))
 
 
 def first_cover(key: bytes, person_ref: str, since: datetime, every: timedelta) -> datetime:

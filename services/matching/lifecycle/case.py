@@ -1,9 +1,10 @@
-"""What a case is, and what a step in its life asks for: values only, no I/O."""
+"""What a case is, and what a transition of it asks for: values only, no I/O."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from typing import Final, Literal
+
+from leeward.settings.policy import Outreach, Supporters
 
 Stage = Literal["waiting", "offered", "accepted", "supported", "following_up", "closed", "ended"]
 State = Literal["waiting", "offered", "accepted", "supported", "following_up", "closed", "ended", "needs_attention"]
@@ -110,8 +111,8 @@ class Case:
         return ACTIONS[self.attention] if self.attention else None
 
     @property
-    def request_step(self) -> str:
-        """The step of the request that the present supporter was sent."""
+    def request_name(self) -> str:
+        """The name of the message by which the present supporter was asked."""
         return f"request-{self.requests}"
 
     @property
@@ -120,27 +121,18 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A supporter whose capacity has just been taken."""
+class ChosenSupporter:
+    """A supporter who was found for a case."""
 
     person_ref: str
     timezone: str
 
 
-# Takes the capacity of the best free supporter for the case, in the running transaction; None when there is none.
-Find = Callable[[Case], Found | None]
-
-
-def nobody(_case: Case) -> Found | None:
-    """For inputs that never need a supporter."""
-    return None
-
-
 @dataclass(frozen=True, slots=True)
-class Message:
-    """Ask for one message to the person or the present supporter; `loose` ones are no longer tied to the case."""
+class RequestMessage:
+    """Request one message to the person or the present supporter; `loose` ones are no longer tied to the case."""
 
-    step: str
+    message_name: str
     template: Template
     to: Literal["person", "supporter"]
     urgency: Urgency = "routine"
@@ -150,7 +142,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
+class CancelRequests:
     """End questions: what has not left yet, the supporter's, or all of the case."""
 
     which: Literal["unsent", "supporter", "all"]
@@ -173,8 +165,8 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """Give a supporter's capacity back; book minutes; let them rest until then."""
+class ReleaseSupporter:
+    """Give a supporter's place back; book minutes; let them rest until then."""
 
     supporter: str
     minutes: int = 0
@@ -182,7 +174,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class RecordRefusal:
     """This person is never offered that supporter again."""
 
     person: str
@@ -190,7 +182,7 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet:
+class KeepQuiet:
     """No further outreach to the person until then."""
 
     person: str
@@ -198,20 +190,42 @@ class Quiet:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class ListForCoordinator:
     """One entry on the coordinator's list that is no case of its own."""
 
     kind: Literal["retracted_after_sending"]
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class ForgetPerson:
     """Delete what ties the person to the case and to its incident."""
 
     person: str
 
 
-Effect = Message | Cancel | SetTimer | DropTimer | Publish | Release | Refuse | Quiet | Tell | Forget
+@dataclass(frozen=True, slots=True)
+class NeedsSupporter:
+    """Look for a supporter; `supporter_found` or `nobody_free` is the next input of this case.
+
+    A proposal takes no place of anybody; a request takes one in the same transaction.
+    """
+
+    purpose: Literal["proposal", "request"]
+
+
+Effect = (
+    RequestMessage
+    | CancelRequests
+    | SetTimer
+    | DropTimer
+    | Publish
+    | ReleaseSupporter
+    | RecordRefusal
+    | KeepQuiet
+    | ListForCoordinator
+    | ForgetPerson
+    | NeedsSupporter
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,14 +241,30 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Times and numbers a site decides (CONTRACT §Settings)."""
+    """Times and numbers a site decides (CONTRACT §Settings); `of` takes them from its policy."""
 
-    reminder_after: timedelta = timedelta(hours=72)
-    longest_hold: timedelta = timedelta(hours=36)
-    coalesce: timedelta = timedelta(days=14)
-    answer_hours: tuple[time, time] | None = (time(8), time(20))
-    confirm_urgent: timedelta = timedelta(minutes=30)
-    confirm_routine: timedelta = timedelta(hours=4)
-    attempts: int = 3
-    cool_down: timedelta = timedelta(days=7)
-    rehearsal: bool = False
+    reminder_after: timedelta
+    longest_hold: timedelta
+    coalesce: timedelta
+    answer_hours: tuple[time, time] | None
+    confirm_urgent: timedelta
+    confirm_routine: timedelta
+    attempts: int
+    cool_down: timedelta
+    rehearsal: bool
+
+    @classmethod
+    def of(cls, outreach: Outreach, supporters: Supporters) -> "Rules":
+        """The rules of a policy's sections [outreach] and [supporters]."""
+        hours = supporters.answer_hours
+        return cls(
+            reminder_after=outreach.reminder_after,
+            longest_hold=outreach.longest_hold,
+            coalesce=outreach.coalesce,
+            answer_hours=(hours.start, hours.end) if hours else None,
+            confirm_urgent=supporters.confirm_urgent,
+            confirm_routine=supporters.confirm_routine,
+            attempts=supporters.attempts,
+            cool_down=supporters.cool_down,
+            rehearsal=outreach.mode == "rehearsal",
+        )

@@ -59,7 +59,7 @@ def _next(moment: datetime, wall: time, timezone: str) -> datetime:
 
 
 def night(shift: Shift, timezone: str) -> bool:
-    """Whether a shift covers three in the morning, when nobody sleeps and works."""
+    """Whether a shift covers three in the morning: whoever works then sleeps after it."""
     start = shift[0].astimezone(zone(timezone))
     deep = datetime.combine(start.date(), _DEEP_NIGHT, zone(timezone))
     if deep < start:

@@ -1,4 +1,4 @@
-"""The moves that the inputs of `domain` are made of. No I/O."""
+"""The steps that the inputs in `transitions` are made of. No I/O."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -6,21 +6,20 @@ from typing import Final, Literal
 
 from services.matching.lifecycle.case import (
     Attention,
-    Cancel,
+    CancelRequests,
     Case,
     DropTimer,
     Effect,
-    Find,
-    Forget,
-    Message,
+    ForgetPerson,
+    NeedsSupporter,
     Publish,
-    Refuse,
-    Release,
+    RecordRefusal,
+    ReleaseSupporter,
+    RequestMessage,
     Rules,
     SetTimer,
     Transition,
 )
-from services.matching.lifecycle.hours import after_open_time
 
 CHECK_INS: Final = (
     ("check_in_72h", timedelta(hours=72)),
@@ -32,91 +31,80 @@ LIMIT: Final = timedelta(days=90)
 TIMERS: Final = tuple(DropTimer(name) for name in ("reminder", "again", "confirm", "contact", "check_in", "not_closed"))
 
 
-def offer(step: Transition, name: str, not_before: datetime | None) -> Transition:
-    """A step's name is used once a case, so repetitions carry a number."""
-    case = step.case
+def offer(transition: Transition, name: str, not_before: datetime | None) -> Transition:
+    """Request an offer. A message name is used once a case, so repetitions carry a number."""
+    case = transition.case
     number = f"-{case.offers + 1}" if case.offers and name != "offer" else ""
     held = None if case.urgency == "urgent" else not_before
-    message = Message(f"{name}{number}", "offer", "person", case.urgency, held)
-    return replace(step, case=replace(case, offers=case.offers + 1)).then(message)
+    message = RequestMessage(f"{name}{number}", "offer", "person", case.urgency, held)
+    return replace(transition, case=replace(case, offers=case.offers + 1)).then(message)
 
 
-def ask_supporter(step: Transition, now: datetime, rules: Rules, find: Find) -> Transition:
-    """Ask the next best supporter, or put the case on the coordinator's list."""
-    case = replace(step.case, stage="accepted", confirm_by=None)
+def ask_supporter(transition: Transition, rules: Rules) -> Transition:
+    """Look for the next best supporter to ask; after the last try the coordinator decides."""
+    case = replace(transition.case, stage="accepted", confirm_by=None)
     if case.tries >= rules.attempts:
-        return _stuck(step, case, "no_confirmation")
-    found = find(case)
-    if found is None:
-        return _stuck(step, case, "no_supporter")
-    length = rules.confirm_urgent if case.pressing else rules.confirm_routine
-    due = after_open_time(now, length, rules.answer_hours, found.timezone)
-    asking = replace(
-        case,
-        supporter=found.person_ref,
-        proposed=found.person_ref,
-        tries=case.tries + 1,
-        requests=case.requests + 1,
-        attention=still(case),
-        confirm_by=due,
-    )
-    urgency: Literal["routine", "urgent"] = "urgent" if asking.pressing else "routine"
-    message = Message(asking.request_step, "supporter_request", "supporter", urgency, options={"when": asking.wanted})
-    return replace(step, case=asking).then(message, Publish("assigned"), SetTimer("confirm", due))
+        return stuck(replace(transition, case=case), "no_confirmation")
+    return replace(transition, case=case).then(NeedsSupporter("request"))
 
 
-def _stuck(step: Transition, case: Case, reason: Attention) -> Transition:
+def stuck(transition: Transition, reason: Attention) -> Transition:
+    """Nobody is left to ask: the case goes on the coordinator's list, where an alarm stands first."""
+    case = transition.case
     attention = "on_call_silent" if case.attention == "on_call_silent" else reason
-    return replace(step, case=replace(case, attention=attention)).then(DropTimer("confirm"))
+    return replace(transition, case=replace(case, attention=attention)).then(DropTimer("confirm"))
 
 
 def let_go(
-    step: Transition, *, refuse: bool = False, minutes: int = 0, rest_until: datetime | None = None
+    transition: Transition, *, refuse: bool = False, minutes: int = 0, rest_until: datetime | None = None
 ) -> Transition:
     """The present supporter, if any, is free again and their link ends."""
-    case = step.case
+    case = transition.case
     if case.supporter is None:
-        return step
-    refused: tuple[Effect, ...] = (Refuse(case.person_ref, case.supporter),) if refuse and case.person_ref else ()
-    freed = Release(case.supporter, minutes, rest_until)
+        return transition
+    refused: tuple[Effect, ...] = ()
+    if refuse and case.person_ref:
+        refused = (RecordRefusal(case.person_ref, case.supporter),)
+    freed = ReleaseSupporter(case.supporter, minutes, rest_until)
     without = replace(case, supporter=None, proposed=None, confirm_by=None)
     timers = (DropTimer(name) for name in ("confirm", "contact", "not_closed"))
-    return replace(step, case=without).then(Cancel("supporter"), freed, *refused, *timers)
+    return replace(transition, case=without).then(CancelRequests("supporter"), freed, *refused, *timers)
 
 
 def nudge(case: Case) -> Transition:
     """A further message to the present supporter, about the question they have confirmed: when to get in touch."""
     number = case.offers + 1
     urgency: Literal["routine", "urgent"] = "urgent" if case.pressing else "routine"
-    step, options = f"{case.request_step}-again-{number}", {"when": case.wanted}
-    message = Message(step, "supporter_request", "supporter", urgency, options=options)
+    message_name, options = f"{case.request_name}-again-{number}", {"when": case.wanted}
+    message = RequestMessage(message_name, "supporter_request", "supporter", urgency, options=options)
     return Transition(replace(case, offers=number), (message,))
 
 
-def next_check_in(step: Transition, now: datetime) -> Transition:
-    case = step.case
+def next_check_in(transition: Transition, now: datetime) -> Transition:
+    case = transition.case
     accepted = case.accepted_at or now
     ahead = [accepted + after for _, after in CHECK_INS[case.checked :]]
     due = ahead[0] if ahead else max(now, accepted + CHECK_INS[-1][1]) + AFTER_LAST_CHECK_IN
-    return step.then(SetTimer("check_in", due))
+    return transition.then(SetTimer("check_in", due))
 
 
-def finish(step: Transition, now: datetime) -> Transition:
+def finish(transition: Transition, now: datetime) -> Transition:
     """Closed: the person's ties to the case go with it; where support was given they may say how it was."""
-    case = replace(step.case, stage="closed", attention=still(step.case), check_ins=False, ends_at=now)
+    case = replace(transition.case, stage="closed", attention=still(transition.case), check_ins=False, ends_at=now)
+    closed = forget(replace(transition, case=case).then(CancelRequests("all"), *TIMERS, Publish("closed")))
+    if not case.supported:
+        return closed
     options = {"suggest": "professional"} if case.professional else {}
-    follow_up = (Message("follow_up", "follow_up", "person", options=options, loose=True),) if case.supported else ()
-    ends: tuple[Effect, ...] = (Cancel("all"), *TIMERS, Publish("closed"))
     # asked last: on *erased* notify drops whatever it still holds of the case
-    return forget(replace(step, case=case).then(*ends)).then(*follow_up)
+    return closed.then(RequestMessage("follow_up", "follow_up", "person", options=options, loose=True))
 
 
-def forget(step: Transition) -> Transition:
-    case = step.case
+def forget(transition: Transition) -> Transition:
+    case = transition.case
     if case.person_ref is None:
-        return step
+        return transition
     bare = replace(case, person_ref=None, incident_ref=None, supporter=None, proposed=None)
-    return replace(step, case=bare).then(Cancel("all"), Forget(case.person_ref), Publish("erased"))
+    return replace(transition, case=bare).then(CancelRequests("all"), ForgetPerson(case.person_ref), Publish("erased"))
 
 
 def reopened(case: Case) -> Case:
@@ -128,7 +116,7 @@ def still(case: Case) -> Attention | None:
     return "on_call_silent" if case.attention == "on_call_silent" else None
 
 
-def current(case: Case, step: str) -> bool:
-    """Whether a step is of the present supporter: the request itself, or a nudge about it."""
-    request, _, _ = step.partition("-again-")
-    return case.supporter is not None and case.request_step == request
+def current(case: Case, message_name: str) -> bool:
+    """Whether a message is the present supporter's: the request itself, or a nudge about it."""
+    request_name, _, _ = message_name.partition("-again-")
+    return case.supporter is not None and case.request_name == request_name

@@ -1,7 +1,8 @@
 """The life of a case: one function for each input, giving the case after it and what to do (DESIGN §5). No I/O.
 
 Whoever calls loads the case in the running transaction, applies one function and carries its effects out in that same
-transaction. An input that comes too late changes nothing. `find` takes a supporter's capacity, so it is called last.
+transaction. An input that comes too late changes nothing. What needs a supporter ends with `NeedsSupporter`, and
+`supporter_found` or `nobody_free` answers it before any other input of the case.
 """
 
 from dataclasses import replace
@@ -11,20 +12,21 @@ from typing import Final, Literal
 from services.matching.lifecycle.case import (
     UNANSWERED,
     Attention,
-    Cancel,
+    CancelRequests,
     Case,
+    ChosenSupporter,
     DropTimer,
-    Find,
-    Message,
+    KeepQuiet,
+    ListForCoordinator,
+    NeedsSupporter,
     Publish,
-    Quiet,
-    Refuse,
-    Release,
+    RecordRefusal,
+    RequestMessage,
     Rules,
     SetTimer,
-    Tell,
     Transition,
 )
+from services.matching.lifecycle.hours import after_open_time
 from services.matching.lifecycle.steps import (
     CHECK_INS,
     LIMIT,
@@ -39,6 +41,7 @@ from services.matching.lifecycle.steps import (
     offer,
     reopened,
     still,
+    stuck,
 )
 
 AGAIN: Final = {"week": timedelta(days=7), "month": timedelta(days=30)}
@@ -59,9 +62,8 @@ Undelivered = Literal["unreachable", "delivery_unknown", "held_too_long", "expir
 
 def opened(case: Case, *, not_before: datetime | None, stuck: Attention | None) -> Transition:
     """A new case: an offer is requested at once, unless nobody can be reached or the hold would be too long."""
-    case = replace(case, attention=stuck)
-    step = Transition(case, (Publish("opened"),))
-    return step if stuck in ("unreachable", "held_too_long") else offer(step, "offer", not_before)
+    transition = Transition(replace(case, attention=stuck), (Publish("opened"), NeedsSupporter("proposal")))
+    return transition if stuck else offer(transition, "offer", not_before)
 
 
 def asked(case: Case, urgency: Literal["routine", "urgent"], now: datetime, rules: Rules) -> Transition:
@@ -75,7 +77,7 @@ def asked(case: Case, urgency: Literal["routine", "urgent"], now: datetime, rule
     return offer(Transition(asking, (DropTimer("reminder"),)), "asked", None)
 
 
-def handed_off(case: Case, step: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Transition:
+def handed_off(case: Case, message_name: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Transition:
     """A message to the person has left: the quiet time begins, whatever they answer, unless it was taken back before.
 
     `overtaken`: its answer, or its cancellation, was heard of before.
@@ -84,20 +86,22 @@ def handed_off(case: Case, step: str, now: datetime, rules: Rules, *, overtaken:
         return Transition(case)
     if (told := perhaps_sent(case)).effects:
         return told
-    quiet = Quiet(case.person_ref, now + rules.coalesce)
-    if overtaken or case.stage != "waiting" or step == "reminder":
+    quiet = KeepQuiet(case.person_ref, now + rules.coalesce)
+    if overtaken or case.stage != "waiting" or message_name == "reminder":
         return Transition(case, (quiet,))
     cleared = None if case.attention != "no_supporter" else case.attention
     sent = replace(case, stage="offered", attention=cleared, ends_at=now + rules.coalesce)
-    reminder = (SetTimer("reminder", now + rules.reminder_after),) if step in ("offer", "asked") else ()
+    reminder = (SetTimer("reminder", now + rules.reminder_after),) if message_name in ("offer", "asked") else ()
     return Transition(sent, (quiet, *reminder))
 
 
-def delivered(case: Case, step: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Transition:
+def delivered(case: Case, message_name: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Transition:
     """It arrived after all."""
     if case.attention == "delivery_unknown":
         case = replace(case, attention=None)
-    return handed_off(case, step, now, rules, overtaken=overtaken) if case.stage == "waiting" else Transition(case)
+    if case.stage != "waiting":
+        return Transition(case)
+    return handed_off(case, message_name, now, rules, overtaken=overtaken)
 
 
 def undelivered(case: Case, reason: Undelivered) -> Transition:
@@ -112,7 +116,7 @@ def remind(case: Case, not_before: datetime | None) -> Transition:
     if case.stage != "offered" or case.attention in ("unreachable", "delivery_unknown"):
         return Transition(case)
     held = None if case.urgency == "urgent" else not_before
-    return Transition(case, (Message("reminder", "offer", "person", case.urgency, held),))
+    return Transition(case, (RequestMessage("reminder", "offer", "person", case.urgency, held),))
 
 
 def offer_again(case: Case, not_before: datetime | None) -> Transition:
@@ -131,8 +135,8 @@ def lapse(case: Case, now: datetime) -> Transition:
     """The time of an unanswered offer, or of an ended case, is over: what ties it to the person goes."""
     if case.ends_at > now or case.stage not in (*UNANSWERED, "ended"):
         return Transition(case)
-    step = end(case, now) if case.stage != "ended" else Transition(case)
-    return forget(step)
+    transition = end(case, now) if case.stage != "ended" else Transition(case)
+    return forget(transition)
 
 
 def asked_again(case: Case, now: datetime) -> Transition:
@@ -140,10 +144,47 @@ def asked_again(case: Case, now: datetime) -> Transition:
     return finish(Transition(case), now) if case.stage == "following_up" else Transition(case)
 
 
+# --- what the search for a supporter gives ---
+
+
+def supporter_found(case: Case, chosen: ChosenSupporter, now: datetime, rules: Rules) -> Transition:
+    """Somebody was found: proposed before the person has answered, asked, with a place taken, once they have said yes.
+
+    A proposal writes to nobody.
+    """
+    if case.stage != "accepted":
+        attention = None if case.attention == "no_supporter" else case.attention
+        return Transition(replace(case, proposed=chosen.person_ref, attention=attention))
+    length = rules.confirm_urgent if case.pressing else rules.confirm_routine
+    due = after_open_time(now, length, rules.answer_hours, chosen.timezone)
+    asking = replace(
+        case,
+        supporter=chosen.person_ref,
+        proposed=chosen.person_ref,
+        tries=case.tries + 1,
+        requests=case.requests + 1,
+        attention=still(case),
+        confirm_by=due,
+    )
+    urgency: Literal["routine", "urgent"] = "urgent" if asking.pressing else "routine"
+    options = {"when": asking.wanted}
+    message = RequestMessage(asking.request_name, "supporter_request", "supporter", urgency, options=options)
+    return Transition(asking, (message, Publish("assigned"), SetTimer("confirm", due)))
+
+
+def nobody_free(case: Case) -> Transition:
+    """Nobody may support this person now: the case waits on the coordinator's list, and is tried again."""
+    if case.attention == "no_supporter":
+        return Transition(case)
+    if case.stage == "accepted":
+        return stuck(Transition(case), "no_supporter")
+    return Transition(replace(case, attention=case.attention or "no_supporter"))
+
+
 # --- the person's answers ---
 
 
-def accept(case: Case, wanted: str, now: datetime, rules: Rules, find: Find) -> Transition:
+def accept(case: Case, wanted: str, now: datetime, rules: Rules) -> Transition:
     """Yes: capacity is taken now, from the proposed supporter or the next best. Also takes a *no* back.
 
     Who talks with somebody already, and would like to again, is passed on to them.
@@ -153,17 +194,17 @@ def accept(case: Case, wanted: str, now: datetime, rules: Rules, find: Find) -> 
     if case.person_ref is None or case.stage not in (*UNANSWERED, "ended", "following_up"):
         return Transition(case)
     said = replace(case, stage="accepted", wanted=wanted, accepted_at=now, tries=0, attention=still(case))
-    return ask_supporter(Transition(said, (DropTimer("reminder"), DropTimer("again"))), now, rules, find)
+    return ask_supporter(Transition(said, (DropTimer("reminder"), DropTimer("again"))), rules)
 
 
-def another(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
+def another(case: Case, rules: Rules) -> Transition:
     """Somebody different: the one proposed or present is never offered to this person again."""
     if case.person_ref is None or case.stage == "closed":
         return Transition(case)
     if case.stage in SAID_YES:
-        step = let_go(Transition(replace(case, tries=0)), refuse=True)
-        return ask_supporter(step, now, rules, find)
-    refused = (Refuse(case.person_ref, case.proposed),) if case.proposed else ()
+        transition = let_go(Transition(replace(case, tries=0)), refuse=True)
+        return ask_supporter(transition, rules)
+    refused = (RecordRefusal(case.person_ref, case.proposed),) if case.proposed else ()
     return Transition(reopened(replace(case, proposed=None)), (*refused, DropTimer("reminder")))
 
 
@@ -175,7 +216,7 @@ def not_now(case: Case, again: str, now: datetime, rules: Rules) -> Transition:
         return end(case, now)
     due = now + AGAIN[again]
     waiting = replace(case, stage="waiting", attention=None, ends_at=due + rules.longest_hold + rules.coalesce)
-    return Transition(waiting, (Cancel("unsent"), DropTimer("reminder"), SetTimer("again", due)))
+    return Transition(waiting, (CancelRequests("unsent"), DropTimer("reminder"), SetTimer("again", due)))
 
 
 def end(case: Case, now: datetime) -> Transition:
@@ -185,7 +226,7 @@ def end(case: Case, now: datetime) -> Transition:
     forgets = max(now + UNDO, case.ends_at if case.stage in UNANSWERED else now)
     freed = let_go(Transition(case))
     ended = replace(freed.case, stage="ended", attention=still(case), check_ins=False, confirm_by=None, ends_at=forgets)
-    return replace(freed, case=ended).then(Cancel("unsent"), *TIMERS)
+    return replace(freed, case=ended).then(CancelRequests("unsent"), *TIMERS)
 
 
 def want_check_ins(case: Case, now: datetime) -> Transition:
@@ -213,15 +254,15 @@ def check_in(case: Case, now: datetime) -> Transition:
         return finish(Transition(case), now) if case.stage == "following_up" else Transition(case)
     name, _ = CHECK_INS[case.checked]
     asked_now = replace(case, checked=case.checked + 1)
-    return next_check_in(Transition(asked_now, (Message(name, "check_in", "person"),)), now)
+    return next_check_in(Transition(asked_now, (RequestMessage(name, "check_in", "person"),)), now)
 
 
-def not_contacted(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
+def not_contacted(case: Case, rules: Rules) -> Transition:
     """Nobody came: somebody else is asked, as urgent, even where the supporter has said that it was finished."""
     if case.stage not in SAID_YES:
         return Transition(case)
-    step = let_go(Transition(replace(case, urgency="urgent", tries=0)))
-    return ask_supporter(step, now, rules, find)
+    transition = let_go(Transition(replace(case, urgency="urgent", tries=0)))
+    return ask_supporter(transition, rules)
 
 
 def on_call_silent(case: Case) -> Transition:
@@ -237,9 +278,9 @@ def talked(case: Case) -> Transition:
 # --- the supporter's answers ---
 
 
-def confirm(case: Case, step: str, now: datetime) -> Transition:
+def confirm(case: Case, message_name: str, now: datetime) -> Transition:
     """The supporter will do it; from now on they may see whom."""
-    if not current(case, step) or case.stage != "accepted":
+    if not current(case, message_name) or case.stage != "accepted":
         return Transition(case)
     agreed = replace(case, stage="supported", supported=True, confirm_by=None, attention=still(case))
     contact = SetTimer("contact", now + FIRST_CONTACT.get(case.wanted, LATER))
@@ -251,31 +292,31 @@ def contact_due(case: Case) -> Transition:
     return nudge(case) if case.stage == "supported" else Transition(case)
 
 
-def passed(case: Case, step: str, now: datetime, rules: Rules, find: Find) -> Transition:
+def passed(case: Case, message_name: str, rules: Rules) -> Transition:
     """The supporter passes, or their request could not be delivered: the next best is asked."""
-    if not current(case, step) or case.stage != "accepted":
+    if not current(case, message_name) or case.stage != "accepted":
         return Transition(case)
-    return ask_supporter(let_go(Transition(case)), now, rules, find)
+    return ask_supporter(let_go(Transition(case)), rules)
 
 
-def unconfirmed(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
+def unconfirmed(case: Case, now: datetime, rules: Rules) -> Transition:
     """The time to confirm is over."""
     if case.stage != "accepted" or case.supporter is None or case.confirm_by is None or case.confirm_by > now:
         return Transition(case)
-    return ask_supporter(let_go(Transition(case)), now, rules, find)
+    return ask_supporter(let_go(Transition(case)), rules)
 
 
-def hand_over(case: Case, step: str, now: datetime, rules: Rules, find: Find) -> Transition:
+def hand_over(case: Case, message_name: str, now: datetime, rules: Rules) -> Transition:
     """A supporter who is affected hands over, rests, and somebody else goes on."""
-    if not current(case, step) or case.stage not in ("accepted", "supported"):
+    if not current(case, message_name) or case.stage not in ("accepted", "supported"):
         return Transition(case)
     freed = let_go(Transition(replace(case, tries=0)), rest_until=now + rules.cool_down)
-    return ask_supporter(freed, now, rules, find)
+    return ask_supporter(freed, rules)
 
 
-def close(case: Case, step: str, options: dict[str, str], now: datetime, rules: Rules) -> Transition:
+def close(case: Case, message_name: str, options: dict[str, str], now: datetime, rules: Rules) -> Transition:
     """The supporter's coded form: hours are booked, they rest, and the person is asked how it was."""
-    if not current(case, step) or case.stage != "supported":
+    if not current(case, message_name) or case.stage != "supported":
         return Transition(case)
     contacts = CONTACTS.get(options.get("contacts", ""), 1)
     minutes = MINUTES.get(options.get("duration", ""), 45) * contacts
@@ -298,37 +339,29 @@ def not_closed(case: Case, now: datetime) -> Transition:
 # --- the coordinator, the roster, the source ---
 
 
-def reassign(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
+def reassign(case: Case, now: datetime, rules: Rules) -> Transition:
     """Try again: another supporter once the person has accepted; before, what failed (a search, or the offer)."""
     if case.person_ref is None or case.over or case.stage == "following_up":
         return Transition(case)
     if case.stage in ("accepted", "supported"):
-        return ask_supporter(let_go(Transition(replace(case, tries=0))), now, rules, find)
+        return ask_supporter(let_go(Transition(replace(case, tries=0))), rules)
     if case.attention == "no_supporter":
-        return propose(case, find)
+        return Transition(case, (NeedsSupporter("proposal"),))
     later = max(case.ends_at, now + rules.longest_hold + rules.coalesce)
     again = replace(case, stage="waiting", attention=still(case), ends_at=later)
-    return offer(Transition(again, (Cancel("unsent"), DropTimer("reminder"), DropTimer("again"))), "offer_again", None)
+    cleared = (CancelRequests("unsent"), DropTimer("reminder"), DropTimer("again"))
+    return offer(Transition(again, cleared), "offer_again", None)
 
 
-def find_again(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
+def find_again(case: Case) -> Transition:
     """Somebody may have become free."""
     if case.attention != "no_supporter" or case.supporter is not None:
         return Transition(case)
     if case.stage in UNANSWERED:
-        return propose(case, find)
+        return Transition(case, (NeedsSupporter("proposal"),))
     if case.stage != "accepted":
         return Transition(case)
-    trial = ask_supporter(Transition(replace(case, tries=0)), now, rules, find)
-    return trial if trial.case.supporter else Transition(case)
-
-
-def propose(case: Case, find: Find) -> Transition:
-    """Look for a supporter before the person has answered: no capacity is kept, and nobody is written to."""
-    found = find(case)
-    if found is None:
-        return Transition(case)
-    return Transition(replace(case, proposed=found.person_ref, attention=None), (Release(found.person_ref),))
+    return Transition(replace(case, tries=0), (NeedsSupporter("request"),))
 
 
 def attended(case: Case) -> Transition:
@@ -353,14 +386,14 @@ def retract(case: Case, now: datetime, *, sent: bool = False) -> Transition:
         return Transition(case)
     if case.stage not in UNANSWERED:
         noted = replace(case, notes=(*case.notes, "retracted", "retracted_after_sending"))
-        return Transition(noted, (Tell("retracted_after_sending"),))
-    step = end(case, now)
+        return Transition(noted, (ListForCoordinator("retracted_after_sending"),))
+    transition = end(case, now)
     if not sent and case.stage != "offered":
-        return replace(step, case=replace(step.case, notes=(*case.notes, "retracted")))
-    told = replace(step.case, notes=(*case.notes, "retracted", "retracted_after_sending"))
+        return replace(transition, case=replace(transition.case, notes=(*case.notes, "retracted")))
+    told = replace(transition.case, notes=(*case.notes, "retracted", "retracted_after_sending"))
     # what has left led to nothing: it spares nobody the offer of a death that follows
-    over = [Quiet(case.person_ref, now)] if case.person_ref else []
-    return replace(step, case=told).then(Tell("retracted_after_sending"), *over)
+    over = [KeepQuiet(case.person_ref, now)] if case.person_ref else []
+    return replace(transition, case=told).then(ListForCoordinator("retracted_after_sending"), *over)
 
 
 def perhaps_sent(case: Case) -> Transition:
@@ -368,7 +401,7 @@ def perhaps_sent(case: Case) -> Transition:
     if "retracted" not in case.notes or "retracted_after_sending" in case.notes:
         return Transition(case)
     told = replace(case, notes=(*case.notes, "retracted_after_sending"))
-    return Transition(told, (Tell("retracted_after_sending"),))
+    return Transition(told, (ListForCoordinator("retracted_after_sending"),))
 
 
 def moved(case: Case, incident_ref: str) -> Transition:
@@ -378,14 +411,14 @@ def moved(case: Case, incident_ref: str) -> Transition:
 
 def gone(case: Case, now: datetime) -> Transition:
     """The person has left or died: everything is cancelled at once."""
-    return forget(end(case, now).then(Cancel("all")))
+    return forget(end(case, now).then(CancelRequests("all")))
 
 
-def supporter_gone(case: Case, now: datetime, rules: Rules, find: Find) -> Transition:
+def supporter_gone(case: Case, rules: Rules) -> Transition:
     """The supporter has left, paused or stopped: somebody else is asked."""
     if case.stage not in ("accepted", "supported"):
         return Transition(case)
-    return ask_supporter(let_go(Transition(replace(case, tries=0))), now, rules, find)
+    return ask_supporter(let_go(Transition(replace(case, tries=0))), rules)
 
 
 def limit(case: Case, now: datetime) -> Transition:
@@ -397,4 +430,4 @@ def limit(case: Case, now: datetime) -> Transition:
 
 def rehearsal_over(case: Case, now: datetime) -> Transition:
     """The site goes live: what was only played ends."""
-    return forget(end(case, now).then(Cancel("all"))) if "rehearsal" in case.notes else Transition(case)
+    return forget(end(case, now).then(CancelRequests("all"))) if "rehearsal" in case.notes else Transition(case)

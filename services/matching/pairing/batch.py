@@ -1,27 +1,39 @@
-"""Choosing for several people of one batch. No I/O.
+"""Choosing supporters for all who need one in a batch. No I/O.
 
-Greedy: people are served in the order given, each gets the best supporter left for them, and a proposal already made in
-the batch costs `scoring.A_PROPOSAL`. That guarantees that nobody is given somebody who may not support them, that
-nobody goes without while somebody who may is below their cap, that equal choices spread evenly, and that the same input
-gives the same result. It does not maximise the sum of the scores: a person served early may take the best of one served
-later. As proposals take no capacity, no person loses a supporter by that, only a few points.
+Greedy: needs are served in the order given, each gets the supporter proposed before, if they still may, else the best
+who is left. A place taken for one need is gone for those after it, and a proposal costs them `scoring.A_PROPOSAL`. That
+guarantees that nobody is given somebody who may not support them, that nobody goes without while somebody who may is
+below their cap, that no two needs share a last place, that equal choices spread evenly, and that the same input gives
+the same result. It does not maximise the sum of the scores: a person served early may take the best of one served
+later.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from services.matching.pairing.scoring import Load, Pool, Proposal, Search, State
+from services.matching.pairing.scoring import Pool, Proposal, Search, State, Workload
 
 
-def propose(pool: Pool, searches: Sequence[Search], state: State) -> list[Proposal | None]:
-    """One proposal a search, in their order; `state` is left as it was."""
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One case's need: the search for its person, who was proposed before, and whether the chosen one gives a place."""
+
+    search: Search
+    proposed: str | None
+    takes_place: bool
+
+
+def solve(pool: Pool, needs: Sequence[Need], state: State) -> list[Proposal | None]:
+    """One answer a need, in their order, None where nobody may; `state` is left as it was."""
     running = replace(state, loads=dict(state.loads))
-    return [_next(pool, search, running) for search in searches]
-
-
-def _next(pool: Pool, search: Search, running: State) -> Proposal | None:
-    chosen = pool.best(search, running)
-    if chosen:
-        load = running.loads.get(chosen.person_ref, Load())
-        running.loads[chosen.person_ref] = replace(load, proposals=load.proposals + 1)
-    return chosen
+    answers = []
+    for need in needs:
+        kept = pool.proposal(need.search, need.proposed, running) if need.proposed else None
+        chosen = kept or pool.best(need.search, running)
+        if chosen:
+            load = running.loads.get(chosen.person_ref, Workload())
+            running.loads[chosen.person_ref] = replace(
+                load, active=load.active + need.takes_place, proposals=load.proposals + (not need.takes_place)
+            )
+        answers.append(chosen)
+    return answers

@@ -16,6 +16,8 @@ from hashlib import blake2b
 from itertools import accumulate
 from typing import Final
 
+from leeward.settings.policy import Supporters
+
 SAME_PROFESSION: Final = 40
 SIMILAR_PROFESSION: Final = 20
 OTHER_UNIT: Final = 30
@@ -81,7 +83,7 @@ class Supporter:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class Workload:
     """What a supporter carries now; `resting` covers cool-down and an exposure of their own."""
 
     active: int = 0
@@ -94,20 +96,28 @@ class Load:
         return self.active * A_CASE + self.proposals * A_PROPOSAL + self.minutes * AN_HOUR // 60
 
 
-_NOTHING: Final = Load()
+_NOTHING: Final = Workload()
 
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """Limits of a site: cases at a time, minutes a month."""
+    """Limits of a site: cases at a time, minutes a month; `of` takes them from its policy."""
 
-    active: int = 2
-    minutes: int = 240
+    active: int
+    minutes: int
 
-    def allow(self, supporter: Supporter, load: Load) -> bool:
-        """Whether one more case is within the caps; a supporter's own lower limit wins."""
-        most = self.active if supporter.max_active is None else min(self.active, supporter.max_active)
-        return not load.resting and load.active < most and load.minutes < self.minutes
+    @classmethod
+    def of(cls, supporters: Supporters) -> "Caps":
+        """The caps of a policy's section [supporters]."""
+        return cls(supporters.active_cases, int(supporters.hours_a_month * 60))
+
+    def allow(self, supporter: Supporter, load: Workload) -> bool:
+        """Whether one more case is within the caps."""
+        return not load.resting and load.active < self.most_active(supporter) and load.minutes < self.minutes
+
+    def most_active(self, supporter: Supporter) -> int:
+        """How many cases a supporter may have at a time; their own lower limit wins."""
+        return self.active if supporter.max_active is None else min(self.active, supporter.max_active)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +148,9 @@ class State:
     """What changes between two choices: today, the loads that are not zero, who is on duty, the caps."""
 
     today: date
-    loads: dict[str, Load] = field(default_factory=dict)
+    caps: Caps
+    loads: dict[str, Workload] = field(default_factory=dict)
     on_duty: frozenset[str] = frozenset()
-    caps: Caps = field(default_factory=Caps)
 
     def allows(self, supporter: Supporter) -> bool:
         """Whether the supporter's load leaves room for one more case."""
@@ -219,10 +229,13 @@ class Pool:
                 leading = _better(leading, (level.score + _adjustment(supporter, state), supporter))
         return _proposal(search, leading[1], leading[0], state) if leading else None
 
-    def may(self, search: Search, person_ref: str, state: State) -> bool:
-        """Whether this supporter may be chosen for the person at all."""
+    def proposal(self, search: Search, person_ref: str, state: State) -> Proposal | None:
+        """This very supporter; None when they may not be chosen for the person."""
         supporter = self.supporters.get(person_ref)
-        return supporter is not None and _may(search, supporter, state)
+        if supporter is None or not _may(search, supporter, state):
+            return None
+        score = alike(search.profile, supporter.profile)[0] + _adjustment(supporter, state)
+        return _proposal(search, supporter, score, state)
 
     def _first_plain(self, level: _Level, search: Search, state: State) -> tuple[Supporter | None, list[Supporter]]:
         """The first in turn without load or duty, who has the level's own score; else all others who may."""

@@ -1,36 +1,15 @@
 """The roster as far as matching may know it: no name, no contact, no staff number."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import delete, select
-
 from leeward.people import Member
-from leeward.store import Insert, Unit, Update
-from services.matching.models import LineManager, Person, table
-from services.matching.roster.people import GONE, changed
+from leeward.store import Unit
+from services.matching.roster import queries
+from services.matching.roster.people import GONE, renew_version
 
-PERSON: Final = table(Person)
-MANAGER: Final = table(LineManager)
-_TOLD: Final = (
-    "recipient_ref",
-    "profession",
-    "unit",
-    "languages",
-    "timezone",
-    "status",
-    "supporter",
-    "trained_on",
-    "training_ends",
-    "max_active",
-)
-_STATUS: Final = _TOLD.index("status")
-_SUPPORTER: Final = _TOLD.index("supporter")
-_SELECT: Final = select(PERSON.c.person_ref, *(PERSON.c[name] for name in _TOLD))
-_NEW: Final = Insert(PERSON, ("person_ref", *_TOLD, "reachable", "since", "monthly"))
-_CHANGE: Final = Update(PERSON, ("person_ref",), _TOLD)
-_SET_STATUS: Final = Update(PERSON, ("person_ref",), ("status",))
-_MANAGERS: Final = Insert(MANAGER, ("person_ref", "manager_ref"))
+_STATUS: Final = queries.GIVEN.index("status")
+_SUPPORTER: Final = queries.GIVEN.index("supporter")
 
 
 def apply(unit: Unit, members: Sequence[Member]) -> None:
@@ -39,48 +18,39 @@ def apply(unit: Unit, members: Sequence[Member]) -> None:
     From this moment nothing begins for somebody who has left or died. What had begun is cancelled, and whom they
     supported is given somebody else, by the timer `departed`, as soon as the service runs.
     """
-    told = {member.person_ref: _row(member) for member in members}
-    before = {row.person_ref: tuple(row[1:]) for row in unit.conn.execute(_SELECT)}
-    missing = [ref for ref, row in before.items() if ref not in told and row[_STATUS] != "left"]
-    fresh = [member for member in members if member.person_ref not in before]
-    different = {ref: row for ref, row in told.items() if ref in before and before[ref] != row}
-    _NEW.run(unit.conn, [(m.person_ref, *told[m.person_ref], _has_contact(m), unit.now, "none") for m in fresh])
-    _CHANGE.run(unit.conn, [(ref, *row) for ref, row in different.items()])
-    _SET_STATUS.run(unit.conn, [(ref, "left") for ref in missing])
-    if _set_managers(unit, members) or missing or fresh or different:
-        changed(unit)
-    stopped = [ref for ref, row in different.items() if _stopped(before[ref], row)]
+    conn = unit.conn
+    given = {member.person_ref: _values(member) for member in members}
+    before = queries.read_given(conn)
+    missing = [ref for ref, values in before.items() if ref not in given and values[_STATUS] != "left"]
+    fresh = {ref: values for ref, values in given.items() if ref not in before}
+    different = {ref: values for ref, values in given.items() if ref in before and before[ref] != values}
+    # until notify publishes otherwise, whoever has an address can be reached
+    with_address = {member.person_ref for member in members if member.email or member.mobile}
+    queries.insert_people(conn, fresh, with_address, unit.now)
+    queries.update_people(conn, different)
+    queries.set_left(conn, missing)
+    lines = {(member.person_ref, manager) for member in members for manager in member.line_managers}
+    moved = lines != queries.read_managers(conn)
+    if moved:
+        queries.replace_managers(conn, lines)
+    if moved or missing or fresh or different:
+        renew_version(unit)
+    stopped = [ref for ref, values in different.items() if _has_stopped(before[ref], values)]
     for ref in (*missing, *stopped):
         unit.set_timer("departed", ref, unit.now)
 
 
-def _row(member: Member) -> tuple[Any, ...]:
+def _values(member: Member) -> tuple[Any, ...]:
     work = (member.recipient_ref, member.profession, member.unit, " ".join(member.languages), member.timezone)
     training = (member.training_completed, member.training_expires, member.max_active)
     return (*work, member.status, member.supporter, *training)
 
 
-def _has_contact(member: Member) -> bool:
-    """Until notify tells better, whoever has an address can be reached."""
-    return bool(member.email or member.mobile)
-
-
-def _stopped(before: Sequence[Any], after: Sequence[Any]) -> bool:
+def _has_stopped(before: Sequence[Any], after: Sequence[Any]) -> bool:
     """Whether somebody has gone, or no longer supports."""
     gone = after[_STATUS] in GONE and before[_STATUS] not in GONE
     return gone or (_serves(before) and not _serves(after))
 
 
-def _serves(row: Sequence[Any]) -> bool:
-    return row[_STATUS] == "active" and bool(row[_SUPPORTER])
-
-
-def _set_managers(unit: Unit, members: Iterable[Member]) -> bool:
-    """Write the lines of management anew where they differ; gives whether they did."""
-    told = {(member.person_ref, manager) for member in members for manager in member.line_managers}
-    before = {(row.person_ref, row.manager_ref) for row in unit.conn.execute(select(MANAGER))}
-    if told == before:
-        return False
-    unit.conn.execute(delete(MANAGER))
-    _MANAGERS.run(unit.conn, sorted(told))
-    return True
+def _serves(values: Sequence[Any]) -> bool:
+    return values[_STATUS] == "active" and bool(values[_SUPPORTER])

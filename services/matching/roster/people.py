@@ -1,37 +1,17 @@
 """The roster in memory, read again when its version has changed: another process may import at any time."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from leeward.store import Insert, Unit
-from services.matching.models import LineManager, Person, RosterVersion, table
+from leeward.store import Unit
 from services.matching.pairing.scoring import Pool, Profile, Supporter
+from services.matching.roster import queries
 
 GONE: Final = frozenset({"left", "deceased"})
-_PERSON: Final = table(Person)
-_MANAGER: Final = table(LineManager)
-_VERSION: Final = table(RosterVersion)
-_ROSTER: Final = select(
-    _PERSON.c.person_ref,
-    _PERSON.c.recipient_ref,
-    _PERSON.c.profession,
-    _PERSON.c.unit,
-    _PERSON.c.languages,
-    _PERSON.c.timezone,
-    _PERSON.c.status,
-    _PERSON.c.reachable,
-    _PERSON.c.supporter,
-    _PERSON.c.trained_on,
-    _PERSON.c.training_ends,
-    _PERSON.c.max_active,
-)
-_MANAGERS: Final = select(_MANAGER.c.person_ref, _MANAGER.c.manager_ref)
-_READ_VERSION: Final = select(_VERSION.c.version).where(_VERSION.c.name == "roster")
-
-_WRITE_VERSION: Final = Insert(_VERSION, ("name", "version"), conflict="replace", keys=("name",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +53,7 @@ class Roster:
 
     def read(self, conn: Connection) -> People:
         """The roster as it stands in this transaction."""
-        version = conn.execute(_READ_VERSION).scalar() or ""
+        version = queries.read_version(conn)
         if self._people is None or self._people.version != version:
             self._people = load_people(conn, version)
         return self._people
@@ -82,7 +62,7 @@ class Roster:
 def load_people(conn: Connection, version: str) -> People:
     """Read the whole roster."""
     known, supporters = {}, []
-    for row in conn.execute(_ROSTER):
+    for row in queries.read_people(conn):
         profile = Profile(row.profession, row.unit, tuple(row.languages.split()))
         known[row.person_ref] = Colleague(
             row.person_ref, row.recipient_ref, profile, row.timezone, row.status, row.reachable
@@ -92,17 +72,14 @@ def load_people(conn: Connection, version: str) -> People:
             training = (row.trained_on, row.training_ends)
             supporters.append(Supporter(row.person_ref, profile, ready, *training, row.max_active))
     by_recipient = {colleague.recipient_ref: ref for ref, colleague in known.items()}
-    return People(version, known, by_recipient, _relations(conn), Pool(supporters))
+    related: defaultdict[str, set[str]] = defaultdict(set)
+    for person, manager in queries.read_managers(conn):
+        related[person].add(manager)
+        related[manager].add(person)
+    relations = {ref: frozenset(others) for ref, others in related.items()}
+    return People(version, known, by_recipient, relations, Pool(supporters))
 
 
-def _relations(conn: Connection) -> dict[str, frozenset[str]]:
-    related: dict[str, set[str]] = {}
-    for person, manager in conn.execute(_MANAGERS):
-        related.setdefault(person, set()).add(manager)
-        related.setdefault(manager, set()).add(person)
-    return {ref: frozenset(others) for ref, others in related.items()}
-
-
-def changed(unit: Unit) -> None:
+def renew_version(unit: Unit) -> None:
     """Draw a new roster version; a number counted up would come again after a rollback."""
-    _WRITE_VERSION.run(unit.conn, [("roster", uuid4().hex)])
+    queries.set_version(unit.conn, uuid4().hex)

@@ -7,20 +7,16 @@ from typing import Any, Final
 
 import recurring_ical_events
 from icalendar import Calendar
-from sqlalchemy import delete
 
 from leeward.people import WIDEST
-from leeward.store import Insert, Unit
-from services.matching.models import Shift, table
+from leeward.store import Unit
+from services.matching.roster import queries
 
-SHIFT: Final = table(Shift)
 STAFF: Final = "urn:leeward:staff:"
 MAIL: Final = "mailto:"
 BACK: Final = timedelta(days=15)
 AHEAD: Final = timedelta(days=120)
 LONGEST: Final = timedelta(days=3)
-_COLUMNS: Final = ("unit", "person_ref", "starts_at", "ends_at", "on_call")
-_INSERT: Final = Insert(SHIFT, _COLUMNS, conflict="replace", keys=("unit", "person_ref", "starts_at"))
 
 # from a staff_id or a mail address to a person_ref; None when the roster has no such member
 LookUp = Callable[[str], str | None]
@@ -38,7 +34,7 @@ class Duty:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class RotaFault:
     """One thing wrong with a file: the event (1 is the first VEVENT), the property, the rule; never the value."""
 
     event: int
@@ -53,7 +49,7 @@ class Fault:
 class RotaError(Exception):
     """A file that was refused whole, with every fault that was found."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[RotaFault]) -> None:
         super().__init__(f"{len(faults)} fault(s)")
         self.faults = list(faults)
 
@@ -67,11 +63,11 @@ def import_ics(content: str | bytes, by_staff_id: LookUp, by_mail: LookUp, now: 
     try:
         calendar = Calendar.from_ical(content)
     except (ValueError, TypeError, IndexError, UnicodeDecodeError):
-        raise RotaError([Fault(0, "VCALENDAR", "is not iCalendar (RFC 5545)")]) from None
+        raise RotaError([RotaFault(0, "VCALENDAR", "is not iCalendar (RFC 5545)")]) from None
     events = list(calendar.walk("VEVENT"))
     people = [_Event(number, event, by_staff_id, by_mail) for number, event in enumerate(events, 1)]
     if not events:
-        raise RotaError([Fault(0, "VEVENT", "is missing; a rota has at least one")])
+        raise RotaError([RotaFault(0, "VEVENT", "is missing; a rota has at least one")])
     faults = [fault for event in people if not _cancelled(event.event) for fault in event.faults()]
     if faults:
         raise RotaError(faults)
@@ -87,8 +83,8 @@ def apply_shifts(unit: Unit, shifts: Sequence[Duty]) -> int:
     for duty in shifts:
         starts[duty.unit] = min(duty.starts_at, starts.get(duty.unit, duty.starts_at))
     for name, first in starts.items():
-        unit.conn.execute(delete(SHIFT).where(SHIFT.c.unit == name, SHIFT.c.starts_at >= first))
-    _INSERT.run(unit.conn, [(d.unit, d.person_ref, d.starts_at, d.ends_at, d.on_call) for d in shifts])
+        queries.delete_shifts(unit.conn, name, first)
+    queries.insert_shifts(unit.conn, [(d.unit, d.person_ref, d.starts_at, d.ends_at, d.on_call) for d in shifts])
     return len(shifts)
 
 
@@ -99,14 +95,14 @@ class _Event:
     by_staff_id: LookUp
     by_mail: LookUp
 
-    def faults(self) -> Iterable[Fault]:
+    def faults(self) -> Iterable[RotaFault]:
         checks = {
             "LOCATION": self._location,
             "DTSTART": self._start,
             "DTEND": self._end,
             "ATTENDEE": self._attendees,
         }
-        return [Fault(self.number, name, rule) for name, check in checks.items() if (rule := check())]
+        return [RotaFault(self.number, name, rule) for name, check in checks.items() if (rule := check())]
 
     def _location(self) -> str:
         unit = str(self.event.get("LOCATION", "")).strip()
@@ -170,7 +166,7 @@ def _spelled_out(calendar: Any, by_staff_id: LookUp, by_mail: LookUp, now: datet
     try:
         found = recurring_ical_events.of(calendar).between(now - BACK, now + AHEAD)
     except (ValueError, TypeError):
-        raise RotaError([Fault(0, "RRULE", "has a recurrence that cannot be read")]) from None
+        raise RotaError([RotaFault(0, "RRULE", "has a recurrence that cannot be read")]) from None
     duties = {duty for event in found if not _cancelled(event) for duty in _duties(event, by_staff_id, by_mail)}
     return sorted(duties, key=lambda duty: (duty.starts_at, duty.unit, duty.person_ref))
 

@@ -235,7 +235,7 @@ class Hospital:
         return [m for m in self.sent if m.template == "supporter_request"][-1]
 
     async def cases(self) -> list[Case]:
-        found = await self.context.store.read(repository.cases)
+        found = await self.context.store.read(repository.read_cases)
         return sorted(found, key=lambda case: case.opened_at)
 
     async def case(self) -> Case:
@@ -250,7 +250,7 @@ class Hospital:
 
     async def state(self) -> tuple[str, list[str]]:
         """State and reasons of the only case, as the coordinator sees them."""
-        shown = routes.shown(await self.case())
+        shown = routes.case_json(await self.case())
         return shown["state"], shown["reasons"]
 
     async def rows_of(self, name: str) -> list[Any]:

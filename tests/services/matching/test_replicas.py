@@ -10,7 +10,7 @@ from leeward.store import Unit
 from leeward.store.timing import TimerLoop
 from services.matching.cases.session import CaseSession
 from services.matching.coordinator import routes
-from services.matching.lifecycle.case import Message, Transition
+from services.matching.lifecycle.case import RequestMessage, Transition
 from tests.replicas import behind
 from tests.services.matching.hospital import Hospital, Open, member, supporter
 
@@ -63,7 +63,7 @@ async def test_the_last_place_is_taken_once(open_hospital: Open, replica: Replic
     to_ann, to_bob = await hospital.offered("ann"), await hospital.offered("bob")
     await behind(other.context.store, lambda: other.answer(to_bob, "accept"), lambda: hospital.answer(to_ann, "accept"))
     assert await hospital.loads() == {"sue": (1, 0)}
-    states = sorted(routes.shown(case)["state"] for case in await hospital.cases())
+    states = sorted(routes.case_json(case)["state"] for case in await hospital.cases())
     assert states == ["accepted", "needs_attention"]
 
 
@@ -87,11 +87,13 @@ async def test_two_steps_of_a_case_at_once_are_one_after_the_other(hospital: Hos
     tried: list[str] = []
 
     def send(unit: Unit) -> None:
-        desk = CaseSession(unit, other.site)
+        session = CaseSession(unit, other.site)
         tried.append(f"note-{len(tried)}")
-        desk.load([case.case_ref])
-        desk.take(Transition(desk.cases[case.case_ref], (Message(tried[-1], "check_in", "person"),)))
-        desk.write()
+        session.load([case.case_ref])
+        stored = session.case(case.case_ref)
+        assert stored
+        session.apply(Transition(stored, (RequestMessage(tried[-1], "check_in", "person"),)))
+        session.write()
 
     store = other.context.store
     await behind(store, lambda: store.write(send), lambda: hospital.context.store.write(send))

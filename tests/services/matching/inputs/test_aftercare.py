@@ -31,10 +31,10 @@ async def test_hours_of_a_month_and_the_cool_down_keep_a_supporter_free(open_hos
     await hospital.supported("ann")
     await hospital.answer(hospital.asking(), "close", **{**FORM, "duration": "over_90", "contacts": "2"})
     await hospital.accepted("bob")
-    assert routes.shown((await hospital.cases())[-1])["reasons"] == ["no_supporter"], "cooling down"
+    assert routes.case_json((await hospital.cases())[-1])["reasons"] == ["no_supporter"], "cooling down"
     await hospital.forward(days=8)
     await hospital.accepted("cem")
-    assert routes.shown((await hospital.cases())[-1])["reasons"] == ["no_supporter"], "four hours this month"
+    assert routes.case_json((await hospital.cases())[-1])["reasons"] == ["no_supporter"], "four hours this month"
     await hospital.forward(days=3)
     await hospital.ask("cem")
     await hospital.as_coordinator(routes.reassign, (await hospital.cases())[-1].case_ref)
@@ -46,7 +46,7 @@ async def test_a_supporter_with_an_exposure_of_their_own_rests(open_hospital: Op
     await hospital.staff(member("ann"), supporter("sue"))
     await hospital.incident("sue")
     await hospital.accepted("ann")
-    assert routes.shown((await hospital.cases())[-1])["reasons"] == ["no_supporter"]
+    assert routes.case_json((await hospital.cases())[-1])["reasons"] == ["no_supporter"]
 
 
 async def test_check_ins_come_only_when_asked_for(hospital: Hospital) -> None:

@@ -48,7 +48,7 @@ async def test_nobody_free_goes_to_the_coordinator_and_heals_by_itself(open_hosp
     offer = await hospital.offered("bob")
     await hospital.answer(offer, "accept", when="hours")
     bob = await hospital.case_of("bob")
-    assert routes.shown(bob)["reasons"] == ["no_supporter"]
+    assert routes.case_json(bob)["reasons"] == ["no_supporter"]
     await hospital.answer(request, "close", **FORM)
     await hospital.forward(hours=3)
     assert hospital.requests() == ["sue", "sue"]
@@ -72,7 +72,7 @@ async def test_two_yeses_in_one_batch_never_share_the_last_place(open_hospital: 
         )
     )
     assert await hospital.loads() == {"sue": (2, 0), "tim": (1, 0)}
-    states = [routes.shown(case)["reasons"] for case in await hospital.cases()]
+    states = [routes.case_json(case)["reasons"] for case in await hospital.cases()]
     assert sorted(states) == [[]] * 3 + [["no_supporter"]] * 6
 
 

@@ -8,18 +8,20 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from leeward.settings.policy import Outreach, Supporters
 from services.matching.lifecycle import transitions
 from services.matching.lifecycle.case import (
     ACTIONS,
     OVER,
-    Cancel,
+    CancelRequests,
     Case,
+    ChosenSupporter,
     DropTimer,
-    Forget,
-    Found,
-    Message,
-    Quiet,
-    Release,
+    ForgetPerson,
+    KeepQuiet,
+    NeedsSupporter,
+    ReleaseSupporter,
+    RequestMessage,
     Rules,
     SetTimer,
     Transition,
@@ -27,45 +29,53 @@ from services.matching.lifecycle.case import (
 from services.matching.lifecycle.steps import LIMIT
 
 START = datetime(2026, 11, 21, 9, tzinfo=UTC)
-RULES = Rules()
+RULES = Rules.of(Outreach(mode="live"), Supporters())
 CAPS = {"sue": 1, "tim": 2, "una": 1}
 FORM = {"duration": "15_45", "contacts": "1"}
 
 
 @dataclass
-class Desk:
+class Session:
     """Capacity, timers and questions as the service keeps them, in memory."""
 
     active: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAPS, 0))
     asked: dict[str, set[str]] = field(default_factory=dict)
     timers: dict[tuple[str, str], datetime] = field(default_factory=dict)
-    sent: list[tuple[str, Message]] = field(default_factory=list)
+    sent: list[tuple[str, RequestMessage]] = field(default_factory=list)
     live: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def find(self, case: Case) -> Found | None:
+    def find(self, case: Case, need: NeedsSupporter) -> ChosenSupporter | None:
         for name, most in CAPS.items():
             if self.active[name] < most and name not in self.asked.setdefault(case.case_ref, set()):
-                self.active[name] += 1
+                self.active[name] += need.purpose == "request"
                 self.asked[case.case_ref].add(name)
-                return Found(name, "UTC")
+                return ChosenSupporter(name, "UTC")
         return None
 
-    def take(self, case: Case, step: Transition) -> None:
-        for effect in step.effects:
-            self._one(case.case_ref, effect)
+    def apply(self, transition: Transition, now: datetime) -> Case:
+        """Carry effects out, and answer a need as the next input; gives the case after that."""
+        case = transition.case
+        for effect in transition.effects:
+            self._carry_out(case.case_ref, effect)
+        for need in transition.effects:
+            if isinstance(need, NeedsSupporter):
+                chosen = self.find(case, need)
+                found = chosen and transitions.supporter_found(case, chosen, now, RULES)
+                return self.apply(found or transitions.nobody_free(case), now)
+        return case
 
-    def _one(self, ref: str, effect: Any) -> None:
-        if isinstance(effect, Release):
+    def _carry_out(self, ref: str, effect: Any) -> None:
+        if isinstance(effect, ReleaseSupporter):
             self.active[effect.supporter] -= 1
         elif isinstance(effect, SetTimer):
             self.timers[effect.name, ref] = effect.due_at
         elif isinstance(effect, DropTimer):
             self.timers.pop((effect.name, ref), None)
-        elif isinstance(effect, Message):
+        elif isinstance(effect, RequestMessage):
             self.sent.append((ref, effect))
             if not effect.loose:
-                self.live[ref, effect.step] = effect.template
-        elif isinstance(effect, Cancel) and effect.which != "unsent":
+                self.live[ref, effect.message_name] = effect.template
+        elif isinstance(effect, CancelRequests) and effect.which != "unsent":
             gone = [key for key, template in self.live.items() if key[0] == ref]
             for key in gone:
                 if effect.which == "all" or self.live[key] == "supporter_request":
@@ -94,7 +104,7 @@ class Cases(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = START
-        self.desk = Desk()
+        self.session = Session()
         self.cases: dict[str, Case] = {}
 
     @initialize()
@@ -104,15 +114,15 @@ class Cases(RuleBasedStateMachine):
             self.cases[name] = case
             self.apply(transitions.opened(case, not_before=None, stuck=None))
 
-    def apply(self, step: Transition) -> None:
-        before = self.cases[step.case.case_ref]
-        sent = len(self.desk.sent)
-        self.desk.take(step.case, step)
-        self.cases[step.case.case_ref] = step.case
-        messages = [message for _, message in self.desk.sent[sent:]]
-        self.check_silence(before, step.case, messages)
+    def apply(self, transition: Transition) -> None:
+        before = self.cases[transition.case.case_ref]
+        sent = len(self.session.sent)
+        after = self.session.apply(transition, self.now)
+        self.cases[after.case_ref] = after
+        messages = [message for _, message in self.session.sent[sent:]]
+        self.check_silence(before, after, messages)
 
-    def check_silence(self, before: Case, after: Case, messages: list[Message]) -> None:
+    def check_silence(self, before: Case, after: Case, messages: list[RequestMessage]) -> None:
         """Nothing leaves for a case that is over, but the question how it was; a person may take a no back."""
         if after.stage == "closed":
             allowed = before.stage not in OVER and before.supported
@@ -123,9 +133,9 @@ class Cases(RuleBasedStateMachine):
             if message.to == "supporter":
                 assert before.accepted_at or after.stage == "accepted", "a supporter hears of nobody before a yes"
 
-    @rule(ref=REFS, step=st.sampled_from(["offer", "reminder", "asked"]))
-    def handed_off(self, ref: str, step: str) -> None:
-        self.apply(transitions.handed_off(self.cases[ref], step, self.now, RULES))
+    @rule(ref=REFS, name=st.sampled_from(["offer", "reminder", "asked"]))
+    def handed_off(self, ref: str, name: str) -> None:
+        self.apply(transitions.handed_off(self.cases[ref], name, self.now, RULES))
 
     @rule(ref=REFS, reason=STATES)
     def undelivered(self, ref: str, reason: Any) -> None:
@@ -133,11 +143,11 @@ class Cases(RuleBasedStateMachine):
 
     @rule(ref=REFS, when=st.sampled_from(["now", "hours", "days", "week"]))
     def accept(self, ref: str, when: str) -> None:
-        self.apply(transitions.accept(self.cases[ref], when, self.now, RULES, self.desk.find))
+        self.apply(transitions.accept(self.cases[ref], when, self.now, RULES))
 
     @rule(ref=REFS)
     def another(self, ref: str) -> None:
-        self.apply(transitions.another(self.cases[ref], self.now, RULES, self.desk.find))
+        self.apply(transitions.another(self.cases[ref], RULES))
 
     @rule(ref=REFS, again=st.sampled_from(["week", "month", "never", "nonsense"]))
     def not_now(self, ref: str, again: str) -> None:
@@ -157,7 +167,7 @@ class Cases(RuleBasedStateMachine):
 
     @rule(ref=REFS)
     def not_contacted(self, ref: str) -> None:
-        self.apply(transitions.not_contacted(self.cases[ref], self.now, RULES, self.desk.find))
+        self.apply(transitions.not_contacted(self.cases[ref], RULES))
 
     @rule(ref=REFS)
     def silent(self, ref: str) -> None:
@@ -166,34 +176,34 @@ class Cases(RuleBasedStateMachine):
     @rule(ref=REFS, late=st.booleans(), answer=st.sampled_from(["confirm", "pass", "hand_over", "close"]))
     def supporter(self, ref: str, late: bool, answer: str) -> None:
         case = self.cases[ref]
-        step = "request-1" if late else case.request_step
-        steps = {
-            "confirm": lambda: transitions.confirm(case, step, self.now),
-            "pass": lambda: transitions.passed(case, step, self.now, RULES, self.desk.find),
-            "hand_over": lambda: transitions.hand_over(case, step, self.now, RULES, self.desk.find),
-            "close": lambda: transitions.close(case, step, FORM, self.now, RULES),
+        name = "request-1" if late else case.request_name
+        choices = {
+            "confirm": lambda: transitions.confirm(case, name, self.now),
+            "pass": lambda: transitions.passed(case, name, RULES),
+            "hand_over": lambda: transitions.hand_over(case, name, self.now, RULES),
+            "close": lambda: transitions.close(case, name, FORM, self.now, RULES),
         }
-        self.apply(steps[answer]())
+        self.apply(choices[answer]())
 
     @rule(ref=REFS, action=st.sampled_from(["reassign", "close", "attended", "retract", "gone", "again"]))
     def others(self, ref: str, action: str) -> None:
         case = self.cases[ref]
-        steps = {
-            "reassign": lambda: transitions.reassign(case, self.now, RULES, self.desk.find),
+        choices = {
+            "reassign": lambda: transitions.reassign(case, self.now, RULES),
             "close": lambda: transitions.coordinator_close(case, self.now, RULES),
             "attended": lambda: transitions.attended(case),
             "retract": lambda: transitions.retract(case, self.now),
-            "gone": lambda: transitions.supporter_gone(case, self.now, RULES, self.desk.find),
-            "again": lambda: transitions.find_again(case, self.now, RULES, self.desk.find),
+            "gone": lambda: transitions.supporter_gone(case, RULES),
+            "again": lambda: transitions.find_again(case),
         }
-        self.apply(steps[action]())
+        self.apply(choices[action]())
 
     @rule(hours=st.integers(1, 24 * 20))
     def time_passes(self, hours: int) -> None:
         self.now += timedelta(hours=hours)
-        for (name, ref), due in sorted(self.desk.timers.items(), key=lambda item: item[1]):
-            if due <= self.now and (name, ref) in self.desk.timers:
-                del self.desk.timers[name, ref]
+        for (name, ref), due in sorted(self.session.timers.items(), key=lambda item: item[1]):
+            if due <= self.now and (name, ref) in self.session.timers:
+                del self.session.timers[name, ref]
                 self.fire(name, self.cases[ref])
         for ref in self.cases:
             self.apply(transitions.lapse(self.cases[ref], self.now))
@@ -204,29 +214,29 @@ class Cases(RuleBasedStateMachine):
         return self.cases[ref].ends_at <= self.now + RULES.coalesce
 
     def fire(self, name: str, case: Case) -> None:
-        steps = {
+        choices = {
             "reminder": lambda: transitions.remind(case, None),
             "again": lambda: transitions.offer_again(case, None),
-            "confirm": lambda: transitions.unconfirmed(case, self.now, RULES, self.desk.find),
+            "confirm": lambda: transitions.unconfirmed(case, self.now, RULES),
             "contact": lambda: transitions.contact_due(case),
             "check_in": lambda: transitions.check_in(case, self.now),
             "not_closed": lambda: transitions.not_closed(case, self.now),
         }
-        self.apply(steps[name]())
+        self.apply(choices[name]())
 
     @precondition(lambda self: self.cases)
     @invariant()
     def one_supporter_at_a_time(self) -> None:
         holding = [case.supporter for case in self.cases.values() if case.supporter]
-        assert self.desk.active == {name: holding.count(name) for name in CAPS}, "capacity is held by cases alone"
-        assert all(self.desk.active[name] <= most for name, most in CAPS.items())
+        assert self.session.active == {name: holding.count(name) for name in CAPS}, "capacity is held by cases alone"
+        assert all(self.session.active[name] <= most for name, most in CAPS.items())
         for ref, case in self.cases.items():
             questions = [
-                step
-                for (owner, step), kind in self.desk.live.items()
-                if (owner, kind) == (ref, "supporter_request") and "-again-" not in step
+                name
+                for (owner, name), kind in self.session.live.items()
+                if (owner, kind) == (ref, "supporter_request") and "-again-" not in name
             ]
-            assert questions == ([case.request_step] if case.supporter else []), "one live link to a supporter"
+            assert questions == ([case.request_name] if case.supporter else []), "one live link to a supporter"
 
     @invariant()
     def what_is_stuck_is_shown_with_one_action(self) -> None:
@@ -240,7 +250,7 @@ class Cases(RuleBasedStateMachine):
     def nobody_waits_for_nothing(self) -> None:
         """Every open case has a timer, an end or the coordinator ahead of it."""
         for ref, case in self.cases.items():
-            timers = {name for name, owner in self.desk.timers if owner == ref}
+            timers = {name for name, owner in self.session.timers if owner == ref}
             if case.stage == "accepted":
                 assert case.attention or ("confirm" in timers and case.supporter)
             if case.stage == "supported":
@@ -259,9 +269,9 @@ class Cases(RuleBasedStateMachine):
                 assert case.occurred_at + LIMIT > self.now
 
     @invariant()
-    def a_step_is_used_once(self) -> None:
-        steps = [(ref, message.step, message.to) for ref, message in self.desk.sent if message.step not in REPEATS]
-        assert len(steps) == len(set(steps))
+    def a_message_name_is_used_once(self) -> None:
+        sent = [(ref, m.message_name, m.to) for ref, m in self.session.sent if m.message_name not in REPEATS]
+        assert len(sent) == len(set(sent))
 
 
 # the reminder follows each offer that has left; check-ins are counted, follow-up comes once
@@ -284,10 +294,10 @@ def test_silence_forgets_after_fourteen_days_and_not_before() -> None:
     offered = transitions.handed_off(new_case("a", START), "offer", START, RULES).case
     assert transitions.lapse(offered, START + timedelta(days=13, hours=23)).case == offered
     forgotten = transitions.lapse(offered, START + timedelta(days=14))
-    assert any(isinstance(effect, Forget) for effect in forgotten.effects)
+    assert any(isinstance(effect, ForgetPerson) for effect in forgotten.effects)
 
 
 def test_the_quiet_time_is_the_same_whatever_the_stage() -> None:
     case = new_case("a", START)
-    quiet = [e for e in transitions.handed_off(case, "offer", START, RULES).effects if isinstance(e, Quiet)]
-    assert quiet == [Quiet("person a", START + timedelta(days=14))]
+    quiet = [e for e in transitions.handed_off(case, "offer", START, RULES).effects if isinstance(e, KeepQuiet)]
+    assert quiet == [KeepQuiet("person a", START + timedelta(days=14))]

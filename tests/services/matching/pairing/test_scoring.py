@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.matching.pairing.batch import propose
-from services.matching.pairing.scoring import Caps, Load, Pool, Profile, Search, State, Supporter, alike
+from leeward.settings.policy import Supporters
+from services.matching.pairing.batch import Need, solve
+from services.matching.pairing.scoring import Caps, Pool, Profile, Search, State, Supporter, Workload, alike
 from services.matching.roster.people import Colleague, People
 from tests.services.matching.hospital import Hospital, Open, member, ref, supporter
 
 TODAY = date(2026, 11, 21)
+CAPS = Caps.of(Supporters())
 ANN = Profile("nurse", "ICU", ("en", "de"))
 
 
@@ -21,8 +23,12 @@ def peer(name: str, profession: str = "nurse", unit: str = "Surgery", *languages
 
 
 def best(supporters: list[Supporter], state: State | None = None, barred: frozenset[str] = frozenset()) -> str | None:
-    found = Pool(supporters).best(Search("case", ANN, barred), state or State(TODAY))
+    found = Pool(supporters).best(Search("case", ANN, barred), state or State(TODAY, CAPS))
     return found.person_ref if found else None
+
+
+def proposal(key: str) -> Need:
+    return Need(Search(key, ANN), None, takes_place=False)
 
 
 def test_the_same_profession_of_another_unit_who_shares_a_language_suits_best() -> None:
@@ -35,13 +41,13 @@ def test_the_same_profession_of_another_unit_who_shares_a_language_suits_best() 
     ]
     pool = Pool(everybody)
     order: list[str] = []
-    while found := pool.best(Search("case", ANN, frozenset(order)), State(TODAY)):
+    while found := pool.best(Search("case", ANN, frozenset(order)), State(TODAY, CAPS)):
         order.append(found.person_ref)
     assert order == ["right", "similar", "no language", "same unit", "other profession"]
 
 
 def test_reasons_are_codes() -> None:
-    found = Pool([peer("right")]).best(Search("case", ANN), State(TODAY))
+    found = Pool([peer("right")]).best(Search("case", ANN), State(TODAY, CAPS))
     assert found
     assert found.reasons == ("same_profession", "other_unit", "first_language", "light_load")
     assert found.score == alike(ANN, peer("right").profile)[0]
@@ -71,31 +77,31 @@ def test_the_day_training_ends_still_counts() -> None:
     assert best([replace(peer("sue"), training_ends=TODAY)]) == "sue"
 
 
-@pytest.mark.parametrize("load", [Load(active=2), Load(minutes=240), Load(resting=True)])
-def test_caps(load: Load) -> None:
-    assert best([peer("sue")], State(TODAY, {"sue": load})) is None
+@pytest.mark.parametrize("load", [Workload(active=2), Workload(minutes=240), Workload(resting=True)])
+def test_caps(load: Workload) -> None:
+    assert best([peer("sue")], State(TODAY, CAPS, {"sue": load})) is None
 
 
 def test_a_supporters_own_lower_limit_wins_over_the_sites() -> None:
-    busy = State(TODAY, {"sue": Load(active=1)})
+    busy = State(TODAY, CAPS, {"sue": Workload(active=1)})
     assert best([replace(peer("sue"), max_active=1)], busy) is None
-    assert best([replace(peer("sue"), max_active=9)], State(TODAY, {"sue": Load(active=2)})) is None
+    assert best([replace(peer("sue"), max_active=9)], State(TODAY, CAPS, {"sue": Workload(active=2)})) is None
 
 
 def test_light_load_is_preferred_among_equals_and_weighed_against_the_rest() -> None:
-    busy = State(TODAY, {"sue": Load(active=1)})
+    busy = State(TODAY, CAPS, {"sue": Workload(active=1)})
     assert best([peer("sue"), peer("tim")], busy) == "tim"
     assert best([peer("sue"), peer("tim", "porter")], busy) == "sue"
 
 
 def test_duty_for_support_is_preferred_among_equals() -> None:
-    assert best([peer(name) for name in "abc"], State(TODAY, on_duty=frozenset("c"))) == "c"
+    assert best([peer(name) for name in "abc"], State(TODAY, CAPS, on_duty=frozenset("c"))) == "c"
 
 
 def test_ties_are_repeatable_and_even() -> None:
     pool = Pool([peer(f"s{n}") for n in range(10)])
-    chosen = [pool.best(Search(f"case {n}", ANN), State(TODAY)) for n in range(1000)]
-    again = [pool.best(Search(f"case {n}", ANN), State(TODAY)) for n in range(1000)]
+    chosen = [pool.best(Search(f"case {n}", ANN), State(TODAY, CAPS)) for n in range(1000)]
+    again = [pool.best(Search(f"case {n}", ANN), State(TODAY, CAPS)) for n in range(1000)]
     assert chosen == again
     counts = [sum(p is not None and p.person_ref == f"s{n}" for p in chosen) for n in range(10)]
     assert min(counts) > 60
@@ -103,7 +109,7 @@ def test_ties_are_repeatable_and_even() -> None:
 
 def test_a_batch_spreads_equal_choices_and_leaves_nobody_without() -> None:
     pool = Pool([peer(f"s{n}") for n in range(5)])
-    found = propose(pool, [Search(f"case {n}", ANN) for n in range(20)], State(TODAY))
+    found = solve(pool, [proposal(f"case {n}") for n in range(20)], State(TODAY, CAPS))
     chosen = [p.person_ref for p in found if p]
     assert sorted(chosen.count(f"s{n}") for n in range(5)) == [4] * 5
 
@@ -114,7 +120,7 @@ PROFILES = st.builds(
     st.sampled_from(["ICU", "Surgery", "Ward 3"]),
     st.sampled_from([("en",), ("de", "en"), ("pl",)]),
 )
-LOADS = st.builds(Load, st.integers(0, 3), st.integers(0, 300), st.booleans(), st.integers(0, 3))
+LOADS = st.builds(Workload, st.integers(0, 3), st.integers(0, 300), st.booleans(), st.integers(0, 3))
 
 
 @given(
@@ -127,16 +133,16 @@ LOADS = st.builds(Load, st.integers(0, 3), st.integers(0, 300), st.booleans(), s
 def test_the_quick_search_finds_what_looking_at_everybody_finds(
     profiles: list[Profile],
     person: Profile,
-    loads: dict[int, Load],
+    loads: dict[int, Workload],
     duty: frozenset[int],
     barred: frozenset[int],
 ) -> None:
     supporters = [Supporter(f"s{n}", profile, trained_on=date(2025, 1, 1)) for n, profile in enumerate(profiles)]
-    state = State(TODAY, {f"s{n}": load for n, load in loads.items()}, frozenset(f"s{n}" for n in duty), Caps())
+    state = State(TODAY, CAPS, {f"s{n}": load for n, load in loads.items()}, frozenset(f"s{n}" for n in duty))
     looked = Search("case", person, frozenset(f"s{n}" for n in barred))
 
     def score(one: Supporter) -> int:
-        load = state.loads.get(one.person_ref, Load())
+        load = state.loads.get(one.person_ref, Workload())
         return alike(person, one.profile)[0] - load.cost + (8 if one.person_ref in state.on_duty else 0)
 
     may = [s for s in supporters if s.person_ref not in looked.barred and state.allows(s)]
