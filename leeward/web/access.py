@@ -4,19 +4,18 @@ API tokens and one-time sign-in links are stored as SHA-256 hashes; a signed-in 
 every service can check it without asking another.
 """
 
-import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Final, Literal, get_args
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
+from itsdangerous import BadSignature, Signer
 from sqlalchemy import Connection, select
-from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
 from leeward.service import Context
@@ -51,7 +50,7 @@ def _source() -> None:
 
 async def _services(request: Request) -> None:
     """Another service of ours."""
-    if not hmac.compare_digest(bearer(request).encode(), request.app.state.gate.services_secret.encode()):
+    if not hmac.compare_digest(bearer(request).encode(), request.app.state.access.services_secret.encode()):
         raise _unknown()
 
 
@@ -66,8 +65,8 @@ def role(*roles: Role) -> Any:
     """A dependency for routes that need one of these roles: 401 for strangers, 403 for other roles."""
 
     async def check(request: Request) -> None:
-        found = await request.app.state.gate.role_of(request)
-        if found not in roles:
+        held = await request.app.state.access.role_of(request)
+        if held not in roles:
             raise Problem(403, "not-allowed", "This role may not do that.")
 
     check.__name__ = "role:" + "+".join(roles)
@@ -84,66 +83,63 @@ class AccessControl:
     def services_secret(self) -> str:
         return self.context.keys.services_secret
 
+    @cached_property
+    def signer(self) -> Signer:
+        """Appends a full stop and an HMAC-SHA256 (base64url)."""
+        key = derive(self.services_secret.encode(), "session")
+        return Signer(key, key_derivation="none", digest_method=hashlib.sha256)
+
     async def role_of(self, request: Request) -> str:
         """The role of a request by its bearer token or its session.
 
         Raises:
             Problem: 401 for strangers, 403 for a session's form without its CSRF field.
         """
-        if token := bearer(request):
-            return await self._token_role(token)
-        session = request.cookies.get(COOKIE, "")
-        found = self._session_role(session)
-        if found is None:
-            raise _unknown()
-        if request.method not in ("GET", "HEAD") and not await self._has_csrf(request, session):
-            raise Problem(403, "not-allowed", "The form has gone stale; go back, reload and try again.")
-        return found
-
-    async def _token_role(self, token: str) -> str:
         now = self.context.clock.now()
-        found = await self.context.store.read(lambda conn: find(conn, self.context, token, "token", now))
-        if found is None:
+        if token := bearer(request):
+            held = await self.context.store.read(lambda conn: find(conn, self.context, token, "token", now))
+            if held is None:
+                raise _unknown()
+            return held
+        session = request.cookies.get(COOKIE, "")
+        held = self._session_role(session, now)
+        if held is None:
             raise _unknown()
-        return found
+        if request.method not in ("GET", "HEAD"):
+            field = request.headers.get("x-csrf") or str((await request.form()).get("csrf", ""))
+            if not self.signer.verify_signature(f"csrf {session}", field):
+                raise Problem(403, "not-allowed", "The form has gone stale; go back, reload and try again.")
+        return held
 
     def open_session(self, session_role: str) -> str:
         """A cookie's value: role, expiry in seconds, a nonce, and their HMAC."""
         expires = int((self.context.clock.now() + SESSION).timestamp())
-        text = f"{session_role}.{expires}.{secrets.token_urlsafe(9)}"
-        return f"{text}.{self._sign(text)}"
+        return self.signer.sign(f"{session_role}.{expires}.{secrets.token_urlsafe(9)}").decode()
 
     def csrf(self, request: Request) -> str:
         """The hidden field that a form of a signed-in session must carry."""
-        return self._sign("csrf " + request.cookies.get(COOKIE, ""))
+        return self.signer.get_signature(f"csrf {request.cookies.get(COOKIE, '')}").decode()
 
-    def _session_role(self, session: str) -> str | None:
-        text, _, signature = session.rpartition(".")
-        if not text or not hmac.compare_digest(signature.encode(), self._sign(text).encode()):
+    def _session_role(self, session: str, now: datetime) -> str | None:
+        try:
+            held, expires, _nonce = self.signer.unsign(session).decode().split(".")
+        except (BadSignature, ValueError):
+            # a CSRF field is signed by the same key and has other parts
             return None
-        found, expires, _ = text.split(".")
-        return found if int(expires) > self.context.clock.now().timestamp() else None
-
-    async def _has_csrf(self, request: Request, session: str) -> bool:
-        given = request.headers.get("x-csrf") or str((await request.form()).get("csrf", ""))
-        return hmac.compare_digest(given.encode(), self._sign("csrf " + session).encode())
-
-    def _sign(self, text: str) -> str:
-        key = derive(self.services_secret.encode(), "session")
-        return base64.urlsafe_b64encode(hmac.digest(key, text.encode(), "sha256")).decode().rstrip("=")
+        return held if int(expires) > now.timestamp() else None
 
 
 def csrf(request: Request) -> str:
     """The hidden field's value for this request's session."""
-    return str(request.app.state.gate.csrf(request))
+    return str(request.app.state.access.csrf(request))
 
 
 def find(conn: Connection, context: Context, token: str, kind: str, now: datetime) -> str | None:
     """The role of a token or sign-in link that has not expired."""
     table = context.store.writes.tables.access
     query = select(table.c.role).where(table.c.token_hash == token_hash(token), table.c.kind == kind)
-    found: str | None = conn.execute(query.where(table.c.expires_at > now)).scalar()
-    return found
+    held: str | None = conn.execute(query.where(table.c.expires_at > now)).scalar()
+    return held
 
 
 def issue(unit: Unit, access_role: Role, kind: Literal["token", "login"], token: str) -> str:
@@ -168,26 +164,16 @@ def check_routes(app: FastAPI) -> None:
     """
     for context in iter_route_contexts(app.routes):
         route = context.original_route
+        path = getattr(route, "path", "?")
         if isinstance(route, (APIRoute, APIWebSocketRoute)):
-            marks = [call for call in _dependencies(route) if _marks(call)]
-            if len(marks) != 1:
-                raise RuntimeError(f"route {route.path} does not say who it is for")
-        elif not _harmless(route):
-            raise RuntimeError(f"route {getattr(route, 'path', '?')} cannot say who it is for")
-
-
-def _dependencies(route: APIRoute | APIWebSocketRoute) -> list[Callable[..., Any]]:
-    return [depends.call for depends in route.dependant.dependencies if depends.call]
-
-
-def _marks(call: Callable[..., Any]) -> bool:
-    """Whether a dependency says who a route is for; `role` names its own by what they check."""
-    return call in _AUDIENCES or getattr(call, "__name__", "").startswith("role:")
-
-
-def _harmless(route: BaseRoute) -> bool:
-    """FastAPI's own description of the app, and files that are the same for everybody."""
-    return getattr(route, "path", "") == "/openapi.json" or isinstance(getattr(route, "app", None), StaticFiles)
+            calls = [depends.call for depends in route.dependant.dependencies]
+            # `role` names its checks by what they ask for
+            audiences = [call for call in calls if call in _AUDIENCES or getattr(call, "__name__", "")[:5] == "role:"]
+            if len(audiences) != 1:
+                raise RuntimeError(f"route {path} does not say who it is for")
+        elif path != "/openapi.json" and not isinstance(getattr(route, "app", None), StaticFiles):
+            # FastAPI's own description of the app, and files, are the same for everybody
+            raise RuntimeError(f"route {path} cannot say who it is for")
 
 
 def bearer(request: Request) -> str:

@@ -54,20 +54,17 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        app = problem.answer(problem.of_status(413)) if _says_too_large(scope) else self._app
+        length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        too_large = length.isdecimal() and int(length) > MAX_BODY
+        app = problem.answer(problem.of_status(413)) if too_large else self._app
         await app(scope, receive, send_with_headers)
-
-
-def _says_too_large(scope: Scope) -> bool:
-    length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-    return length.isdecimal() and int(length) > MAX_BODY
 
 
 class App(FastAPI):
     """FastAPI inside the guard, so that a fault's answer, which Starlette sends outermost, has the headers too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Guard(super().build_middleware_stack(), self.state.gate.context.name)
+        return Guard(super().build_middleware_stack(), self.state.access.context.name)
 
 
 def create_app(context: Context, router: APIRouter, *, ready: Callable[[], bool] = lambda: True) -> FastAPI:
@@ -78,7 +75,7 @@ def create_app(context: Context, router: APIRouter, *, ready: Callable[[], bool]
     """
     title = f"Leeward {context.name}"
     app = App(title=title, version=__version__, docs_url=None, redoc_url=None, max_body_size=MAX_BODY)
-    app.state.gate = AccessControl(context)
+    app.state.access = AccessControl(context)
     app.include_router(_ground_routes(context, ready))
     app.include_router(files(context.settings, context.clock))
     app.include_router(router)
@@ -96,29 +93,21 @@ def _ground_routes(context: Context, ready: Callable[[], bool]) -> APIRouter:
 
     @router.get("/readyz", dependencies=[PUBLIC])
     async def readyz() -> JSONResponse:
-        fit = ready() and await _store_answers(context)
+        fit = ready()
+        try:
+            await context.store.read(lambda conn: conn.execute(_ANYTHING).all())
+        except StoreUnavailable:
+            fit = False
         return JSONResponse({"status": "ready" if fit else "not ready"}, 200 if fit else 503)
 
     @router.get("/metrics", dependencies=[PUBLIC])
     async def metrics(request: Request) -> Response:
-        _check_metrics_token(context, request)
+        """Open on loopback alone; elsewhere for who has LEEWARD_METRICS_TOKEN, and for nobody where it is not set."""
+        token = context.settings.variable("METRICS_TOKEN") or ""
+        if not context.settings.on_loopback and not (
+            token and hmac.compare_digest(bearer(request).encode(), token.encode())
+        ):
+            raise problem.Problem(401, "not-signed-in", "Metrics need LEEWARD_METRICS_TOKEN as a bearer token.")
         return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-async def _store_answers(context: Context) -> bool:
-    try:
-        await context.store.read(lambda conn: conn.execute(_ANYTHING).all())
-    except StoreUnavailable:
-        return False
-    return True
-
-
-def _check_metrics_token(context: Context, request: Request) -> None:
-    """Open on loopback alone; elsewhere LEEWARD_METRICS_TOKEN is asked for, and without one there are none."""
-    if context.settings.on_loopback:
-        return
-    token = context.settings.variable("METRICS_TOKEN")
-    if token is None or not hmac.compare_digest(bearer(request).encode(), token.encode()):
-        raise problem.Problem(401, "not-signed-in", "Metrics need LEEWARD_METRICS_TOKEN as a bearer token.")

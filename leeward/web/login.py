@@ -21,7 +21,7 @@ def login_router(context: Context) -> APIRouter:
     """GET and POST /login/{code}, for whoever holds a link that `leeward login` printed."""
     router = APIRouter(include_in_schema=False)
     look = pages(TEMPLATES, context.settings)
-    gate = AccessControl(context)
+    control = AccessControl(context)
 
     def ended(request: Request) -> HTMLResponse:
         return look.render(request, "ended.html", status=401)
@@ -40,7 +40,7 @@ def login_router(context: Context) -> APIRouter:
         answer = RedirectResponse("/", status_code=303)
         secure = urlsplit(context.settings.public_url).scheme == "https"
         life = int(SESSION.total_seconds())
-        session = gate.open_session(role)
+        session = control.open_session(role)
         answer.set_cookie(COOKIE, session, max_age=life, path="/", secure=secure, httponly=True, samesite="strict")
         return answer
 

@@ -1,6 +1,6 @@
 """Errors as application/problem+json (RFC 9457): a place and a rule, never the value that was sent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -71,11 +71,12 @@ def problem_body(status: int, code: str, detail: str, errors: list[dict[str, str
 
 def validation_problem(fault: ValidationError | RequestValidationError) -> Problem:
     """A pydantic fault as places and rules, without the input or the keys it would echo."""
-    return Problem(422, "not-valid", "Some of the body does not fit; see errors.", errors=_errors(fault.errors()))
-
-
-def _errors(faults: Sequence[Any]) -> list[dict[str, str]]:
-    return [{"place": _place(fault), "rule": _rule(fault)} for fault in faults]
+    errors = [
+        # pydantic's own messages may quote what was sent, hence the rules
+        {"place": _place(error), "rule": _RULES.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")}
+        for error in fault.errors()
+    ]
+    return Problem(422, "not-valid", "Some of the body does not fit; see errors.", errors=errors)
 
 
 def _place(fault: Mapping[str, Any]) -> str:
@@ -88,47 +89,31 @@ def _place(fault: Mapping[str, Any]) -> str:
     return ".".join(parts)
 
 
-def _rule(fault: Mapping[str, Any]) -> str:
-    # these texts quote what was sent
-    plain = _RULES.get(fault["type"])
-    return plain or str(fault["msg"]).removeprefix("Value error, ")
-
-
 def install(app: FastAPI) -> None:
     """Answer every fault of an app with a problem document."""
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(StoreUnavailable, _storage)
-    app.add_exception_handler(Exception, _fault)
+
+    @app.exception_handler(Problem)
+    async def refused(_request: Request, fault: Problem) -> JSONResponse:
+        return answer(fault)
+
+    @app.exception_handler(HTTPException)
+    async def by_status(_request: Request, fault: HTTPException) -> JSONResponse:
+        return answer(of_status(fault.status_code, fault.headers))
+
+    @app.exception_handler(RequestValidationError)
+    async def not_valid(_request: Request, fault: RequestValidationError) -> JSONResponse:
+        return answer(validation_problem(fault))
+
+    @app.exception_handler(StoreUnavailable)
+    async def no_store(_request: Request, _fault: StoreUnavailable) -> JSONResponse:
+        return answer(Problem(503, *_TITLES[503], headers={"Retry-After": "5"}))
+
+    @app.exception_handler(Exception)
+    async def failed(_request: Request, fault: Exception) -> JSONResponse:
+        telemetry.log("request_failed", fault=type(fault).__name__, place=telemetry.place(fault))
+        return answer(Problem(500, "fault", "Something here failed; it has been noted for those who run this."))
 
 
 def answer(problem: Problem) -> JSONResponse:
     """The response that says it."""
     return JSONResponse(problem.body, problem.status, problem.headers, media_type=MEDIA_TYPE)
-
-
-async def _problem(_request: Request, fault: Exception) -> JSONResponse:
-    if not isinstance(fault, Problem):
-        raise fault
-    return answer(fault)
-
-
-async def _http(_request: Request, fault: Exception) -> JSONResponse:
-    status = fault.status_code if isinstance(fault, HTTPException) else 500
-    return answer(of_status(status, fault.headers if isinstance(fault, HTTPException) else None))
-
-
-async def _validation(_request: Request, fault: Exception) -> JSONResponse:
-    if not isinstance(fault, RequestValidationError):
-        raise fault
-    return answer(validation_problem(fault))
-
-
-async def _storage(_request: Request, _fault: Exception) -> JSONResponse:
-    return answer(Problem(503, *_TITLES[503], headers={"Retry-After": "5"}))
-
-
-async def _fault(_request: Request, fault: Exception) -> JSONResponse:
-    telemetry.log("request_failed", fault=type(fault).__name__, place=telemetry.place(fault))
-    return answer(Problem(500, "fault", "Something here failed; it has been noted for those who run this."))

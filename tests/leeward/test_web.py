@@ -1,5 +1,7 @@
 """What strangers meet: denied by default, problems that echo nothing, limits, headers, health."""
 
+import base64
+import hmac
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 from leeward.clock import FakeClock
 from leeward.service import Context
 from leeward.settings import load_settings
+from leeward.settings.keys import derive
 from leeward.store import StoreUnavailable, Unit
 from leeward.web import access
 from leeward.web.access import COOKIE, LINK, PUBLIC, SERVICES, SOURCE, AccessControl, check_routes, csrf, role
@@ -217,6 +220,24 @@ async def test_a_session_counts_as_its_role_for_eight_hours(context: Context, cl
         assert (await client.get("/board")).status_code == 200
         await clock.advance(hours=8)
         assert (await client.get("/board")).status_code == 401
+
+
+async def test_a_session_of_the_release_before_still_counts(context: Context) -> None:
+    text = f"coordinator.{int(context.clock.now().timestamp()) + 60}.Zm9vYmFyYmF6"
+    key = derive(context.keys.services_secret.encode(), "session")
+    signature = base64.urlsafe_b64encode(hmac.digest(key, text.encode(), "sha256")).decode().rstrip("=")
+    async with browser(context) as client:
+        client.cookies.set(COOKIE, f"{text}.{signature}")
+        assert (await client.get("/board")).status_code == 200
+
+
+async def test_a_csrf_field_is_no_session(context: Context) -> None:
+    async with browser(context) as client:
+        client.cookies.set(COOKIE, AccessControl(context).open_session("coordinator"))
+        field = (await client.get("/board")).text
+        made = f"csrf {client.cookies[COOKIE]}.{field}"
+        client.cookies.clear()
+        assert (await client.get("/board", headers=[(b"cookie", f"{COOKIE}={made}".encode())])).status_code == 401
 
 
 @pytest.mark.parametrize("forged", ["", "coordinator", "coordinator.99999999999.x.AAAA", "a.b.c.d", "é.1.x.é", "...."])

@@ -75,7 +75,21 @@ class Pages:
         return dated(day, self.text(pattern, locale), locale)
 
     def html(self, name: str, locale: str, **context: Any) -> str:
-        return self.environment.get_template(name).render(**self._common(locale), **context)
+        settings = self.settings
+        return self.environment.get_template(name).render(
+            t=lambda key, **values: self.text(key, locale, **values),
+            dated=lambda value, pattern="look.day": self.dated(value, locale, pattern),
+            locale=locale,
+            dir=direction(locale),
+            public_url=settings.public_url,
+            box_url=settings.box_url,
+            emergency=settings.emergency.get(locale),
+            crisis_lines=settings.crisis_lines.get(locale, ()),
+            referrals=settings.referrals.get(locale, ()),
+            on_call=settings.on_call,
+            concerns=settings.concerns,
+            **context,
+        )
 
     def render(
         self,
@@ -95,22 +109,6 @@ class Pages:
 
     def locale_of(self, request: Request) -> str:
         return preferred(request.headers.get("accept-language", ""), self.settings.locales)
-
-    def _common(self, locale: str) -> dict[str, Any]:
-        settings = self.settings
-        return {
-            "t": lambda key, **values: self.text(key, locale, **values),
-            "dated": lambda value, pattern="look.day": self.dated(value, locale, pattern),
-            "locale": locale,
-            "dir": direction(locale),
-            "public_url": str(settings.public_url).rstrip("/"),
-            "box_url": str(settings.box_url).rstrip("/"),
-            "emergency": settings.emergency.get(locale),
-            "crisis_lines": settings.crisis_lines.get(locale, ()),
-            "referrals": settings.referrals.get(locale, ()),
-            "on_call": settings.on_call,
-            "concerns": settings.concerns,
-        }
 
 
 def pages(folder: Path, settings: Settings) -> Pages:

@@ -62,7 +62,8 @@ def check_catalogues(locales: Sequence[str], services: Iterable[Named]) -> None:
     Raises:
         SettingsError: naming the language, the service (``web`` for what all share) and the first key at fault.
     """
-    roots = [(service.name, _folder_of(service.package)) for service in services]
+    modules = {service.name: importlib.import_module(service.package) for service in services}
+    roots = [(name, Path(str(module.__file__)).parent) for name, module in modules.items()]
     for locale in locales:
         for name, root in [*roots, ("web", WEB)]:
             for folder in catalogue_folders(root):
@@ -77,10 +78,6 @@ def check_catalogues(locales: Sequence[str], services: Iterable[Named]) -> None:
             ) from None
 
 
-def _folder_of(package: str) -> Path:
-    return Path(str(importlib.import_module(package).__file__)).parent
-
-
 def find_fault(folder: Path, locale: str) -> str:
     """What is wrong with the texts of ``folder`` in ``locale``, as the end of a sentence; "" where nothing is."""
     path = folder / f"{locale}.toml"
@@ -93,7 +90,8 @@ def find_fault(folder: Path, locale: str) -> str:
             if not text or not isinstance(text, str):
                 return f"has no text {name}; allowed are languages that have every text, this one in {path}"
             if not _fits(text, places, spared=NUMBER if name != key else frozenset()):
-                return f"has other places in {name} than English; allowed are {_shown(places)}, see {path}"
+                allowed = ", ".join(sorted(f"{{{place[0]}}}" for place in places)) or "none"
+                return f"has other places in {name} than English; allowed are {allowed}, see {path}"
     return ""
 
 
@@ -120,7 +118,3 @@ def _fits(text: str, places: frozenset[Place], spared: frozenset[Place]) -> bool
         return places_of(text) | spared == places | spared
     except ValueError:
         return False
-
-
-def _shown(places: frozenset[Place]) -> str:
-    return ", ".join(sorted(f"{{{name}}}" for name, _, _ in places)) or "none"

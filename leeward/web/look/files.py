@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from leeward.clock import Clock
 from leeward.settings import Settings
 from leeward.web.access import PUBLIC
-from leeward.web.look import LOOK, Pages, pages
+from leeward.web.look import LOOK, pages
 from leeward.web.look.languages import day_name, first_weekday, month_name
 
 FILES = {
@@ -30,7 +30,18 @@ def files(settings: Settings, clock: Clock) -> APIRouter:
 
     @router.get("/look/calendar", dependencies=[PUBLIC])
     def month(request: Request) -> HTMLResponse:
-        return _month(neutral, request, clock)
+        today = clock.now().date()
+        locale = neutral.locale_of(request)
+        week = calendar.Calendar(first_weekday(locale))
+        return neutral.render(
+            request,
+            "calendar.html",
+            month=month_name(today.month, locale),
+            days=[day_name(day, locale) for day in week.iterweekdays()],
+            year=today.year,
+            today=today.day,
+            weeks=week.monthdayscalendar(today.year, today.month),
+        )
 
     return router
 
@@ -39,18 +50,3 @@ def _serve(router: APIRouter, path: Path, media_type: str) -> None:
     @router.get(f"/look/{path.name}", dependencies=[PUBLIC], name=path.name)
     def file() -> FileResponse:
         return FileResponse(path, media_type=media_type, headers={"Cache-Control": "public, max-age=3600"})
-
-
-def _month(neutral: Pages, request: Request, clock: Clock) -> HTMLResponse:
-    today = clock.now().date()
-    locale = neutral.locale_of(request)
-    week = calendar.Calendar(first_weekday(locale))
-    return neutral.render(
-        request,
-        "calendar.html",
-        month=month_name(today.month, locale),
-        days=[day_name(day, locale) for day in week.iterweekdays()],
-        year=today.year,
-        today=today.day,
-        weeks=week.monthdayscalendar(today.year, today.month),
-    )
