@@ -14,7 +14,7 @@ from leeward.brokers import parse_brokers
 from leeward.bus.topics import TOPICS, make_topics
 from leeward.settings import ServiceName, load_settings
 from services.demo.servers import Kafka, LocalServer, PostgreSQL
-from tests.chaos import hospital
+from tests.chaos import bodies, hospital
 from tests.chaos.evidence import READ, AtRest, in_outboxes, tables
 from tests.chaos.plan import REPLICAS, SERVERS
 from tests.chaos.worlds import Surroundings, World, clock_of
@@ -43,7 +43,7 @@ class Many(World):
         await asyncio.gather(*(asyncio.to_thread(server.start) for server in self._all_servers))
         await asyncio.to_thread(self._system.create_databases)
         environment = {**self.command_environment(), **self.time.variables()}
-        await self.around.nursery.run(("migrate",), environment, self.folder / "commands.log")
+        await bodies.run(("migrate",), environment, self.folder / "commands.log")
         await self.import_everybody(environment)
         self._servers.box.stop()
         for service in READ:

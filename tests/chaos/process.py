@@ -6,8 +6,7 @@ restarts; ORIGIN is seconds of the machine's monotonic clock.
 """
 
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -55,12 +54,11 @@ def plant(given: Mapping[str, str]) -> None:
         points.install(points.BY_NAME[name], points.deadly(name, int(passage), Path(given["CHAOS_HITS"])))
 
 
-def main(words: Sequence[str]) -> None:
+def main() -> None:
     """Plant, then run the command."""
     plant(os.environ)
-    sys.argv = ["leeward", *words]
     command.main()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

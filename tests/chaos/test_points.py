@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import points
-from tests.chaos.bodies import Nursery
+from tests.chaos import bodies, points
 from tests.chaos.bugs import BUGS
 from tests.chaos.points import POINTS, Point, resolve
 
@@ -68,10 +67,9 @@ async def test_a_process_dies_at_its_point_and_says_so(tmp_path: Path) -> None:
         "CHAOS_HITS": str(tmp_path / "hits"),
         **{f"LEEWARD_{name}_PORT": "0" for name in ("INCIDENT", "MATCHING", "NOTIFY", "ISSUER", "BOX", "MLLP")},
     }
-    async with Nursery() as nursery:
-        body = await nursery.start(("up",), environment, tmp_path / "log")
-        async with asyncio.timeout(60):
-            assert await body.gone == -9, (tmp_path / "log").read_text()
+    body = await bodies.start(("up",), environment, tmp_path / "log")
+    async with asyncio.timeout(60):
+        assert await body.gone == -9, (tmp_path / "log").read_text()
     assert (tmp_path / "hits").read_text() == "timer.in_transaction\n"
 
 

@@ -12,8 +12,8 @@ from typing import Final
 import httpx
 
 from leeward.settings import SERVICES, ServiceName, load_settings
-from tests.chaos import hospital
-from tests.chaos.bodies import Body, Nursery
+from tests.chaos import bodies, hospital
+from tests.chaos.bodies import Body
 from tests.chaos.evidence import AtRest, in_outboxes, tables
 from tests.chaos.hours import HospitalTime
 from tests.chaos.outside import Arrivals, Gateway, Post, nobody
@@ -25,22 +25,19 @@ STARTUP: Final = 1.0  # seconds until a process is ready, as long as none has be
 
 
 class Surroundings:
-    """What outlives the runs: the nursery, where messages arrive, and a folder."""
+    """What outlives the runs: where messages arrive, and a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.nursery = Nursery()
         self.arrivals = Arrivals([], nobody)
         self.post = Post(self.arrivals)
         self.gateway = Gateway(self.arrivals)
         self.bug = ""
 
     async def start(self) -> None:
-        await self.nursery.__aenter__()
         await self.gateway.start()
 
     async def stop(self) -> None:
-        await self.nursery.__aexit__()
         await self.gateway.stop()
         self.post.stop()
 
@@ -131,7 +128,7 @@ class World(ABC):
         if blow and blow.point:
             planted["CHAOS_POINT"] = f"{blow.point}:{blow.passage}"
         environment = {**self.environment(name), **planted}
-        return await self.around.nursery.start(self.words(name), environment, self.folder / f"{name}.log")
+        return await bodies.start(self.words(name), environment, self.folder / f"{name}.log")
 
     async def answers(self, name: str, path: str) -> None:
         """Wait until all services of a process answer with 200."""
@@ -147,8 +144,8 @@ class World(ABC):
         write_roster(roster, hospital.everybody())
         rota.write_text(hospital.rota(), newline="")
         given = {**environment, **self.time.variables()}
-        await self.around.nursery.run(("staff", "import", str(roster)), given, log)
-        await self.around.nursery.run(("rota", "import", str(rota)), given, log)
+        await bodies.run(("staff", "import", str(roster)), given, log)
+        await bodies.run(("rota", "import", str(rota)), given, log)
 
 
 class Embedded(World):
@@ -164,7 +161,7 @@ class Embedded(World):
     async def prepare(self) -> None:
         environment = {**self._system.environment, "LEEWARD_DATA": str(self._template)}
         log = self.folder / "commands.log"
-        await self.around.nursery.run(("migrate",), {**environment, **self.time.variables()}, log)
+        await bodies.run(("migrate",), {**environment, **self.time.variables()}, log)
         await self.import_everybody(environment)
 
     async def fresh(self, folder: Path) -> None:
