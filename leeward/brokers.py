@@ -36,18 +36,14 @@ class Brokers:
         found: dict[str, Any] = {"bootstrap_servers": self.servers.split(","), "client_id": "leeward"}
         found["security_protocol"] = self.security.upper()
         if "ssl" in self.security:
-            found["ssl_context"] = self._tls()
+            found["ssl_context"] = context = ssl.create_default_context(cafile=self.files.get("ca"))
+            if "cert" in self.files:
+                # an empty password, so that OpenSSL does not ask the terminal for one
+                context.load_cert_chain(self.files["cert"], self.files.get("key"), password="")
         if self.security.startswith("sasl"):
             signing = {"mechanism": self.mechanism, "plain_username": self.user, "plain_password": self.password}
             found |= {f"sasl_{name}": value for name, value in signing.items()}
         return found
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self.files.get("ca"))
-        if "cert" in self.files:
-            # no password, lest OpenSSL asks the terminal for one
-            context.load_cert_chain(self.files["cert"], self.files.get("key"), password="")
-        return context
 
 
 def parse_brokers(url: str) -> Brokers:
@@ -74,7 +70,7 @@ def parse_brokers(url: str) -> Brokers:
         raise ValueError(f"security={security} needs a user; allowed is kafka://user:password@host:port")
     if login and not security.startswith("sasl"):
         raise ValueError("a user is asked for by SASL alone; allowed is security=sasl_plaintext or sasl_ssl with it")
-    files = {name: _file(name, given[name]) for name in FILES if name in given}
+    files = {name: Path(given[name]) for name in FILES if name in given}
     partitions, replication = (_number(given, name, default) for name, default in zip(NUMBERS, (12, 1), strict=True))
     secret = unquote(password)
     found = Brokers(servers, security, mechanism, unquote(user), secret, files, partitions, replication)
@@ -93,14 +89,11 @@ def _one_of(given: dict[str, str], name: str, allowed: tuple[str, ...], default:
     return given.get(name, default)
 
 
-def _file(name: str, path: str) -> Path:
-    if not Path(path).is_file():
-        raise ValueError(f"{name} is no file; allowed is the path of one in PEM form")
-    return Path(path)
-
-
 def _check_files(brokers: Brokers) -> None:
     """Nothing that was meant to protect a connection may be passed over in silence, or fail at each attempt."""
+    for name, path in brokers.files.items():
+        if not path.is_file():
+            raise ValueError(f"{name} is no file; allowed is the path of one in PEM form")
     if brokers.files and "ssl" not in brokers.security:
         raise ValueError(f"{min(brokers.files)} is for TLS alone; allowed is security=ssl or sasl_ssl with it")
     if "key" in brokers.files and "cert" not in brokers.files:

@@ -132,7 +132,11 @@ def members(rows: Rows, key: bytes) -> list[Member]:
     _check_header(numbered[0][1] if numbered else ())
     header = numbered[0][1]
     rows = [(line, row) for line, row in numbered[1:] if any(row)]
-    faults = [_width_fault(line, row) for line, row in rows if len(row) != len(header)]
+    faults = [
+        Fault(line, "row", f"has {len(row)} cells; the header has {len(COLUMNS)}")
+        for line, row in rows
+        if len(row) != len(header)
+    ]
     if not rows:
         # whoever is missing from a file has left: an empty one would end everything for everybody
         faults.append(Fault(2, "file", "names nobody"))
@@ -178,13 +182,9 @@ def _xlsx_rows(raw: bytes) -> Rows:
     except Exception:  # a damaged workbook raises whatever its zip, its XML or its cells make of it
         raise RosterError([Fault(1, "file", "is not an .xlsx workbook")]) from None
     width = max((n for n, cell in enumerate(rows[0], 1) if cell), default=0) if rows else 0
-    return [(n, _fitted(row, width)) for n, row in enumerate(rows, 1)]
-
-
-def _fitted(row: list[str], width: int) -> list[str]:
-    """A row as wide as its header: a workbook leaves empty cells out, or adds some."""
-    filled = row + [""] * (width - len(row))
-    return filled if any(filled[width:]) else filled[:width]
+    # a workbook leaves empty cells out, or adds some: each row becomes as wide as the header
+    filled = [row + [""] * (width - len(row)) for row in rows]
+    return [(n, row if any(row[width:]) else row[:width]) for n, row in enumerate(filled, 1)]
 
 
 def _cell(value: Any) -> str:
@@ -196,6 +196,11 @@ def _cell(value: Any) -> str:
 
 
 def _check_header(header: Sequence[str]) -> None:
+    """Every column once and no other.
+
+    Raises:
+        RosterError: with every fault.
+    """
     faults = [Fault(1, name, "is missing from the header") for name in COLUMNS if name not in header]
     faults += [
         Fault(1, f"column {n}", "is not a known column") for n, name in enumerate(header, 1) if name not in COLUMNS
@@ -211,20 +216,15 @@ Record = Mapping[str, str]
 WIDEST: Final = {"display_name": 200, "profession": 200, "unit": 200, "languages": 200, "introduction": 2000}
 
 
-def _width_fault(line: int, row: Sequence[str]) -> Fault:
-    return Fault(line, "row", f"has {len(row)} cells; the header has {len(COLUMNS)}")
-
-
 def _row_faults(line: int, record: Record) -> list[Fault]:
     faults = [Fault(line, column, rule) for column, check in _CHECKS.items() if (rule := check(record[column]))]
-    odd = [column for column in COLUMNS if not _plain(record[column], breaks=column == "introduction")]
-    faults += [Fault(line, column, "holds a character that cannot be printed") for column in odd]
+    for column in COLUMNS:
+        # an introduction alone may have several lines
+        cell = "".join(record[column].splitlines()) if column == "introduction" else record[column]
+        if not cell.replace("\t", " ").isprintable():
+            faults.append(Fault(line, column, "holds a character that cannot be printed"))
     long = [column for column, most in WIDEST.items() if len(record[column]) > most]
     return faults + [Fault(line, column, f"is longer than {WIDEST[column]} characters") for column in long]
-
-
-def _plain(cell: str, *, breaks: bool) -> bool:
-    return "".join(cell.splitlines() if breaks else [cell]).replace("\t", " ").isprintable()
 
 
 def _table_faults(records: Sequence[tuple[int, Record]]) -> list[Fault]:
@@ -233,7 +233,11 @@ def _table_faults(records: Sequence[tuple[int, Record]]) -> list[Fault]:
     known = {record.get("staff_id", "") for _, record in records}
     seen: dict[tuple[str, str], int] = {}
     for line, record in records:
-        for key in _unique_keys(record):
+        keys = [("staff_id", record.get("staff_id", ""))]
+        if email := record.get("email", ""):
+            keys.append(("email", email.lower()))
+        keys += [("identifiers", value) for value in dict.fromkeys(split(record.get("identifiers", "")))]
+        for key in keys:
             first = seen.setdefault(key, line)
             if first != line:
                 faults.append(Fault(line, key[0], f"is the same as in line {first}"))
@@ -244,23 +248,17 @@ def _table_faults(records: Sequence[tuple[int, Record]]) -> list[Fault]:
     return faults
 
 
-def _unique_keys(record: Record) -> list[tuple[str, str]]:
-    keys = [("staff_id", record.get("staff_id", ""))]
-    if email := record.get("email", ""):
-        keys.append(("email", email.lower()))
-    return keys + [("identifiers", value) for value in dict.fromkeys(split(record.get("identifiers", "")))]
-
-
 def split(cell: str) -> list[str]:
     """The parts of a `;` list."""
     return [part.strip() for part in cell.split(";") if part.strip()]
 
 
 def _member(record: Record, key: bytes) -> Member:
+    identifiers = [part.partition("=") for part in split(record["identifiers"])]
     return Member(
         person_ref=person_ref(key, record["staff_id"]),
         recipient_ref=recipient_ref(key, record["staff_id"]),
-        identifiers=tuple(_pair(part) for part in split(record["identifiers"])),
+        identifiers=tuple((system.strip(), value.strip()) for system, _, value in identifiers),
         display_name=record["display_name"],
         profession=record["profession"],
         unit=record["unit"],
@@ -278,11 +276,6 @@ def _member(record: Record, key: bytes) -> Member:
     )
 
 
-def _pair(part: str) -> tuple[str, str]:
-    system, _, value = part.partition("=")
-    return system.strip(), value.strip()
-
-
 def _date(cell: str) -> date | None:
     return date.fromisoformat(cell) if cell else None
 
@@ -291,14 +284,16 @@ def _needed(cell: str) -> str:
     return "" if cell else "is needed"
 
 
-def _identifiers(cell: str) -> str:
-    good = all(re.fullmatch(r"[^=\s]+=\S.*", part) for part in split(cell))
-    return "" if good else "must be system=value, joined by ;"
+def _matches(pattern: str, rule: str) -> Callable[[str], str]:
+    return lambda cell: "" if not cell or re.fullmatch(pattern, cell) else rule
 
 
-def _languages(cell: str) -> str:
-    good = all(re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", part) for part in split(cell))
-    return "" if good else "must be BCP 47 tags joined by ;"
+def _each_matches(pattern: str, rule: str) -> Callable[[str], str]:
+    return lambda cell: "" if all(re.fullmatch(pattern, part) for part in split(cell)) else rule
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    return lambda cell: "" if not cell or cell in allowed else f"must be one of {', '.join(allowed)}"
 
 
 def _email(cell: str) -> str:
@@ -308,17 +303,9 @@ def _email(cell: str) -> str:
     return "" if good else "must be one e-mail address"
 
 
-def _mobile(cell: str) -> str:
-    return "" if not cell or re.fullmatch(r"\+?[0-9][0-9 ()./-]{4,24}", cell) else "must be a phone number"
-
-
-def _zone(cell: str) -> str:
-    return "" if not cell or cell in _zones() else "must be an IANA time zone such as Europe/Berlin"
-
-
 @cache
-def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())
+def _zone(cell: str) -> str:
+    return "" if not cell or cell in available_timezones() else "must be an IANA time zone such as Europe/Berlin"
 
 
 def _iso_date(cell: str) -> str:
@@ -329,25 +316,17 @@ def _iso_date(cell: str) -> str:
     return ""
 
 
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    return lambda cell: "" if not cell or cell in allowed else f"must be one of {', '.join(allowed)}"
-
-
-def _cap(cell: str) -> str:
-    return "" if not cell or re.fullmatch(r"[0-9]{1,2}", cell) else "must be a number from 0 to 99"
-
-
 _CHECKS: Final[Mapping[str, Callable[[str], str]]] = {
     "staff_id": _needed,
-    "identifiers": _identifiers,
+    "identifiers": _each_matches(r"[^=\s]+=\S.*", "must be system=value, joined by ;"),
     "display_name": _needed,
-    "languages": _languages,
+    "languages": _each_matches(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", "must be BCP 47 tags joined by ;"),
     "email": _email,
-    "mobile": _mobile,
+    "mobile": _matches(r"\+?[0-9][0-9 ()./-]{4,24}", "must be a phone number"),
     "timezone": _zone,
     "status": _one_of(*STATUSES),
     "supporter": _one_of("yes", "no"),
     "training_completed": _iso_date,
     "training_expires": _iso_date,
-    "max_active": _cap,
+    "max_active": _matches(r"[0-9]{1,2}", "must be a number from 0 to 99"),
 }

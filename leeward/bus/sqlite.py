@@ -2,12 +2,14 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Table, bindparam, delete, select
+from sqlalchemy import Table, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import Insert, insert
 
 from leeward.bus import BusUnavailable, Raw
@@ -35,7 +37,7 @@ class SqliteBus:
         self._logs: dict[str, Log] = {}
         self._readers: dict[str, list[OutboxSubscription]] = {}
         for service, store in stores.items():
-            store.listeners.append(self._waker(f"leeward.{service}"))
+            store.listeners.append(partial(self._wake, f"leeward.{service}"))
 
     def subscribe(self, group: str, topic: str) -> "OutboxSubscription":
         made = OutboxSubscription(self._log(topic), self._stores[group], topic)
@@ -58,12 +60,9 @@ class SqliteBus:
             self._logs[topic] = Log(self._settings.data / f"{producer}.db")
         return self._logs[topic]
 
-    def _waker(self, topic: str) -> Callable[[Unit], None]:
-        def wake(unit: Unit) -> None:
-            if unit.emitted and topic in self._logs:
-                self._logs[topic].wake()
-
-        return wake
+    def _wake(self, topic: str, unit: Unit) -> None:
+        if unit.emitted and topic in self._logs:
+            self._logs[topic].wake()
 
     async def close(self) -> None:
         for log in self._logs.values():
@@ -136,7 +135,9 @@ class OutboxSubscription:
 
     async def open(self) -> None:
         if self._position is None:
-            position = await self._store.read(self._stored)
+            table = self._store.writes.tables.position
+            stored = select(table.c.seq).where(table.c.topic == self._topic)
+            position = await self._store.read(lambda conn: conn.execute(stored).scalar()) or 0
             # a producer that has no log yet is not there
             self._log.after(position, 1)
             self._position = position
@@ -144,22 +145,11 @@ class OutboxSubscription:
     async def fetch(self, limit: int) -> Sequence[Raw]:
         await self.open()
         while not (batch := self._log.after(self.position, limit)):
-            await self._wait()
-        return batch
-
-    def _stored(self, conn: Connection) -> int:
-        table = self._store.writes.tables.position
-        found: Any = conn.execute(select(table.c.seq).where(table.c.topic == self._topic)).scalar()
-        return int(found or 0)
-
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._woken.wait()
-        except TimeoutError:
-            return
-        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._woken.wait()
             self._woken.clear()
+        return batch
 
     def settle(self, unit: Unit, batch: Sequence[Raw]) -> None:
         position = batch[-1].position

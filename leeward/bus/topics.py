@@ -1,6 +1,6 @@
 """The topics of Kafka: made once by `leeward migrate`, looked at by `leeward doctor`."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -32,8 +32,10 @@ async def make_topics(brokers: Brokers) -> list[str]:
     async with _admin(brokers) as admin:
         missing = [topic for topic in TOPICS if topic not in await admin.list_topics()]
         made = [NewTopic(topic, brokers.partitions, brokers.replication, topic_configs=wanted) for topic in missing]
-        if made:
-            _refused((await admin.create_topics(made)).topic_errors)
+        for topic, code, *_ in (await admin.create_topics(made)).topic_errors if made else ():
+            # 36: another process has just made it
+            if code not in (0, 36):
+                raise BusUnavailable(f"Kafka refuses to make {topic} (error {code})")
         return missing
 
 
@@ -64,10 +66,3 @@ async def _admin(brokers: Brokers) -> AsyncIterator[AIOKafkaAdminClient]:
         raise BusUnavailable(type(fault).__name__) from fault
     finally:
         await admin.close()
-
-
-def _refused(answers: Sequence[Sequence[object]]) -> None:
-    """Raise for the first topic that was refused, but for one that another process has just made (code 36)."""
-    for answer in answers:
-        if answer[1] not in (0, 36):
-            raise BusUnavailable(f"Kafka refuses to make {answer[0]} (error {answer[1]})")

@@ -44,29 +44,29 @@ def headers(event_type: str) -> dict[str, Any]:
 def asyncapi() -> dict[str, Any]:
     """The AsyncAPI 3.0 document: a channel a topic, a message a type, keyed by what orders it."""
     title = "Leeward's events"
+    channels = {topic: topic.rpartition(".")[2] for topic in sorted(map(topic_of, EVENTS))}
+    sent = {event_type: f"#/channels/{channels[topic_of(event_type)]}" for event_type in EVENTS}
     return {
         "asyncapi": "3.0.0",
         "info": {"title": title, "version": __version__, "description": "Generated from leeward/contracts; see there."},
         "defaultContentType": "application/json",
-        "channels": {topic.rpartition(".")[2]: _channel(topic) for topic in sorted({topic_of(t) for t in EVENTS})},
-        "operations": {_operation(event_type): _sends(event_type) for event_type in EVENTS},
+        "channels": {
+            name: {
+                "address": topic,
+                "messages": {t: {"$ref": f"#/components/messages/{t}"} for t in EVENTS if topic_of(t) == topic},
+            }
+            for topic, name in channels.items()
+        },
+        "operations": {
+            event_type.removeprefix("leeward.").replace(".", "_"): {
+                "action": "send",
+                "channel": {"$ref": channel},
+                "messages": [{"$ref": f"{channel}/messages/{event_type}"}],
+            }
+            for event_type, channel in sent.items()
+        },
         "components": {"messages": {event_type: _message(model) for event_type, model in EVENTS.items()}},
     }
-
-
-def _channel(topic: str) -> dict[str, Any]:
-    own = [event_type for event_type in EVENTS if topic_of(event_type) == topic]
-    return {"address": topic, "messages": {t: {"$ref": f"#/components/messages/{t}"} for t in own}}
-
-
-def _operation(event_type: str) -> str:
-    return event_type.removeprefix("leeward.").replace(".", "_")
-
-
-def _sends(event_type: str) -> dict[str, Any]:
-    channel = f"#/channels/{topic_of(event_type).rpartition('.')[2]}"
-    message = f"{channel}/messages/{event_type}"
-    return {"action": "send", "channel": {"$ref": channel}, "messages": [{"$ref": message}]}
 
 
 def _message(model: type[EventData]) -> dict[str, Any]:
@@ -88,20 +88,16 @@ def yaml(tree: Any, indent: str = "") -> Iterator[str]:
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             name = key if re.fullmatch(r"[A-Za-z][\w.-]*", key) else json.dumps(key)
-            yield from _entry(f"{indent}{name}:", value, indent)
+            if isinstance(value, (Mapping, list)) and value:
+                yield f"{indent}{name}:"
+                yield from yaml(value, indent + "  ")
+            else:
+                yield f"{indent}{name}: {json.dumps(value)}"
     else:
         for value in tree:
             lines = list(yaml(value, indent + "  ")) if isinstance(value, Mapping) else [json.dumps(value)]
             yield f"{indent}- {lines[0].lstrip()}"
             yield from lines[1:]
-
-
-def _entry(start: str, value: Any, indent: str) -> Iterator[str]:
-    if isinstance(value, (Mapping, list)) and value:
-        yield start
-        yield from yaml(value, indent + "  ")
-    else:
-        yield f"{start} {json.dumps(value)}"
 
 
 def files() -> dict[str, str]:

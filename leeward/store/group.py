@@ -52,20 +52,22 @@ class Group(Generic[A, R]):
         finally:
             self._running = None
 
-    def _results(self, unit: "Unit", items: Sequence[A]) -> Sequence[R]:
-        results = self._work(unit, items)
-        if len(results) != len(items):
-            raise TypeError("a group's work gives one result an item")
-        return results
-
     async def _commit(self, batch: list[tuple[A, "asyncio.Future[R]"]]) -> None:
         items = [item for item, _ in batch]
+
+        def work(unit: "Unit") -> Sequence[R]:
+            results = self._work(unit, items)
+            if len(results) != len(items):
+                raise TypeError("a group's work gives one result an item")
+            return results
+
         try:
-            results = await self._write(lambda unit: self._results(unit, items))
+            results = await self._write(work)
         except Exception as fault:
             if len(batch) == 1 or isinstance(fault, StoreUnavailable):
                 for _, answer in batch:
-                    _fail(answer, fault)
+                    if not answer.done():
+                        answer.set_exception(fault)
                 return
             for pair in batch:
                 await self._commit([pair])
@@ -73,8 +75,3 @@ class Group(Generic[A, R]):
         for (_, answer), result in zip(batch, results, strict=True):
             if not answer.done():
                 answer.set_result(result)
-
-
-def _fail(answer: "asyncio.Future[Any]", fault: Exception) -> None:
-    if not answer.done():
-        answer.set_exception(fault)

@@ -30,20 +30,11 @@ def migrate(conn: Connection, package: str, metadata: MetaData) -> bool:
 
 def up_to_date(conn: Connection, package: str) -> bool:
     """Whether a database is at the newest revision of `package`, or at a later one of a newer release."""
-    return (_stored(conn) or "") >= (_newest(package) or "")
-
-
-def _stored(conn: Connection) -> str | None:
-    """The revision a database is at, None for one that is empty."""
-    if not inspect(conn).has_table("alembic_version"):
-        return None
-    found: str | None = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return found
-
-
-def _newest(package: str) -> str | None:
-    """The highest number of a package's revisions, None where there are none."""
-    return max((path.name.partition("_")[0] for path in _folder(package).glob("[0-9]*.py")), default=None)
+    newest = max((path.name.partition("_")[0] for path in _folder(package).glob("[0-9]*.py")), default="")
+    stored = ""
+    if inspect(conn).has_table("alembic_version"):
+        stored = conn.execute(text("SELECT version_num FROM alembic_version")).scalar() or ""
+    return stored >= newest
 
 
 def _folder(package: str) -> Path:

@@ -2,9 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -90,11 +90,10 @@ class SqliteStore(Store):
         async with self._turn:
             began = perf_counter()
             try:
-                unit, result = await self._transaction(self._connected(), work)
-            except DBAPIError as fault:
-                if _away(fault):
-                    self._disconnect()
-                    raise StoreUnavailable(type(fault.orig).__name__) from fault
+                with _unavailable():
+                    unit, result = await self._transaction(self._connected(), work)
+            except StoreUnavailable:
+                self._disconnect()
                 raise
             telemetry.committed(self.path.stem, perf_counter() - began)
         self._logged = True
@@ -132,7 +131,8 @@ class SqliteStore(Store):
                 conn.begin()
                 return
             except OperationalError as fault:
-                if not _locked(fault) or patience <= 0:
+                held = "locked" in str(fault.orig) or "busy" in str(fault.orig)
+                if not held or patience <= 0:
                     raise
             await asyncio.sleep(pause)
             patience, pause = patience - pause, min(0.05, pause * 2)
@@ -150,7 +150,12 @@ class SqliteStore(Store):
             raise
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        return await asyncio.to_thread(self._read, query)
+        def reading() -> T:
+            with self._readers.connect() as conn:
+                return query(conn)
+
+        with _unavailable():
+            return await asyncio.to_thread(reading)
 
     async def glance(self, query: Callable[[Connection], T]) -> T:
         return await self.read(query)
@@ -158,34 +163,19 @@ class SqliteStore(Store):
     async def sweep(self, work: Callable[[Connection], object]) -> None:
         await self.write(lambda unit: work(unit.conn))
 
-    def _read(self, query: Callable[[Connection], T]) -> T:
-        try:
-            with self._readers.connect() as conn:
-                return query(conn)
-        except NoConnection as fault:
-            raise StoreUnavailable("NoConnection") from fault
-        except DBAPIError as fault:
-            if _away(fault):
-                raise StoreUnavailable(type(fault.orig).__name__) from fault
-            raise
-
     async def administer(self, work: Callable[[Connection], T]) -> T:
-        async with self._turn:
+        def administering() -> T:
+            self._disconnect()
+            engine = sqlite_engine(self.path)
             try:
-                return await asyncio.to_thread(self._administer, work)
-            except DBAPIError as fault:
-                if _away(fault):
-                    raise StoreUnavailable(type(fault.orig).__name__) from fault
-                raise
+                with engine.begin() as conn:
+                    return work(conn)
+            finally:
+                engine.dispose()
 
-    def _administer(self, work: Callable[[Connection], T]) -> T:
-        self._disconnect()
-        engine = sqlite_engine(self.path)
-        try:
-            with engine.begin() as conn:
-                return work(conn)
-        finally:
-            engine.dispose()
+        async with self._turn:
+            with _unavailable():
+                return await asyncio.to_thread(administering)
 
     async def tidy(self) -> None:
         for _ in range(_TIDY_TRIES):
@@ -215,7 +205,7 @@ class SqliteStore(Store):
         """Nobody else is there."""
 
     async def watch(self, stop: asyncio.Event) -> None:
-        """Move what is committed from the log into the file, lest a commit should have to do it and wait for it."""
+        """Move what is committed from the log into the file, so that no commit has to do it and wait for it."""
         if not self.path.exists():
             telemetry.log("waiting_for_migration", service=self.path.stem, reason="run leeward migrate")
         while not stop.is_set():
@@ -242,10 +232,14 @@ def _never_wait(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA busy_timeout=0").close()
 
 
-def _away(fault: DBAPIError) -> bool:
-    """Whether the database is away, full, locked or damaged, rather than the work at fault."""
-    return isinstance(fault, (OperationalError, InterfaceError)) or type(fault) is DatabaseError
-
-
-def _locked(fault: DBAPIError) -> bool:
-    return "locked" in str(fault.orig) or "busy" in str(fault.orig)
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """Raise StoreUnavailable where the database is away, full, locked or damaged, and not the work at fault."""
+    try:
+        yield
+    except NoConnection as fault:
+        raise StoreUnavailable("NoConnection") from fault
+    except DBAPIError as fault:
+        if isinstance(fault, (OperationalError, InterfaceError)) or type(fault) is DatabaseError:
+            raise StoreUnavailable(type(fault.orig).__name__) from fault
+        raise

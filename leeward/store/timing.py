@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
 from leeward import telemetry
 from leeward.clock import first_of
@@ -30,7 +30,7 @@ class TimerLoop:
         self._next: datetime | None = None
         store.listeners.append(self._notice)
         for name in handlers:
-            # there at nought, since Prometheus sees no increase in a series that begins at one
+            # starts at zero, since Prometheus sees no increase in a series that begins at one
             telemetry.TIMERS_FAILED.labels(service, name)
 
     def _notice(self, unit: Unit) -> None:
@@ -51,27 +51,22 @@ class TimerLoop:
     async def fire_due(self) -> int:
         """Fire at most one batch of due timers; gives how many there were."""
         self._woken.clear()
-        if not await self._anything_due():
+        earliest = select(func.min(self._store.writes.tables.timer.c.due_at))
+        self._next = await self._store.glance(lambda conn: conn.execute(earliest).scalar())
+        if self._next is None or self._next > self._store.clock.now():
             return 0
+
+        def fire_all(unit: Unit) -> int:
+            timers = due(unit)
+            fire(unit, timers, self._handlers)
+            return len(timers)
+
         try:
-            return await self._store.write(self._fire)
+            return await self._store.write(fire_all)
         except StoreUnavailable:
             raise
         except Exception:
             return await self._one_by_one()
-
-    async def _anything_due(self) -> bool:
-        self._next = await self._store.glance(self._earliest)
-        return self._next is not None and self._next <= self._store.clock.now()
-
-    def _earliest(self, conn: Connection) -> datetime | None:
-        earliest: datetime | None = conn.execute(select(func.min(self._store.writes.tables.timer.c.due_at))).scalar()
-        return earliest
-
-    def _fire(self, unit: Unit) -> int:
-        timers = due(unit)
-        fire(unit, timers, self._handlers)
-        return len(timers)
 
     async def _one_by_one(self) -> int:
         timers: Sequence[Timer] = await self._store.write(due)
@@ -81,14 +76,16 @@ class TimerLoop:
             except StoreUnavailable:
                 raise
             except Exception as fault:
-                self._note(timer, fault)
+                telemetry.TIMERS_FAILED.labels(self._service, timer.name).inc()
+                telemetry.log(
+                    "timer_failed",
+                    service=self._service,
+                    timer=timer.name,
+                    fault=type(fault).__name__,
+                    place=telemetry.place(fault),
+                )
                 await self._store.write(lambda unit, timer=timer: postpone(unit, timer))  # type: ignore[misc]
         return len(timers)
-
-    def _note(self, timer: Timer, fault: Exception) -> None:
-        telemetry.TIMERS_FAILED.labels(self._service, timer.name).inc()
-        where = telemetry.place(fault)
-        telemetry.log("timer_failed", service=self._service, timer=timer.name, fault=type(fault).__name__, place=where)
 
     async def _wait(self, stop: asyncio.Event, *, after: int) -> None:
         if after == 0 and self._next and self._next <= self._store.clock.now():
