@@ -227,7 +227,7 @@ async def test_positions_of_an_emptied_log_are_not_used_again(world: World) -> N
 
 
 async def test_a_producer_that_has_no_log_yet_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "_BACK_OFF", (0.01,))
+    monkeypatch.setattr(consumer, "_FIRST_PAUSE", 0.01)
     waiting = world.consuming("leeward.late", {})
 
     async def stuck() -> bool:

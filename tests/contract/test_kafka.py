@@ -352,7 +352,7 @@ async def test_what_is_fetched_and_not_yet_applied_is_lag(world: World) -> None:
 
 async def test_a_batch_that_another_replica_has_is_not_held_here(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "QUIET", 0.2)
-    monkeypatch.setattr(consumer, "_BACK_OFF", (1.0,))
+    monkeypatch.setattr(consumer, "_FIRST_PAUSE", 1.0)
     await world.publish(recorded(1, "1-1"))
     process = world.process()
     [raw] = await process.subscription.fetch(1)
