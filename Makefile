@@ -78,7 +78,8 @@ $(VENV)/.senders: tests/senders/package-lock.json tests/senders/send.mjs | $(VEN
 
 test: dev $(VENV)/.chromium $(VENV)/.senders ## install all it needs and run every test
 	# three on two cores: much of the time is spent waiting for somebody else's time-outs
-	$(BIN)/pytest -n 3 --dist worksteal
+	# compiled tests are kept, also where PYTHONDONTWRITEBYTECODE is set: compiling them takes each worker seconds
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist worksteal
 
 check: dev check-lock ## lint, types, import rules, lock files, generated files
 	$(BIN)/ruff check
