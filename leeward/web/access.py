@@ -41,7 +41,7 @@ def _public() -> None:
 
 
 def _link() -> None:
-    """Whoever holds a link that nobody can guess; the route itself checks it."""
+    """The holder of a link that nobody can guess; the route itself checks it."""
 
 
 def _source() -> None:
@@ -49,7 +49,7 @@ def _source() -> None:
 
 
 async def _services(request: Request) -> None:
-    """Another service of ours."""
+    """Another of the five services."""
     if not hmac.compare_digest(bearer(request).encode(), request.app.state.access.services_secret.encode()):
         raise _unknown()
 

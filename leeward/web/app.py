@@ -93,16 +93,15 @@ def _ground_routes(context: Context, ready: Callable[[], bool]) -> APIRouter:
 
     @router.get("/readyz", dependencies=[PUBLIC])
     async def readyz() -> JSONResponse:
-        fit = ready()
         try:
-            await context.store.read(lambda conn: conn.execute(_ANYTHING).all())
+            fit = ready() and bool(await context.store.read(lambda conn: conn.execute(_ANYTHING).all()))
         except StoreUnavailable:
             fit = False
         return JSONResponse({"status": "ready" if fit else "not ready"}, 200 if fit else 503)
 
     @router.get("/metrics", dependencies=[PUBLIC])
     async def metrics(request: Request) -> Response:
-        """Open on loopback alone; elsewhere for who has LEEWARD_METRICS_TOKEN, and for nobody where it is not set."""
+        # open on loopback alone: elsewhere they need the token, and where none is set nobody gets them
         token = context.settings.variable("METRICS_TOKEN") or ""
         if not context.settings.on_loopback and not (
             token and hmac.compare_digest(bearer(request).encode(), token.encode())

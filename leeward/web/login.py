@@ -34,7 +34,7 @@ def login_router(context: Context) -> APIRouter:
 
     @router.post("/login/{code}", dependencies=[LINK])
     async def sign_in(request: Request, code: str) -> Response:
-        role = await context.store.write(used(code))
+        role = await context.store.write(use_up(code))
         if role is None:
             return ended(request)
         answer = RedirectResponse("/", status_code=303)
@@ -47,8 +47,8 @@ def login_router(context: Context) -> APIRouter:
     return router
 
 
-def used(code: str) -> Callable[[Unit], str | None]:
-    """Work: use a link up; gives its role, None where it has expired or was used."""
+def use_up(code: str) -> Callable[[Unit], str | None]:
+    """Work: use a link up; gives its role, None where the link has expired or was used before."""
 
     def work(unit: Unit) -> str | None:
         table = unit.tables.access

@@ -18,14 +18,14 @@ def after(cursor: str | None) -> str | None:
     """The sort key a cursor stands for.
 
     Raises:
-        Problem: 422 when it is not one of ours.
+        Problem: 422 when it was not issued here.
     """
     if cursor is None:
         return None
     try:
         return base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        raise Problem(422, "not-valid", "cursor: is not one that a list of ours gave") from None
+        raise Problem(422, "not-valid", "cursor: was not issued by a list of this service") from None
 
 
 def page(rows: Sequence[T], limit: int, key: Callable[[T], str], show: Callable[[T], Any]) -> dict[str, Any]:

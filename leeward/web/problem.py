@@ -82,7 +82,7 @@ def validation_problem(fault: ValidationError | RequestValidationError) -> Probl
 def _place(fault: Mapping[str, Any]) -> str:
     parts = [str(part) for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
-        # the last part is the sender's own word
+        # the last part was written by the sender
         parts.pop()
     if "[key]" in parts:
         parts = parts[: parts.index("[key]") - 1]
@@ -115,5 +115,5 @@ def install(app: FastAPI) -> None:
 
 
 def answer(problem: Problem) -> JSONResponse:
-    """The response that says it."""
+    """A problem as a response."""
     return JSONResponse(problem.body, problem.status, problem.headers, media_type=MEDIA_TYPE)

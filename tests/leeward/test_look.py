@@ -107,5 +107,6 @@ def test_small_things() -> None:
     assert dialled(" 116 123 ") == "116123"
     assert [direction(locale) for locale in ("ar", "he-IL", "en")] == ["rtl", "rtl", "ltr"]
     assert preferred("fr;q=0.9, de-AT, en;q=0.5", ("en", "de")) == "de"
+    assert preferred("fr; q=0.1, de;q=0, en-GB ; q=0.2", ("fr", "de", "en")) == "en"
     assert preferred("", ("en", "de")) == "en"
     assert preferred("xx;q=rubbish", ("en",)) == "en"

@@ -21,7 +21,7 @@ FILES = {
 
 
 def files(settings: Settings, clock: Clock) -> APIRouter:
-    """GET /look/<file> and GET /look/calendar, for everybody; each app carries them, so no page asks another host."""
+    """GET /look/<file> and GET /look/calendar, for everybody; each app serves them: no page needs another host."""
     router = APIRouter(include_in_schema=False)
     neutral = pages(LOOK / "templates", settings)
 

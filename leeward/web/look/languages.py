@@ -24,10 +24,10 @@ def language(locale: str) -> "Locale":
 
 
 def preferred(accepted: str, offered: Sequence[str]) -> str:
-    """The first of ``offered`` that an Accept-Language header asks for (RFC 9110, 12.5.4), else the first at all."""
-    ranges = [wanted for wanted in accepted.split(",") if _weight(wanted) > 0]
+    """The language of ``offered`` that an Accept-Language header likes best (RFC 9110, 12.5.4), else the first."""
+    ranges = [wanted for wanted in accepted.replace(" ", "").split(",") if _weight(wanted) > 0]
     ranges.sort(key=_weight, reverse=True)
-    return negotiated([wanted.split(";")[0].strip() for wanted in ranges], offered)
+    return negotiated([wanted.split(";")[0] for wanted in ranges], offered)
 
 
 def _weight(wanted: str) -> float:
@@ -39,7 +39,7 @@ def _weight(wanted: str) -> float:
 
 
 def negotiated(wanted: Iterable[str], offered: Sequence[str]) -> str:
-    """Which of ``offered`` suits the earliest of ``wanted`` that has a match (BCP 47 tags), else the first at all."""
+    """The language of ``offered`` that suits the first of ``wanted`` (BCP 47) that any suits, else the first."""
     from babel import negotiate_locale
 
     by_tag = {locale.lower(): locale for locale in offered}

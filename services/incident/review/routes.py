@@ -49,7 +49,7 @@ def _review_routes(router: APIRouter, context: Context) -> None:
         try:
             rows = await context.store.read(lambda conn: queries.list_incidents(conn, state, start, limit + 1))
         except ValueError:
-            raise Problem(422, "not-valid", "cursor: is not one that a list of ours gave") from None
+            raise Problem(422, "not-valid", "cursor: was not issued by a list of this service") from None
         return page(rows, limit, queries.sort_key, queries.describe_incident)
 
     @router.get("/v1/incidents/{incident_ref}", dependencies=[COORDINATOR])

@@ -73,6 +73,15 @@ def test_a_mail_server_is_really_connected_to(leeward: Leeward, tmp_path: Path, 
     assert "hidden" not in fault
 
 
+def test_a_language_without_texts_is_an_error(leeward: Leeward, tmp_path: Path) -> None:
+    (tmp_path / "leeward.toml").write_text('[channels.email]\nlocales = ["en", "de"]\n')
+    code, found = findings(leeward)
+    assert code == 1
+    assert [level for what, level in found.items() if "locales: de: incident has no text review.heading" in what] == [
+        "error"
+    ]
+
+
 def test_lines_that_nobody_checked_for_a_year_are_a_warning(leeward: Leeward, tmp_path: Path, smtp_port: int) -> None:
     smtp = {"LEEWARD_SMTP_URL": f"smtp://127.0.0.1:{smtp_port}"}
     (tmp_path / "leeward.toml").write_text(POLICY.format(checked_on="2025-11-20"))
