@@ -2,29 +2,32 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from fastapi import APIRouter
+from sqlalchemy import Connection
 
 from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
 from leeward.store import ground_tables
-from services.feedback.box.api import routes
+from services.feedback.box import repository
+from services.feedback.box.api import data_routes
 from services.feedback.box.epochs import EpochKeeper
-from services.feedback.box.models import EPOCH, METADATA, RELEASE
+from services.feedback.box.models import METADATA
+from services.feedback.box.pages import page_routes
 
 ground_tables(METADATA)
 
 
 def build(context: Context) -> Wiring:
     """The box's parts: pages and routes, and the task that follows the issuer's epochs."""
-    return Wiring(router=routes(context), tasks=[EpochKeeper(context).run])
+    router = APIRouter()
+    router.include_router(page_routes(context))
+    router.include_router(data_routes(context))
+    return Wiring(router=router, tasks=[EpochKeeper(context).run])
 
 
 def status(conn: Connection, _settings: Settings) -> dict[str, Any]:
     """Windows open, releases made, and whether a window held more answers than tokens, or unreadable ones."""
-    windows = conn.execute(select(func.count()).select_from(EPOCH).where(EPOCH.c.state == "rating")).scalar_one()
-    doubtful = conn.execute(select(func.count()).select_from(EPOCH).where(EPOCH.c.doubtful > 0)).scalar_one()
-    released = conn.execute(select(func.count()).select_from(RELEASE)).scalar_one()
-    return {"windows_open": windows, "releases": released, "epochs_in_doubt": doubtful}
+    return dict(repository.count_rows(conn))
 
 
 SERVICE = Service("box", METADATA, build, status)

@@ -5,14 +5,13 @@ It asks on a schedule and never because somebody came: the issuer must not learn
 
 import asyncio
 import base64
-from collections.abc import Callable, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Callable
+from datetime import date, timedelta
 from functools import partial
 from typing import Annotated, Final, Literal
 
 import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
-from sqlalchemy import Connection, select, update
 
 from leeward.sealing import Sealer
 from leeward.service import Context
@@ -20,8 +19,7 @@ from leeward.store import StoreUnavailable, Unit
 from leeward.store.periodic import every
 from leeward.telemetry import log
 from services.feedback import blind
-from services.feedback.box import ratings, sealing
-from services.feedback.box.models import EPOCH
+from services.feedback.box import ratings, repository, sealing
 
 LONGEST_PAUSE: Final = timedelta(seconds=30)
 TIMEOUT: Final = 10.0  # seconds
@@ -78,65 +76,48 @@ class EpochKeeper:
         try:
             await self._end_windows()
             await self._context.store.tidy()
-            await self._pin(await self._published())
+            await self._pin_epochs()
         except (httpx.HTTPError, ValidationError, StoreUnavailable) as fault:
             log("keys-not-read", fault=type(fault).__name__)
             return False
         return True
 
-    async def _published(self) -> list[PublishedEpoch]:
+    async def _pin_epochs(self) -> None:
         url = f"{self._context.settings.url('issuer')}/v1/keys"
         answer = await self._context.http.get(url, timeout=TIMEOUT)
         answer.raise_for_status()
-        return PublishedEpochs.model_validate_json(answer.content).trusted()
-
-    async def _pin(self, published: Sequence[PublishedEpoch]) -> None:
-        known = await self._context.store.read(_states)
+        published = PublishedEpochs.model_validate_json(answer.content).trusted()
+        known = await self._context.store.read(repository.states_of_epochs)
         for epoch in published:
             if epoch.epoch not in known and epoch.state != "ended":
-                await self._context.store.write(_pinned(epoch))
+                await self._context.store.write(pin(epoch))
                 known[epoch.epoch] = "issuing"
             if known.get(epoch.epoch) == "issuing" and epoch.closed_on is not None:
                 public, private = await asyncio.to_thread(sealing.new_key)
                 locked = Sealer(self._secret).seal(private, epoch.epoch)
-                await self._context.store.write(_begun(epoch, self._window, public, locked))
+                await self._context.store.write(begin_window(epoch, self._window, public, locked))
 
     async def _end_windows(self) -> None:
-        for name, locked in await self._context.store.read(_over(self._context.clock.now())):
-            while not await self._end_window(name, locked):
-                pass
-
-    async def _end_window(self, name: str, locked: bytes) -> bool:
-        sealed = await self._context.store.read(partial(ratings.sealed_in, epoch=name))
-        opened = await asyncio.to_thread(sealing.open_batch, self._secret, name, locked, sealed)
-        return await self._context.store.write(ratings.open_window(name, sealed, *opened))
-
-
-def _states(conn: Connection) -> dict[str, str]:
-    return {row.epoch: row.state for row in conn.execute(select(EPOCH.c.epoch, EPOCH.c.state))}
+        store = self._context.store
+        for name, locked in await store.read(partial(repository.windows_to_end, now=self._context.clock.now())):
+            ended = False
+            while not ended:
+                sealed = await store.read(partial(repository.sealed_in, epoch=name))
+                opened = await asyncio.to_thread(sealing.open_batch, self._secret, name, locked, sealed)
+                ended = await store.write(ratings.open_window(name, sealed, *opened))
 
 
-def _over(now: datetime) -> Callable[[Connection], list[tuple[str, bytes]]]:
-    over = select(EPOCH.c.epoch, EPOCH.c.seal_private).where(EPOCH.c.state == "rating", EPOCH.c.closes_at <= now)
-    return lambda conn: [(row.epoch, row.seal_private) for row in conn.execute(over.order_by(EPOCH.c.closes_at))]
+def pin(epoch: PublishedEpoch) -> Callable[[Unit], None]:
+    """Work: know an epoch by the key that it is first seen with."""
+    return lambda unit: repository.pin_epoch(unit.conn, epoch.epoch, epoch.key, epoch.opened_on)
 
 
-def _pinned(epoch: PublishedEpoch) -> Callable[[Unit], None]:
-    row = {"epoch": epoch.epoch, "state": "issuing", "key": epoch.key, "opened_on": epoch.opened_on, "doubtful": 0}
+def begin_window(epoch: PublishedEpoch, window: timedelta, public: bytes, locked: bytes) -> Callable[[Unit], None]:
+    """Work: the window begins when the box sees that the epoch has closed, and always lasts its full time."""
 
     def work(unit: Unit) -> None:
-        if unit.conn.execute(select(EPOCH.c.epoch).where(EPOCH.c.epoch == epoch.epoch)).first() is None:
-            unit.conn.execute(EPOCH.insert().values(**row))
-
-    return work
-
-
-def _begun(epoch: PublishedEpoch, window: timedelta, public: bytes, locked: bytes) -> Callable[[Unit], None]:
-    """The window begins when the box sees that the epoch has closed, and always lasts its full time."""
-
-    def work(unit: Unit) -> None:
-        begun = update(EPOCH).where(EPOCH.c.epoch == epoch.epoch, EPOCH.c.state == "issuing")
-        seal = {"seal_key": public, "seal_private": locked, "closes_at": unit.now + window}
-        unit.conn.execute(begun.values(state="rating", issued=epoch.issued, closed_on=epoch.closed_on, **seal))
+        times = {"closed_on": epoch.closed_on, "closes_at": unit.now + window}
+        seal = {"seal_key": public, "seal_private": locked}
+        repository.begin_window(unit.conn, epoch.epoch, issued=epoch.issued, **times, **seal)
 
     return work

@@ -1,7 +1,7 @@
 """The box's tables. No row about a rating has a time, an address, a number in a sequence or anything of a person.
 
 Keys that are hashes do not hide the order of arrival: where a row lies in its page still tells it. So whoever
-adds a row writes all of them anew, shuffled, in one transaction (`ratings.py`).
+adds a row writes all of them again, shuffled, in one transaction (`repository.py`).
 """
 
 from datetime import date, datetime
@@ -63,7 +63,7 @@ class OpenedRating(_Model, table=True):
 
 
 class ReportRelease(_Model, table=True):
-    """The ledger: what was published, once and for good."""
+    """The ledger: what was published, once."""
 
     __tablename__ = "released"
 

@@ -30,20 +30,17 @@ def new_key() -> tuple[bytes, bytes]:
 
 
 def open_batch(secret: bytes, epoch: str, locked: bytes, sealed: Iterable[bytes]) -> tuple[list[Rating], int]:
-    """Everything that was sealed, in an order drawn anew, and how many of it could not be read."""
+    """Everything that was sealed, in an order drawn by chance, and how many of it could not be read."""
     der = Sealer(secret).open(locked, epoch)
     # authenticated encryption of our own: no need to check both primes again
     private = load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True)
     if not isinstance(private, rsa.RSAPrivateKey):
         raise TypeError("not an RSA key")
-    found = [_opened(private, each) for each in sealed]
-    ratings = [rating for rating in found if rating is not None]
+    ratings, unreadable = [], 0
+    for each in sealed:
+        try:
+            ratings.append(parse(private.decrypt(each, OAEP)))
+        except (ValueError, UnreadableRating):
+            unreadable += 1
     secrets.SystemRandom().shuffle(ratings)
-    return ratings, len(found) - len(ratings)
-
-
-def _opened(private: rsa.RSAPrivateKey, sealed: bytes) -> Rating | None:
-    try:
-        return parse(private.decrypt(sealed, OAEP))
-    except (ValueError, UnreadableRating):
-        return None
+    return ratings, unreadable

@@ -3,15 +3,15 @@
 import asyncio
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from leeward.contracts import CaseClosed
 from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
-from leeward.store import Unit, ground_tables
-from services.feedback.issuer import claims, epochs
+from leeward.store import ground_tables
+from services.feedback.issuer import claims, epochs, repository
 from services.feedback.issuer.api import router
-from services.feedback.issuer.models import EPOCH, METADATA
+from services.feedback.issuer.models import METADATA
 
 ground_tables(METADATA)
 
@@ -21,19 +21,16 @@ def build(context: Context) -> Wiring:
     safe = epochs.Safe(context.keys)
     policy = context.settings.feedback
 
-    def first(unit: Unit) -> None:
-        epochs.issuing(unit, safe, policy)
-
     async def open_first(_stop: asyncio.Event) -> None:
-        await context.store.write(first)
+        await context.store.write(lambda unit: epochs.signing_epoch(unit, safe, policy))
 
     return Wiring(
         router=router(context, safe),
-        handlers={CaseClosed: claims.case_closed},
+        handlers={CaseClosed: claims.allow_tokens},
         timers={
             epochs.CLOSE: epochs.close_epochs(safe, policy),
             epochs.END: epochs.end_epochs,
-            claims.FORGET: claims.forget_unused,
+            claims.DELETE: claims.delete_unused,
         },
         tasks=[open_first],
     )
@@ -41,9 +38,8 @@ def build(context: Context) -> Wiring:
 
 def status(conn: Connection, settings: Settings) -> dict[str, Any]:
     """How many epochs there were, and whether one signs now."""
-    count = conn.execute(select(func.count()).select_from(EPOCH)).scalar_one()
-    signing = conn.execute(select(func.count()).select_from(EPOCH).where(EPOCH.c.issuing == 1)).scalar_one()
-    return {"epochs": count, "signing": bool(signing), "tokens_an_epoch": settings.feedback.epoch_tokens}
+    count, signing = repository.count_epochs(conn), repository.is_signing(conn)
+    return {"epochs": count, "signing": signing, "tokens_an_epoch": settings.feedback.epoch_tokens}
 
 
 SERVICE = Service("issuer", METADATA, build, status)

@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from typing import Annotated, Any, Final
+from datetime import date
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
@@ -62,8 +63,11 @@ def router(context: Context, safe: epochs.Safe) -> APIRouter:
     @routes.get("/v1/keys", dependencies=[PUBLIC])
     async def keys() -> Response:
         now = context.clock.now()
-        found = await context.store.read(lambda conn: epochs.published(conn, now, policy.window))
-        return JSONResponse({"suite": SUITE, "epochs": [_shown(epoch) for epoch in found]}, headers=cors)
+        found = await context.store.read(lambda conn: epochs.describe_epochs(conn, now, policy.window))
+        for epoch in found:
+            days = {name: day.isoformat() for name, day in epoch.items() if isinstance(day, date)}
+            epoch |= {"key": _text(epoch["key"]), **days}
+        return JSONResponse({"suite": SUITE, "epochs": found}, headers=cors)
 
     @routes.options("/v1/claims/mint", dependencies=[PUBLIC], include_in_schema=False)
     async def preflight() -> Response:
@@ -72,30 +76,21 @@ def router(context: Context, safe: epochs.Safe) -> APIRouter:
 
     @routes.post("/v1/claims/mint", dependencies=[PUBLIC])
     async def mint(request: Request) -> Response:
-        asked = _parsed(await request.body(), cors)
+        try:
+            asked = MintRequest.model_validate_json(await request.body())
+        except ValidationError as fault:
+            problem = validation_problem(fault)
+            problem.headers = cors
+            raise problem from None
         try:
             case = claims.asserted_case(context.keys.assertion_public_key, asked.assertion, context.clock.now())
             blinded = base64.b64decode(asked.blinded)
-            minted = await context.store.write(claims.mint(safe, policy, case, blinded, asked.epoch))
+            minted = await context.store.write(claims.mint_token(safe, policy, case, blinded, asked.epoch))
         except tuple(REFUSALS) as refusal:
             raise Problem(*REFUSALS[type(refusal)], headers=cors) from None
         return JSONResponse({"signature": _text(minted.signature), "epoch": minted.epoch}, headers=cors)
 
     return routes
-
-
-def _parsed(body: bytes, cors: dict[str, str]) -> MintRequest:
-    try:
-        return MintRequest.model_validate_json(body)
-    except ValidationError as fault:
-        problem = validation_problem(fault)
-        problem.headers = cors
-        raise problem from None
-
-
-def _shown(epoch: dict[str, Any]) -> dict[str, Any]:
-    days = {name: epoch[name].isoformat() if epoch[name] else None for name in ("opened_on", "closed_on", "ends_on")}
-    return {**epoch, "key": _text(epoch["key"]), **days}
 
 
 def _text(value: bytes) -> str:

@@ -11,23 +11,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from joserfc import jwt
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import OKPKey
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row
 
 from leeward.contracts import Event
 from leeward.settings.policy import Feedback
-from leeward.store import Insert, Timer, Unit
+from leeward.store import Timer, Unit
 from services.feedback import blind
-from services.feedback.issuer.epochs import CLOSE, Safe, issuing, may_close
-from services.feedback.issuer.models import CLAIM, EPOCH
+from services.feedback.issuer import repository
+from services.feedback.issuer.epochs import CLOSE, Safe, may_close, signing_epoch
 
-FORGET: Final = "forget_claim"
+DELETE: Final = "forget_claim"
 UNUSED: Final = timedelta(days=90)  # as long as anything of a case is kept (DESIGN §5.12)
 ALGORITHMS: Final = ("Ed25519", "EdDSA")  # RFC 9864's name and RFC 8037's older one for the same signature
-ADD: Final = Insert(CLAIM, ("case_ref", "closed_on"), conflict="nothing", keys=("case_ref",))
 
 
 class NoClaim(Exception):
-    """The assertion is not one of ours, or too old; which of them is not told."""
+    """The assertion is not one of ours, or too old; which of them is not said."""
 
 
 class NotYet(Exception):
@@ -69,21 +68,22 @@ def asserted_case(key: Ed25519PublicKey, assertion: str, now: datetime) -> str:
     return str(claims["case_ref"])
 
 
-def case_closed(unit: Unit, events: Sequence[Event]) -> None:
+def allow_tokens(unit: Unit, events: Sequence[Event]) -> None:
     """Handler: each closed case may fetch one token from now on."""
     cases = [event.key for event in events]
-    ADD.run(unit.conn, [(case, unit.now.date()) for case in cases])
+    repository.add_claims(unit.conn, cases, unit.now.date())
     for case in cases:
-        unit.set_timer(FORGET, case, unit.now + UNUSED)
+        unit.set_timer(DELETE, case, unit.now + UNUSED)
 
 
-def forget_unused(unit: Unit, timers: Sequence[Timer]) -> None:
-    """Timer: a right nobody used is gone; a used one goes with its epoch."""
-    unused = CLAIM.c.case_ref.in_([timer.key for timer in timers]) & CLAIM.c.epoch.is_(None)
-    unit.conn.execute(delete(CLAIM).where(unused))
+def delete_unused(unit: Unit, timers: Sequence[Timer]) -> None:
+    """Timer: delete rights that nobody used; a used one is deleted with its epoch."""
+    repository.delete_unused_claims(unit.conn, [timer.key for timer in timers])
 
 
-def mint(safe: Safe, policy: Feedback, case_ref: str, blinded: bytes, wanted: str | None) -> Callable[[Unit], Minted]:
+def mint_token(
+    safe: Safe, policy: Feedback, case_ref: str, blinded: bytes, wanted: str | None
+) -> Callable[[Unit], Minted]:
     """Work: sign what the browser blinded, once for a case.
 
     Args:
@@ -95,33 +95,23 @@ def mint(safe: Safe, policy: Feedback, case_ref: str, blinded: bytes, wanted: st
     asked = hashlib.sha256(blinded).hexdigest()
 
     def work(unit: Unit) -> Minted:
-        claim = unit.conn.execute(select(CLAIM).where(CLAIM.c.case_ref == case_ref).with_for_update()).first()
+        claim = repository.lock_claim(unit.conn, case_ref)
         if claim is None:
             raise NotYet
-        if claim.epoch is not None:
-            return _answer_again(claim, asked)
-        return _sign(unit, issuing(unit, safe, policy))
+        if claim.epoch is None:
+            return sign(unit, signing_epoch(unit, safe, policy))
+        if claim.asked != asked:
+            raise AlreadyUsed
+        return Minted(claim.signature, claim.epoch)
 
-    def _sign(unit: Unit, epoch: Row[Any]) -> Minted:
+    def sign(unit: Unit, epoch: Row[Any]) -> Minted:
         if wanted not in (None, epoch.epoch):
             raise EpochChanged
         signature = blind.sign_blinded(safe.unlock(epoch.epoch, epoch.private), blinded)
-        used = update(CLAIM).where(CLAIM.c.case_ref == case_ref)
-        unit.conn.execute(used.values(epoch=epoch.epoch, asked=asked, signature=signature))
-        unit.cancel_timer(FORGET, case_ref)
-        _count(unit, epoch, policy)
+        repository.use_claim(unit.conn, case_ref, epoch.epoch, asked, signature)
+        unit.cancel_timer(DELETE, case_ref)
+        if may_close(repository.count_token(unit.conn, epoch.epoch), unit.now, policy):
+            unit.set_timer(CLOSE, epoch.epoch, unit.now)
         return Minted(signature, epoch.epoch)
 
     return work
-
-
-def _answer_again(claim: Row[Any], asked: str) -> Minted:
-    if claim.asked != asked:
-        raise AlreadyUsed
-    return Minted(claim.signature, claim.epoch)
-
-
-def _count(unit: Unit, epoch: Row[Any], policy: Feedback) -> None:
-    counted = update(EPOCH).where(EPOCH.c.epoch == epoch.epoch).values(issued=EPOCH.c.issued + 1).returning(EPOCH)
-    if may_close(unit.conn.execute(counted).one(), unit.now, policy):
-        unit.set_timer(CLOSE, epoch.epoch, unit.now)

@@ -18,8 +18,8 @@ from leeward.contracts import CaseClosed, Event
 from leeward.service import Context
 from leeward.settings.policy import Feedback
 from services.feedback import blind, reports
-from services.feedback.box import ratings
-from services.feedback.box.epochs import EpochKeeper, PublishedEpochs, _pinned
+from services.feedback.box import ratings, repository
+from services.feedback.box.epochs import EpochKeeper, PublishedEpochs, pin
 from services.feedback.box.models import EPOCH, OPENED, RELEASE, SEALED
 from services.feedback.box.models import METADATA as BOX
 from services.feedback.issuer import SERVICE, claims, epochs
@@ -46,14 +46,14 @@ class Issuer:
         """A case closes; gives its reference."""
         case = str(uuid4())
         event = Event(str(uuid4()), case, CaseClosed(case_ref=case), self.store.clock.now())
-        await self.store.write(lambda unit: claims.case_closed(unit, [event]))
+        await self.store.write(lambda unit: claims.allow_tokens(unit, [event]))
         return case
 
     async def mint(self, case: str, blinded: bytes, epoch: str | None = None) -> claims.Minted:
-        return await self.store.write(claims.mint(self.safe, POLICY, case, blinded, epoch))
+        return await self.store.write(claims.mint_token(self.safe, POLICY, case, blinded, epoch))
 
     async def first(self) -> str:
-        row = await self.store.write(lambda unit: epochs.issuing(unit, self.safe, POLICY))
+        row = await self.store.write(lambda unit: epochs.signing_epoch(unit, self.safe, POLICY))
         return str(row.epoch)
 
     async def ends(self) -> None:
@@ -209,7 +209,10 @@ async def test_ratings_given_at_once_at_several_replicas_are_all_kept_and_lie_in
     box: Box, others: list[Box]
 ) -> None:
     given = [box.given(rating) for rating in distinct(12)]
-    taking = [one.context.store.write(ratings.take(each)) for one, each in zip([box, *others] * 4, given, strict=True)]
+    taking = [
+        one.context.store.write(ratings.accept_rating(each))
+        for one, each in zip([box, *others] * 4, given, strict=True)
+    ]
     await asyncio.gather(*taking)
     rows = await stored(box, SEALED, "sealed")
     assert {value for value, _, _ in rows} == {each.sealed for each in given}
@@ -220,7 +223,7 @@ async def test_the_first_two_at_once_lie_in_no_order_either(box: Box, others: li
     """Where nothing was sealed before, nothing that both delete makes the second notice the first."""
     one, two = (box.given(rating) for rating in distinct(2))
     late = others[0].context.store
-    await behind(late, lambda: late.write(ratings.take(two)), lambda: box.take(one))
+    await behind(late, lambda: late.write(ratings.accept_rating(two)), lambda: box.take(one))
     rows = await stored(box, SEALED, "sealed")
     assert (len(rows), len({number for _, number, _ in rows})) == (2, 1)
 
@@ -228,7 +231,7 @@ async def test_the_first_two_at_once_lie_in_no_order_either(box: Box, others: li
 async def test_a_token_spent_at_two_replicas_counts_once(box: Box, others: list[Box]) -> None:
     given = box.given(distinct(1)[0])
     late = others[0].context.store
-    await behind(late, lambda: late.write(ratings.take(given)), lambda: box.take(given))
+    await behind(late, lambda: late.write(ratings.accept_rating(given)), lambda: box.take(given))
     assert await box.count(SEALED) == 1
     other = replace(given, sealed=box.given(distinct(2)[1]).sealed)
     with pytest.raises(ratings.AlreadyGiven):
@@ -240,7 +243,7 @@ async def test_a_window_ended_by_several_is_ended_once(box: Box, others: list[Bo
     await clock.advance(days=1)
     await asyncio.gather(*(EpochKeeper(one.context).look() for one in [box, *others]))
     assert (await box.count(SEALED), await box.count(OPENED), await box.count(RELEASE)) == (0, 0, 1)
-    figures = await box.context.store.read(ratings.releases)
+    figures = await box.context.store.read(repository.list_releases)
     assert [release["n"] for release in figures] == [10]
 
 
@@ -251,7 +254,7 @@ async def test_two_windows_ended_at_once_make_one_release(box: Box, others: list
     late, ten = others[0].context.store, distinct(10)
     ends = [ratings.open_window(name, [], part, 0) for name, part in ((NAME, ten[:5]), (second, ten[5:]))]
     await behind(late, lambda: late.write(ends[1]), lambda: box.context.store.write(ends[0]))
-    assert [release["n"] for release in await box.context.store.read(ratings.releases)] == [10]
+    assert [release["n"] for release in await box.context.store.read(repository.list_releases)] == [10]
 
 
 def _as_another_epoch(name: str) -> Insert:
@@ -264,7 +267,7 @@ async def test_a_rating_of_the_last_moment_is_not_lost(box: Box, others: list[Bo
     """It is taken by one replica while another, whose clock is ahead, opens what was sealed before it came."""
     first, last = (box.given(rating) for rating in distinct(2))
     await box.take(first)
-    read = await box.context.store.read(partial(ratings.sealed_in, epoch=NAME))
+    read = await box.context.store.read(partial(repository.sealed_in, epoch=NAME))
     await others[0].take(last)
     await clock.advance(days=1)
     ended = ratings.open_window(NAME, read, [distinct(1)[0]], 0)
@@ -284,14 +287,14 @@ async def test_a_rating_while_the_window_ends_is_kept_or_refused(box: Box, other
         await EpochKeeper(box.context).look()
 
     with pytest.raises(ratings.NotOpen):
-        await behind(late, lambda: late.write(ratings.take(last)), ends)
+        await behind(late, lambda: late.write(ratings.accept_rating(last)), ends)
     assert (await box.count(SEALED), await box.count(OPENED)) == (0, 1)
 
 
 async def test_a_key_is_pinned_by_several_at_once(box: Box, others: list[Box]) -> None:
     [seen] = PublishedEpochs.model_validate({"epochs": [published(blind.generate())]}).epochs
     late = others[0].context.store
-    await behind(late, lambda: late.write(_pinned(seen)), lambda: box.context.store.write(_pinned(seen)))
+    await behind(late, lambda: late.write(pin(seen)), lambda: box.context.store.write(pin(seen)))
     known = await box.context.store.read(
         lambda conn: conn.execute(select(func.count()).select_from(EPOCH)).scalar_one()
     )

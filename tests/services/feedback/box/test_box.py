@@ -68,7 +68,7 @@ class Box:
 
     async def take(self, *given: ratings.SpentToken) -> None:
         for each in given:
-            await self.context.store.write(ratings.take(each))
+            await self.context.store.write(ratings.accept_rating(each))
         await self.context.store.tidy()
 
     async def end(self) -> None:
