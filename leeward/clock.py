@@ -1,12 +1,10 @@
-"""Time is UTC and injected: the system's clock, one that runs faster, and one that tests turn by hand."""
+"""Time is UTC and injected: the system's clock, one that runs faster, and one that stands still."""
 
 import asyncio
-import heapq
 import re
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Protocol
 
 
@@ -47,36 +45,17 @@ class ScaledClock:
         await asyncio.sleep(max(0.0, seconds) / self._rate)
 
 
-class FakeClock:
-    """A clock that stands still until it is advanced; sleepers wake in the order of their times."""
+class FixedClock:
+    """Always the same time, for what is computed again as of then; nobody can wait by it."""
 
-    def __init__(self, start: datetime) -> None:
-        self._now = start
-        self._order = count()
-        self._sleepers: list[tuple[datetime, int, asyncio.Future[None]]] = []
+    def __init__(self, at: datetime) -> None:
+        self._at = at
 
     def now(self) -> datetime:
-        return self._now
+        return self._at
 
     async def sleep(self, seconds: float) -> None:
-        if seconds <= 0:
-            await asyncio.sleep(0)
-            return
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._now + timedelta(seconds=seconds), next(self._order), waiting))
-        await waiting
-
-    async def advance(self, **span: float) -> None:
-        """Move on by a timedelta's keywords, waking every sleeper that falls due on the way."""
-        target = self._now + timedelta(**span)
-        while self._sleepers and self._sleepers[0][0] <= target:
-            due, _, waiting = heapq.heappop(self._sleepers)
-            self._now = max(self._now, due)
-            if not waiting.done():
-                waiting.set_result(None)
-            await asyncio.sleep(0)
-        self._now = target
-        await asyncio.sleep(0)
+        raise RuntimeError(f"a clock that stands still was asked to wait {seconds} s")
 
 
 async def first_of(*waits: Awaitable[object]) -> None:

@@ -14,12 +14,12 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import MetaData
 
-from leeward.clock import FakeClock
 from leeward.runtime import http_client
 from leeward.service import Context
 from leeward.settings import ServiceName, Settings, load_settings
 from leeward.settings.keys import keyring
 from leeward.store import Store
+from leeward.testing import ManualClock
 from services.demo.servers import Kafka, PostgreSQL
 from tests.databases import KINDS, Databases, OpenStore, PostgresDatabases, SqliteDatabases, chosen
 from tests.nursery.client import SHARED
@@ -77,9 +77,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
+def clock() -> ManualClock:
     """Saturday 21 November 2026, nine in the morning UTC."""
-    return FakeClock(datetime(2026, 11, 21, 9, tzinfo=UTC))
+    return ManualClock(datetime(2026, 11, 21, 9, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def database() -> str:
 
 @pytest_asyncio.fixture
 async def open_store(
-    database: str, request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
+    database: str, request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
 ) -> AsyncIterator[OpenStore]:
     """`open_store("notify", METADATA)`: a store, several if asked again; all closed at the end."""
     stores: list[Store] = []
@@ -142,7 +142,7 @@ async def open_store(
 
 
 @pytest.fixture
-def make_context(settings: Settings, clock: FakeClock, http: httpx.AsyncClient, open_store: OpenStore) -> MakeContext:
+def make_context(settings: Settings, clock: ManualClock, http: httpx.AsyncClient, open_store: OpenStore) -> MakeContext:
     """`make_ground("matching", MODELS_METADATA)`: a ground with a store holding all tables; closed at the end."""
 
     def make(name: ServiceName, metadata: MetaData) -> Context:

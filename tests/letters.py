@@ -7,11 +7,11 @@ from uuid import uuid4
 from leeward.bus import Raw
 from leeward.bus.consumer import Consumer
 from leeward.bus.parking import FIRST_RETRY, Parking
-from leeward.clock import FakeClock
 from leeward.contracts import EventData
 from leeward.service import Handler
 from leeward.settings import ServiceName
 from leeward.store import Store, Unit
+from leeward.testing import ManualClock
 
 
 class _ByHand:
@@ -33,7 +33,7 @@ class Consuming:
     """One service's consumer of one topic on a real store."""
 
     def __init__(
-        self, service: ServiceName, topic: str, store: Store, clock: FakeClock, handlers: Mapping[str, Handler]
+        self, service: ServiceName, topic: str, store: Store, clock: ManualClock, handlers: Mapping[str, Handler]
     ) -> None:
         self.store = store
         self.clock = clock

@@ -13,9 +13,9 @@ from leeward.bus import Bus
 from leeward.bus.kafka import KafkaBus
 from leeward.bus.relay import KafkaRelay
 from leeward.bus.sqlite import SqliteBus
-from leeward.clock import FakeClock
 from leeward.settings import Settings
 from leeward.store import Store
+from leeward.testing import ManualClock
 from services.demo.servers import Kafka
 from tests.contract.databases import Cluster, Databases, Files
 
@@ -43,7 +43,7 @@ class Embedded:
 
     producer = "incident"
 
-    def __init__(self, request: pytest.FixtureRequest, settings: Settings, clock: FakeClock) -> None:
+    def __init__(self, request: pytest.FixtureRequest, settings: Settings, clock: ManualClock) -> None:
         self.databases: Databases = Files(request, settings, clock)
         self._settings = settings
 
@@ -63,7 +63,7 @@ class Embedded:
 class Distributed:
     """PostgreSQL and Kafka; databases and topic are this test's own."""
 
-    def __init__(self, request: pytest.FixtureRequest, settings: Settings, clock: FakeClock) -> None:
+    def __init__(self, request: pytest.FixtureRequest, settings: Settings, clock: ManualClock) -> None:
         self.databases: Databases = Cluster(request, settings, clock)
         self.server: Kafka = request.getfixturevalue("kafka")
         self.producer = f"p{next(_TESTS)}"
@@ -102,7 +102,7 @@ class Distributed:
         self.databases.close()
 
 
-ADAPTERS: Final[Mapping[str, Callable[[pytest.FixtureRequest, Settings, FakeClock], Ways]]] = {
+ADAPTERS: Final[Mapping[str, Callable[[pytest.FixtureRequest, Settings, ManualClock], Ways]]] = {
     "sqlite": Embedded,
     "kafka": Distributed,
 }

@@ -8,10 +8,10 @@ from typing import Final, Protocol
 import pytest
 from sqlalchemy import MetaData
 
-from leeward.clock import FakeClock
 from leeward.settings import Settings
 from leeward.store import SqliteStore, Store
 from leeward.store.postgresql import PostgresStore
+from leeward.testing import ManualClock
 from services.demo.servers import PostgreSQL
 
 _TESTS = count()
@@ -31,7 +31,7 @@ class Databases(Protocol):
 class Files:
     """SQLite."""
 
-    def __init__(self, _request: pytest.FixtureRequest, settings: Settings, clock: FakeClock) -> None:
+    def __init__(self, _request: pytest.FixtureRequest, settings: Settings, clock: ManualClock) -> None:
         self._folder = settings.data
         self._clock = clock
 
@@ -53,7 +53,7 @@ class Files:
 class Cluster:
     """PostgreSQL."""
 
-    def __init__(self, request: pytest.FixtureRequest, _settings: Settings, clock: FakeClock) -> None:
+    def __init__(self, request: pytest.FixtureRequest, _settings: Settings, clock: ManualClock) -> None:
         self.server: PostgreSQL = request.getfixturevalue("postgresql")
         self._prefix = f"t{next(_TESTS)}"
         self._clock = clock
@@ -80,7 +80,7 @@ class Cluster:
             self.server.drop(name)
 
 
-KINDS: Final[Mapping[str, Callable[[pytest.FixtureRequest, Settings, FakeClock], Databases]]] = {
+KINDS: Final[Mapping[str, Callable[[pytest.FixtureRequest, Settings, ManualClock], Databases]]] = {
     "sqlite": Files,
     "postgresql": Cluster,
 }

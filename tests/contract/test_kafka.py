@@ -18,10 +18,10 @@ from sqlalchemy import func, select
 from leeward.bus import BusUnavailable, Raw, consumer, kafka, relay, topics
 from leeward.bus.kafka import KafkaSubscription
 from leeward.bus.relay import KafkaRelay
-from leeward.clock import FakeClock
 from leeward.contracts import Event, IncidentRecorded
 from leeward.settings import Settings
 from leeward.store import Store, StoreUnavailable, Unit
+from leeward.testing import ManualClock
 from tests.conftest import eventually
 from tests.contract.adapters import Distributed
 from tests.contract.world import PRODUCER, Process, World, counted, recorded, ref
@@ -30,7 +30,7 @@ OUTBOX = ("waiting_events", "oldest_seconds")
 
 
 @pytest_asyncio.fixture
-async def world(request: pytest.FixtureRequest, settings: Settings, clock: FakeClock) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, settings: Settings, clock: ManualClock) -> AsyncIterator[World]:
     """Three partitions, so that a group can have several members."""
     ways = Distributed(request, settings, clock)
     ways.partitions = 3

@@ -11,10 +11,10 @@ from sqlalchemy import Connection
 
 from leeward.bus import relay, topics
 from leeward.bus.relay import KafkaRelay
-from leeward.clock import FakeClock
 from leeward.contracts.events import Involved
 from leeward.settings import Settings
 from leeward.store import StoreUnavailable
+from leeward.testing import ManualClock
 from tests.conftest import eventually
 from tests.contract.adapters import Distributed
 from tests.contract.test_kafka import administer, commit, relaying, said, waiting, ways
@@ -22,7 +22,7 @@ from tests.contract.world import World, recorded, ref
 
 
 @pytest_asyncio.fixture
-async def world(request: pytest.FixtureRequest, settings: Settings, clock: FakeClock) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, settings: Settings, clock: ManualClock) -> AsyncIterator[World]:
     opened = World(Distributed(request, settings, clock), clock)
     await opened.create()
     yield opened

@@ -11,12 +11,12 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.exc import IntegrityError
 
-from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
 from leeward.store import Store, StoreUnavailable, Timer, Unit, Update
 from leeward.store.lookup import in_list
 from leeward.store.postgresql import PostgresStore
 from leeward.store.timing import TimerLoop
+from leeward.testing import ManualClock
 from tests.conftest import eventually
 from tests.contract.databases import Cluster
 from tests.contract.test_store import ADD, CASE, METADATA, THING, names
@@ -99,7 +99,9 @@ async def test_a_key_that_is_taken_late_gets_its_newer_snapshot_too(replica: Ope
         await store.write(unlucky)
 
 
-async def test_a_socket_that_is_away_is_said_by_its_folder(caplog: pytest.LogCaptureFixture, clock: FakeClock) -> None:
+async def test_a_socket_that_is_away_is_said_by_its_folder(
+    caplog: pytest.LogCaptureFixture, clock: ManualClock
+) -> None:
     caplog.set_level("INFO", "leeward")
     store, stop = PostgresStore("postgresql+asyncpg://me@/it?host=/nowhere", "box", METADATA, clock), asyncio.Event()
     watching = asyncio.create_task(store.watch(stop))

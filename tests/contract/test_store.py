@@ -11,9 +11,9 @@ import pytest_asyncio
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
 from leeward.store import Insert, Store, StoreUnavailable, Unit, Update, UtcTime, ground_tables
+from leeward.testing import ManualClock
 from tests.contract.databases import Databases
 
 METADATA = MetaData()
@@ -46,7 +46,7 @@ async def count(store: Store, table: Table) -> int:
     return await store.read(lambda conn: len(conn.execute(select(table)).all()))
 
 
-async def test_work_effects_events_and_timers_commit_together(store: Store, clock: FakeClock) -> None:
+async def test_work_effects_events_and_timers_commit_together(store: Store, clock: ManualClock) -> None:
     def work(unit: Unit) -> None:
         ADD.run(unit.conn, [("a", 1, clock.now()), ("b", None, None)])
         unit.emit(CaseOpened(case_ref=CASE))
@@ -79,7 +79,7 @@ async def test_cancelling_the_caller_does_not_leave_a_transaction_open(store: St
     assert "b" in await names(store)
 
 
-async def test_times_come_back_aware_and_in_utc(store: Store, clock: FakeClock) -> None:
+async def test_times_come_back_aware_and_in_utc(store: Store, clock: ManualClock) -> None:
     await store.write(lambda unit: ADD.run(unit.conn, [("a", 1, clock.now())]))
     found = await store.read(lambda conn: conn.execute(select(THING.c.seen_at)).scalar())
     assert found == clock.now()

@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
 
-from leeward.clock import FakeClock
 from leeward.store import Store, StoreUnavailable, Timer, Unit, ground_tables
 from leeward.store.timers import BATCH, TimerHandler, postpone
 from leeward.store.timing import TimerLoop
+from leeward.testing import ManualClock
 from tests.conftest import eventually
 from tests.contract.databases import Databases
 
@@ -76,7 +76,7 @@ async def running(loop: TimerLoop) -> AsyncIterator[None]:
         await task
 
 
-async def test_a_timer_fires_when_it_is_due_and_once(store: Store, clock: FakeClock) -> None:
+async def test_a_timer_fires_when_it_is_due_and_once(store: Store, clock: ManualClock) -> None:
     loop = Handlers().loop(store)
     await set_timers(store, "a", hours=1)
     await clock.advance(minutes=59)
@@ -87,7 +87,7 @@ async def test_a_timer_fires_when_it_is_due_and_once(store: Store, clock: FakeCl
     assert await fired(store) == ["reminder:a"]
 
 
-async def test_setting_a_timer_again_moves_it_and_cancelling_takes_it_away(store: Store, clock: FakeClock) -> None:
+async def test_setting_a_timer_again_moves_it_and_cancelling_takes_it_away(store: Store, clock: ManualClock) -> None:
     loop = Handlers().loop(store)
     await set_timers(store, "moved", "gone", hours=1)
     await set_timers(store, "moved", hours=3)
@@ -110,7 +110,7 @@ async def test_the_last_word_of_a_transaction_counts(store: Store) -> None:
     assert await waiting(store) == ["b"]
 
 
-async def test_a_handler_may_set_its_timer_again(store: Store, clock: FakeClock) -> None:
+async def test_a_handler_may_set_its_timer_again(store: Store, clock: ManualClock) -> None:
     def repeat(unit: Unit, timers: Sequence[Timer]) -> None:
         for timer in timers:
             unit.conn.execute(insert(FIRED).values(what=timer.key))
@@ -125,7 +125,7 @@ async def test_a_handler_may_set_its_timer_again(store: Store, clock: FakeClock)
     assert await fired(store) == ["a"] * 3
 
 
-async def test_a_faulty_timer_is_postponed_alone_and_later_each_time(store: Store, clock: FakeClock) -> None:
+async def test_a_faulty_timer_is_postponed_alone_and_later_each_time(store: Store, clock: ManualClock) -> None:
     handlers = Handlers(faulty={"bad"})
     loop = handlers.loop(store)
     await set_timers(store, "a", "bad", "c")
@@ -173,7 +173,9 @@ async def test_after_a_fault_a_timer_cancelled_meanwhile_does_not_fire(store: St
     assert await waiting(store) == ["bad"]
 
 
-async def test_a_timer_that_another_of_its_batch_cancels_or_moves_does_not_fire(store: Store, clock: FakeClock) -> None:
+async def test_a_timer_that_another_of_its_batch_cancels_or_moves_does_not_fire(
+    store: Store, clock: ManualClock
+) -> None:
     def answered(unit: Unit, timers: Sequence[Timer]) -> None:
         unit.cancel_timer("reminder", "ended")
         unit.set_timer("reminder", "moved", unit.now + timedelta(days=1))
@@ -197,7 +199,7 @@ async def test_a_handlers_fault_leaves_nothing_of_its_work(store: Store) -> None
 
 
 async def test_a_timer_that_another_replica_fired_and_set_anew_is_not_brought_forward(
-    store: Store, clock: FakeClock
+    store: Store, clock: ManualClock
 ) -> None:
     failed = Timer("reminder", "a", clock.now())
     await set_timers(store, "a", hours=72)
@@ -206,7 +208,7 @@ async def test_a_timer_that_another_replica_fired_and_set_anew_is_not_brought_fo
     assert due_at == clock.now() + timedelta(hours=72)
 
 
-async def test_a_database_that_is_away_postpones_nothing(store: Store, clock: FakeClock) -> None:
+async def test_a_database_that_is_away_postpones_nothing(store: Store, clock: ManualClock) -> None:
     def away(_unit: Unit, _timers: Sequence[Timer]) -> None:
         raise StoreUnavailable
 
@@ -231,7 +233,7 @@ async def test_thousands_that_are_due_fire_in_batches(store: Store) -> None:
     assert len(handlers.runs) == 8
 
 
-async def test_the_loop_wakes_when_the_clock_gets_there(store: Store, clock: FakeClock) -> None:
+async def test_the_loop_wakes_when_the_clock_gets_there(store: Store, clock: ManualClock) -> None:
     await set_timers(store, "late", hours=3)
     await set_timers(store, "soon", seconds=20)
 

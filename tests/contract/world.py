@@ -12,10 +12,10 @@ from leeward import telemetry
 from leeward.bus import Bus, Raw, Subscription
 from leeward.bus.consumer import Consumer
 from leeward.bus.parking import Parking
-from leeward.clock import FakeClock
 from leeward.contracts import Event, IncidentRecorded, IncidentRetracted, Severity
 from leeward.service import Handler
 from leeward.store import Store, StoreUnavailable, Unit, ground_tables
+from leeward.testing import ManualClock
 from tests.contract.adapters import Ways
 
 PRODUCER = MetaData()
@@ -109,7 +109,7 @@ class Dying:
 class World:
     """A producer and a consumer group, each with its database, and the bus between them."""
 
-    def __init__(self, ways: Ways, clock: FakeClock) -> None:
+    def __init__(self, ways: Ways, clock: ManualClock) -> None:
         self.ways = ways
         self.clock = clock
         self.topic = f"leeward.{ways.producer}"

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from leeward.clock import FakeClock, ScaledClock, SystemClock, first_of, parse_clock
+from leeward.clock import ScaledClock, SystemClock, first_of, parse_clock
+from leeward.testing import ManualClock
 
 NINE = datetime(2026, 11, 21, 9, tzinfo=UTC)
 
@@ -22,14 +23,14 @@ async def test_a_clock_that_runs_faster_sleeps_less() -> None:
 
 
 async def test_a_fake_clock_stands_still_until_it_is_turned() -> None:
-    clock = FakeClock(NINE)
+    clock = ManualClock(NINE)
     assert clock.now() == NINE
     await clock.advance(hours=1, minutes=30)
     assert clock.now() == NINE + timedelta(minutes=90)
 
 
 async def test_sleepers_wake_at_their_times_in_order() -> None:
-    clock, woken = FakeClock(NINE), []
+    clock, woken = ManualClock(NINE), []
 
     async def sleeper(name: str, seconds: float) -> None:
         await clock.sleep(seconds)
@@ -46,7 +47,7 @@ async def test_sleepers_wake_at_their_times_in_order() -> None:
 
 
 async def test_a_sleeper_that_was_cancelled_is_passed_over() -> None:
-    clock = FakeClock(NINE)
+    clock = ManualClock(NINE)
     task = asyncio.create_task(clock.sleep(5))
     await asyncio.sleep(0)
     task.cancel()
@@ -56,7 +57,7 @@ async def test_a_sleeper_that_was_cancelled_is_passed_over() -> None:
 
 
 async def test_the_first_of_several_waits_ends_the_others() -> None:
-    clock, done = FakeClock(NINE), asyncio.Event()
+    clock, done = ManualClock(NINE), asyncio.Event()
     waiting = asyncio.create_task(first_of(done.wait(), clock.sleep(60)))
     await asyncio.sleep(0)
     done.set()

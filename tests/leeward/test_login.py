@@ -9,9 +9,9 @@ import pytest
 from fastapi import APIRouter
 from sqlalchemy import MetaData
 
-from leeward.clock import FakeClock
 from leeward.service import Context
 from leeward.settings import ServiceName, Settings
+from leeward.testing import ManualClock
 from leeward.web.access import COOKIE, issue, new_token, role
 from leeward.web.app import create_app
 from leeward.web.login import login_router
@@ -79,7 +79,7 @@ async def test_a_used_link_and_a_made_up_one_end_the_same_way(visitor: httpx.Asy
         assert "set-cookie" not in answer.headers
 
 
-async def test_after_fifteen_minutes_the_link_is_over(visitor: httpx.AsyncClient, clock: FakeClock) -> None:
+async def test_after_fifteen_minutes_the_link_is_over(visitor: httpx.AsyncClient, clock: ManualClock) -> None:
     await clock.advance(minutes=16)
     assert (await visitor.get(f"/login/{CODE}")).status_code == 401
     assert (await visitor.post(f"/login/{CODE}")).status_code == 401

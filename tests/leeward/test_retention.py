@@ -11,12 +11,12 @@ from sqlalchemy import MetaData, func, select
 from leeward.brokers import parse_brokers
 from leeward.bus.kafka import KafkaBus
 from leeward.bus.sqlite import LOG_KEPT, SqliteBus
-from leeward.clock import FakeClock
 from leeward.contracts import CaseOpened
 from leeward.settings import Settings
 from leeward.store import SqliteStore, Store, Unit, ground_tables
 from leeward.store.group import StoreUnavailable
 from leeward.store.periodic import EVERY, INBOX_KEPT, Retention, back_off, every
+from leeward.testing import ManualClock
 from tests.conftest import MakeContext, eventually
 
 METADATA = MetaData()
@@ -40,7 +40,7 @@ async def left(store: Store) -> tuple[int, int]:
     return found[0], found[1]
 
 
-async def test_each_thing_is_forgotten_in_its_time(store: Store, settings: Settings, clock: FakeClock) -> None:
+async def test_each_thing_is_forgotten_in_its_time(store: Store, settings: Settings, clock: ManualClock) -> None:
     await store.write(fill)
     for days, expected in ((7, (1, 1)), (1, (0, 1)), (1, (0, 1)), (1, (0, 0))):
         await clock.advance(days=days)
@@ -49,7 +49,7 @@ async def test_each_thing_is_forgotten_in_its_time(store: Store, settings: Setti
 
 
 async def test_what_a_consumer_has_not_read_is_kept_however_long_the_machine_was_off(
-    store: Store, settings: Settings, clock: FakeClock
+    store: Store, settings: Settings, clock: ManualClock
 ) -> None:
     await store.write(fill)
     await clock.advance(days=400)
@@ -64,7 +64,7 @@ async def test_what_a_consumer_has_not_read_is_kept_however_long_the_machine_was
     await bus.close()
 
 
-async def test_an_event_that_kafka_does_not_have_is_kept_however_old(store: Store, clock: FakeClock) -> None:
+async def test_an_event_that_kafka_does_not_have_is_kept_however_old(store: Store, clock: ManualClock) -> None:
     await store.write(fill)
     await clock.advance(days=400)
     bus = KafkaBus(parse_brokers("kafka://127.0.0.1:9092"), {}, clock)
@@ -82,7 +82,7 @@ async def test_a_services_own_retention_runs_with_it(store: Store) -> None:
     assert ran == [1, 2]
 
 
-async def test_it_runs_at_the_start_and_every_hour(store: Store, clock: FakeClock) -> None:
+async def test_it_runs_at_the_start_and_every_hour(store: Store, clock: ManualClock) -> None:
     ran: list[int] = []
     stop = asyncio.Event()
     task = asyncio.create_task(Retention(store, lambda _unit: ran.append(1)).run(stop))
@@ -100,7 +100,7 @@ async def test_it_runs_at_the_start_and_every_hour(store: Store, clock: FakeCloc
 
 
 async def test_nothing_of_a_forgotten_event_is_left_while_others_read(
-    store: SqliteStore, settings: Settings, clock: FakeClock
+    store: SqliteStore, settings: Settings, clock: ManualClock
 ) -> None:
     await store.write(fill)
     await clock.advance(days=30)
@@ -131,7 +131,7 @@ def test_pauses_grow_up_to_the_longest() -> None:
 
 @pytest.mark.parametrize("fault", [StoreUnavailable("away"), None])
 async def test_work_that_could_not_be_done_is_done_again_before_its_time(
-    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, fault: Exception | None
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch, fault: Exception | None
 ) -> None:
     monkeypatch.setattr("leeward.store.periodic._FIRST_PAUSE", 0.01)
     done, stop = [], asyncio.Event()
@@ -149,7 +149,7 @@ async def test_work_that_could_not_be_done_is_done_again_before_its_time(
     assert done == [clock.now()] * 3
 
 
-async def test_work_is_done_when_it_is_woken(clock: FakeClock) -> None:
+async def test_work_is_done_when_it_is_woken(clock: ManualClock) -> None:
     done, stop, wake = [], asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
@@ -163,7 +163,7 @@ async def test_work_is_done_when_it_is_woken(clock: FakeClock) -> None:
     assert len(done) == 3
 
 
-async def test_a_fault_of_the_work_itself_ends_the_task(clock: FakeClock) -> None:
+async def test_a_fault_of_the_work_itself_ends_the_task(clock: ManualClock) -> None:
     async def work() -> None:
         raise LookupError
 

@@ -18,7 +18,6 @@ from fastapi import APIRouter
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, func, insert, select
 
 from leeward import runtime
-from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed, Event
 from leeward.listening import listening
 from leeward.runtime import Runtime, supervised
@@ -27,6 +26,7 @@ from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import Timer, Unit, ground_tables
 from leeward.store.sqlite import sqlite_engine
 from leeward.telemetry import REGISTRY
+from leeward.testing import ManualClock
 from leeward.web.access import PUBLIC
 from tests.conftest import eventually
 
@@ -114,7 +114,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @asynccontextmanager
-async def started(settings: Settings, clock: FakeClock, *services: Service) -> AsyncIterator[Runtime]:
+async def started(settings: Settings, clock: ManualClock, *services: Service) -> AsyncIterator[Runtime]:
     running = Runtime(settings, services, clock)
     task = asyncio.create_task(running.run())
     try:
@@ -145,7 +145,7 @@ def written(settings: Settings, name: str) -> list[str]:
     return [str(what) for what in found]
 
 
-async def test_services_start_together_and_hear_one_another(settings: Settings, clock: FakeClock) -> None:
+async def test_services_start_together_and_hear_one_another(settings: Settings, clock: ManualClock) -> None:
     async def heard() -> bool:
         return written(settings, "issuer") == [CASE]
 
@@ -155,7 +155,7 @@ async def test_services_start_together_and_hear_one_another(settings: Settings, 
 
 
 @pytest.mark.parametrize("name", ["matching", "issuer"])
-async def test_each_has_health_metrics_and_a_description(settings: Settings, clock: FakeClock, name: Any) -> None:
+async def test_each_has_health_metrics_and_a_description(settings: Settings, clock: ManualClock, name: Any) -> None:
     async with started(settings, clock, MATCHING, ISSUER), httpx.AsyncClient(base_url=settings.url(name)) as client:
         for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
             answer = await client.get(path)
@@ -164,7 +164,9 @@ async def test_each_has_health_metrics_and_a_description(settings: Settings, clo
         assert f'leeward_ready{{service="{name}"}} 1.0' in (await client.get("/metrics")).text
 
 
-async def test_whether_a_service_is_ready_is_measured_though_nobody_asks(settings: Settings, clock: FakeClock) -> None:
+async def test_whether_a_service_is_ready_is_measured_though_nobody_asks(
+    settings: Settings, clock: ManualClock
+) -> None:
     def measured() -> float | None:
         return REGISTRY.get_sample_value("leeward_ready", {"service": "issuer"})
 
@@ -174,7 +176,7 @@ async def test_whether_a_service_is_ready_is_measured_though_nobody_asks(setting
         assert measured() == 0
 
 
-async def test_what_alerts_ask_for_is_there_before_it_happens(settings: Settings, clock: FakeClock) -> None:
+async def test_what_alerts_ask_for_is_there_before_it_happens(settings: Settings, clock: ManualClock) -> None:
     async with started(settings, clock, MATCHING, ISSUER):
         for service in ("matching", "issuer"):
             for name in ("leeward_events_parked_total", "leeward_events_dead_total"):
@@ -183,7 +185,7 @@ async def test_what_alerts_ask_for_is_there_before_it_happens(settings: Settings
         assert REGISTRY.get_sample_value("leeward_timers_failed_total", labels) is not None
 
 
-async def test_a_timer_fires_in_a_running_service(settings: Settings, clock: FakeClock) -> None:
+async def test_a_timer_fires_in_a_running_service(settings: Settings, clock: ManualClock) -> None:
     async def fired() -> bool:
         return written(settings, "matching") == ["later 7f2b"]
 
@@ -192,7 +194,7 @@ async def test_a_timer_fires_in_a_running_service(settings: Settings, clock: Fak
         await eventually(fired)
 
 
-async def test_a_stop_lets_requests_finish(settings: Settings, clock: FakeClock) -> None:
+async def test_a_stop_lets_requests_finish(settings: Settings, clock: ManualClock) -> None:
     async with httpx.AsyncClient() as client:
         async with started(settings, clock, MATCHING) as running:
             asked = asyncio.create_task(client.post(f"{settings.url('matching')}/slow"))
@@ -203,7 +205,7 @@ async def test_a_stop_lets_requests_finish(settings: Settings, clock: FakeClock)
 
 
 async def test_what_was_published_before_a_stop_is_heard_after_the_next_start(
-    settings: Settings, clock: FakeClock
+    settings: Settings, clock: ManualClock
 ) -> None:
     async with started(settings, clock, MATCHING), httpx.AsyncClient() as client:
         await client.post(f"{settings.url('matching')}/close")
@@ -219,7 +221,7 @@ async def heard_once(settings: Settings) -> bool:
 
 
 async def test_a_taken_port_stops_the_start_with_one_line_and_leaves_nothing_open(
-    settings: Settings, clock: FakeClock
+    settings: Settings, clock: ManualClock
 ) -> None:
     with (
         socket.create_server(("127.0.0.1", settings.ports["issuer"])),
@@ -230,7 +232,7 @@ async def test_a_taken_port_stops_the_start_with_one_line_and_leaves_nothing_ope
         pass
 
 
-async def test_a_task_that_finds_a_setting_unusable_stops_the_start(settings: Settings, clock: FakeClock) -> None:
+async def test_a_task_that_finds_a_setting_unusable_stops_the_start(settings: Settings, clock: ManualClock) -> None:
     async def refuse(_stop: asyncio.Event) -> None:
         raise SettingsError("LEEWARD_MLLP_PORT: 2575 cannot be used")
 
@@ -256,7 +258,7 @@ def test_a_host_that_is_no_address_is_the_hosts_fault(settings: Settings) -> Non
         listening("no such host", 0, "MATCHING_PORT")
 
 
-async def test_a_service_that_cannot_be_built_closes_what_was_opened(settings: Settings, clock: FakeClock) -> None:
+async def test_a_service_that_cannot_be_built_closes_what_was_opened(settings: Settings, clock: ManualClock) -> None:
     def broken(_ground: Context) -> Wiring:
         raise LookupError
 
@@ -267,7 +269,7 @@ async def test_a_service_that_cannot_be_built_closes_what_was_opened(settings: S
 
 
 async def test_a_service_without_a_database_says_so_once_and_stops_when_told(
-    settings: Settings, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    settings: Settings, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     (settings.data / "matching.db").unlink()
@@ -284,7 +286,7 @@ async def test_a_service_without_a_database_says_so_once_and_stops_when_told(
 
 
 async def test_a_service_that_cannot_begin_ends_the_process(
-    settings: Settings, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(_conn: Connection, _package: str) -> bool:
         raise LookupError
@@ -337,7 +339,7 @@ async def test_a_task_that_failed_does_not_hold_up_a_stop(monkeypatch: pytest.Mo
         await task
 
 
-async def test_a_tasks_last_words_are_waited_for(settings: Settings, clock: FakeClock) -> None:
+async def test_a_tasks_last_words_are_waited_for(settings: Settings, clock: ManualClock) -> None:
     def build(context: Context) -> Wiring:
         async def work(stop: asyncio.Event) -> None:
             await stop.wait()

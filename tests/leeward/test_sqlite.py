@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from leeward.clock import FakeClock
 from leeward.store import SqliteStore, StoreUnavailable, Unit
+from leeward.testing import ManualClock
 from tests.contract.test_store import ADD, METADATA, THING, names
 
 
 @pytest_asyncio.fixture
-async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
+async def store(tmp_path: Path, clock: ManualClock) -> AsyncIterator[SqliteStore]:
     opened = SqliteStore(tmp_path / "thing.db", METADATA, clock)
     await opened.administer(METADATA.create_all)
     yield opened
@@ -50,7 +50,9 @@ async def test_what_is_committed_reaches_the_file_beside_the_commits(store: Sqli
     await watching
 
 
-async def test_a_damaged_file_is_a_database_that_is_away(store: SqliteStore, tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_damaged_file_is_a_database_that_is_away(
+    store: SqliteStore, tmp_path: Path, clock: ManualClock
+) -> None:
     (tmp_path / "torn.db").write_bytes(b"not a database at all" * 400)
     torn = SqliteStore(tmp_path / "torn.db", METADATA, clock)
     with pytest.raises(StoreUnavailable):
@@ -60,7 +62,7 @@ async def test_a_damaged_file_is_a_database_that_is_away(store: SqliteStore, tmp
     await torn.close()
 
 
-async def test_a_read_makes_no_file_and_changes_nothing(store: SqliteStore, tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_read_makes_no_file_and_changes_nothing(store: SqliteStore, tmp_path: Path, clock: ManualClock) -> None:
     nowhere = SqliteStore(tmp_path / "nowhere" / "x.db", METADATA, clock)
     with pytest.raises(StoreUnavailable):
         await names(nowhere)
@@ -70,12 +72,12 @@ async def test_a_read_makes_no_file_and_changes_nothing(store: SqliteStore, tmp_
         await store.read(lambda conn: conn.execute(THING.delete()))
 
 
-def test_data_is_for_its_owner_alone(tmp_path: Path, clock: FakeClock) -> None:
+def test_data_is_for_its_owner_alone(tmp_path: Path, clock: ManualClock) -> None:
     SqliteStore(tmp_path / "data" / "x.db", METADATA, clock)
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
-async def test_a_path_with_odd_characters_is_a_path(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_path_with_odd_characters_is_a_path(tmp_path: Path, clock: ManualClock) -> None:
     odd = SqliteStore(tmp_path / "a %20b?c#d" / "x.db", METADATA, clock)
     await odd.write(lambda unit: METADATA.create_all(unit.conn))
     await odd.write(lambda unit: ADD.run(unit.conn, [("a", 1, None)]))

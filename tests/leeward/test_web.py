@@ -18,11 +18,11 @@ from sqlalchemy import MetaData
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
-from leeward.clock import FakeClock
 from leeward.service import Context
 from leeward.settings import load_settings
 from leeward.settings.keys import derive
 from leeward.store import StoreUnavailable, Unit
+from leeward.testing import ManualClock
 from leeward.web import access
 from leeward.web.access import COOKIE, LINK, PUBLIC, SERVICES, SOURCE, AccessControl, check_routes, csrf, role
 from leeward.web.app import MAX_BODY, create_app
@@ -183,7 +183,7 @@ async def test_a_token_opens_what_its_role_may(context: Context) -> None:
         assert (await client.get("/board", headers=trainer)).status_code == 403
 
 
-async def test_an_expired_token_is_a_strangers(context: Context, clock: FakeClock) -> None:
+async def test_an_expired_token_is_a_strangers(context: Context, clock: ManualClock) -> None:
     async with browser(context) as client:
         coordinator = await token(context, "coordinator")
         await clock.advance(days=366)
@@ -214,7 +214,7 @@ async def test_the_services_know_one_another(context: Context) -> None:
         assert (await client.get("/v1/cases", headers=context.call_headers())).status_code == 401
 
 
-async def test_a_session_counts_as_its_role_for_eight_hours(context: Context, clock: FakeClock) -> None:
+async def test_a_session_counts_as_its_role_for_eight_hours(context: Context, clock: ManualClock) -> None:
     async with browser(context) as client:
         client.cookies.set(COOKIE, AccessControl(context).open_session("coordinator"))
         assert (await client.get("/board")).status_code == 200
@@ -400,7 +400,7 @@ async def test_the_app_describes_itself(context: Context) -> None:
     assert {"/livez", "/readyz", "/metrics", "/v1/cases"} <= described["paths"].keys()
 
 
-async def test_access_that_has_expired_is_forgotten(context: Context, clock: FakeClock) -> None:
+async def test_access_that_has_expired_is_forgotten(context: Context, clock: ManualClock) -> None:
     from leeward.store.periodic import Retention
 
     await context.store.write(lambda unit: access.issue(unit, "ops", "login", "x"))

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, or_, select
 
-from leeward.clock import FakeClock
+from leeward.clock import FixedClock
 from leeward.contracts import IncidentAmended, bucket_down
 from leeward.sealing import CannotOpen
 from leeward.settings import Settings
@@ -65,7 +65,7 @@ class UnreadableMessage(Exception):
 
 
 def _hl7v2(raw: bytes, name: str, source: Source, at: datetime) -> Sequence[PatientClaim | Report]:
-    reading = read_hl7(raw, {name: source}, FakeClock(at), name)
+    reading = read_hl7(raw, {name: source}, FixedClock(at), name)
     if reading.fault:
         raise UnreadableMessage(reading.fault.reason)
     return reading.said

@@ -20,7 +20,6 @@ from joserfc.jwk import OKPKey
 from sqlalchemy import MetaData, select
 
 from leeward.adapters import prepare_bus, store_of
-from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed
 from leeward.runtime import Runtime
 from leeward.service import Service, Wiring
@@ -28,6 +27,7 @@ from leeward.settings import Settings, load_settings
 from leeward.settings.keys import assertion_key, service_key
 from leeward.store import ground_tables
 from leeward.store.migrate import migrate
+from leeward.testing import ManualClock
 from services.demo.servers import Kafka, PostgreSQL
 from services.feedback.box import SERVICE as BOX
 from services.feedback.issuer import SERVICE as ISSUER
@@ -68,7 +68,7 @@ def free_ports(count: int) -> list[int]:
 class Feedback:
     """Tells the story: cases close, people keep codes, time passes, codes are spent, something is released."""
 
-    def __init__(self, runtime: Runtime, clock: FakeClock, http: httpx.AsyncClient) -> None:
+    def __init__(self, runtime: Runtime, clock: ManualClock, http: httpx.AsyncClient) -> None:
         self.runtime = runtime
         self.settings: Settings = runtime.settings
         self.clock = clock
@@ -177,7 +177,7 @@ def postgresql_databases_of_box(tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture
-def distributed(database: str, request: pytest.FixtureRequest) -> Callable[[FakeClock], dict[str, str]]:
+def distributed(database: str, request: pytest.FixtureRequest) -> Callable[[ManualClock], dict[str, str]]:
     """Variables of a distributed run on real servers; none where the test is on SQLite."""
     if database == "sqlite":
         return lambda _clock: {}
@@ -185,7 +185,7 @@ def distributed(database: str, request: pytest.FixtureRequest) -> Callable[[Fake
     of_box: PostgresDatabases = request.getfixturevalue("postgresql_databases_of_box").next_test()
     kafka: Kafka = request.getfixturevalue("kafka")
 
-    def variables(clock: FakeClock) -> dict[str, str]:
+    def variables(clock: ManualClock) -> dict[str, str]:
         key = base64.b64encode(b"k" * 32).decode()
         public = assertion_key(b"k" * 32).public_key().public_bytes_raw()
         return {
@@ -204,9 +204,9 @@ def distributed(database: str, request: pytest.FixtureRequest) -> Callable[[Fake
 @pytest_asyncio.fixture
 async def feedback(
     tmp_path: Path,
-    clock: FakeClock,
+    clock: ManualClock,
     http: httpx.AsyncClient,
-    distributed: Callable[[FakeClock], dict[str, str]],
+    distributed: Callable[[ManualClock], dict[str, str]],
 ) -> AsyncIterator[Feedback]:
     """Issuer and box running on loopback with the clock of the test."""
     config = tmp_path / "leeward.toml"

@@ -13,10 +13,10 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Connection, Insert, Table, func, insert, literal, select, text, update
 
-from leeward.clock import FakeClock
 from leeward.contracts import CaseClosed, Event
 from leeward.service import Context
 from leeward.settings.policy import Feedback
+from leeward.testing import ManualClock
 from services.feedback import blind, reports
 from services.feedback.box import ratings, repository
 from services.feedback.box.epochs import EpochKeeper, PublishedEpochs, pin
@@ -238,7 +238,7 @@ async def test_a_token_spent_at_two_replicas_counts_once(box: Box, others: list[
         await box.take(other)
 
 
-async def test_a_window_ended_by_several_is_ended_once(box: Box, others: list[Box], clock: FakeClock) -> None:
+async def test_a_window_ended_by_several_is_ended_once(box: Box, others: list[Box], clock: ManualClock) -> None:
     await box.take(*(box.given(rating) for rating in distinct(10)))
     await clock.advance(days=1)
     await asyncio.gather(*(EpochKeeper(one.context).look() for one in [box, *others]))
@@ -247,7 +247,7 @@ async def test_a_window_ended_by_several_is_ended_once(box: Box, others: list[Bo
     assert [release["n"] for release in figures] == [10]
 
 
-async def test_two_windows_ended_at_once_make_one_release(box: Box, others: list[Box], clock: FakeClock) -> None:
+async def test_two_windows_ended_at_once_make_one_release(box: Box, others: list[Box], clock: ManualClock) -> None:
     second = "f" * 16
     await box.context.store.write(lambda unit: unit.conn.execute(_as_another_epoch(second)))
     await clock.advance(days=1)
@@ -263,7 +263,7 @@ def _as_another_epoch(name: str) -> Insert:
     return insert(EPOCH).from_select(columns, same)
 
 
-async def test_a_rating_of_the_last_moment_is_not_lost(box: Box, others: list[Box], clock: FakeClock) -> None:
+async def test_a_rating_of_the_last_moment_is_not_lost(box: Box, others: list[Box], clock: ManualClock) -> None:
     """It is taken by one replica while another, whose clock is ahead, opens what was sealed before it came."""
     first, last = (box.given(rating) for rating in distinct(2))
     await box.take(first)
@@ -277,7 +277,9 @@ async def test_a_rating_of_the_last_moment_is_not_lost(box: Box, others: list[Bo
     assert (await box.count(SEALED), await box.count(OPENED)) == (0, 2)
 
 
-async def test_a_rating_while_the_window_ends_is_kept_or_refused(box: Box, others: list[Box], clock: FakeClock) -> None:
+async def test_a_rating_while_the_window_ends_is_kept_or_refused(
+    box: Box, others: list[Box], clock: ManualClock
+) -> None:
     first, last = (box.given(rating) for rating in distinct(2))
     await box.take(first)
     late = others[0].context.store

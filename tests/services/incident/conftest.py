@@ -13,13 +13,13 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import select
 
-from leeward.clock import FakeClock
 from leeward.people import Member
 from leeward.service import Context
 from leeward.settings import Settings, load_settings
 from leeward.settings.policy import Match
 from leeward.store import Unit
 from leeward.telemetry import MESSAGES_REFUSED
+from leeward.testing import ManualClock
 from leeward.web.access import issue, new_token
 from leeward.web.app import create_app
 from services.incident import SERVICE, roster
@@ -200,7 +200,7 @@ def full(desk: Desk) -> Iterator[None]:
     raw.execute("PRAGMA max_page_count=1073741823").fetchone()
 
 
-async def settle(clock: FakeClock, **span: float) -> None:
+async def settle(clock: ManualClock, **span: float) -> None:
     """Let time pass and everything that wakes up run."""
     await clock.advance(**span)
     await asyncio.sleep(0.01)

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from leeward.clock import FakeClock
 from leeward.store import Timer, Unit
+from leeward.testing import ManualClock
 from services.incident.retention import delete_expired, destroy_keys
 from services.incident.sealing import KEY_TIMER, DayKeys
 from tests.databases import content
@@ -118,7 +118,7 @@ async def test_nor_of_a_table(desk: Desk, web: httpx.AsyncClient) -> None:
     assert CANARY.encode() not in await content(desk.context.store)
 
 
-async def test_the_raw_inbox_can_be_read_until_its_key_is_gone(desk: Desk, clock: FakeClock) -> None:
+async def test_the_raw_inbox_can_be_read_until_its_key_is_gone(desk: Desk, clock: ManualClock) -> None:
     await desk.send(death())
     [raw] = await desk.rows("raw_message")
     keys = DayKeys(desk.context.keys)
@@ -137,7 +137,7 @@ async def test_the_raw_inbox_can_be_read_until_its_key_is_gone(desk: Desk, clock
     assert await desk.rows("raw_message") == []
 
 
-async def test_every_day_has_a_key_of_its_own(desk: Desk, clock: FakeClock) -> None:
+async def test_every_day_has_a_key_of_its_own(desk: Desk, clock: ManualClock) -> None:
     for n in range(3):
         await desk.send(death(ident=f"{n}a"))
         await desk.send(death(ident=f"{n}b"))
@@ -158,7 +158,7 @@ async def test_a_key_of_a_transaction_that_failed_is_not_used(desk: Desk, monkey
     assert raw.key_ref == key.key_ref
 
 
-async def test_retention(desk: Desk, clock: FakeClock) -> None:
+async def test_retention(desk: Desk, clock: ManualClock) -> None:
     async def forgets() -> dict[str, int]:
         await desk.context.store.write(delete_expired)
         names = ("raw_message", "day_key", "seen", "involved", "unmatched", "unmatched_link", "patient", "incident")
@@ -189,7 +189,7 @@ async def test_retention(desk: Desk, clock: FakeClock) -> None:
     assert await forgets() == dict.fromkeys(full, 0)
 
 
-async def test_a_patient_still_seen_is_still_known(desk: Desk, clock: FakeClock) -> None:
+async def test_a_patient_still_seen_is_still_known(desk: Desk, clock: ManualClock) -> None:
     await desk.send(hl7("A01", ident="1"))
     for n in range(5):
         await clock.advance(days=300)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from leeward.clock import FakeClock
 from leeward.service import Context
+from leeward.testing import ManualClock
 from services.matching import build
 from services.matching.models import METADATA
 from services.matching.site import site_of
@@ -18,7 +18,7 @@ MakeContext = Callable[[Any, Any], Context]
 
 
 @pytest.fixture
-def open_hospital(make_context: MakeContext, clock: FakeClock) -> Open:
+def open_hospital(make_context: MakeContext, clock: ManualClock) -> Open:
     """`open_hospital(outreach={...})`: matching with that policy, live unless said otherwise."""
 
     def open_one(**sections: dict[str, Any]) -> Hospital:

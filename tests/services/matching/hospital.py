@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from leeward.bus.consumer import apply_events
-from leeward.clock import FakeClock
 from leeward.contracts import (
     Answered,
     DeliveryOutcome,
@@ -32,6 +31,7 @@ from leeward.people import Member
 from leeward.service import Context, Wiring
 from leeward.settings import Settings
 from leeward.store.timing import TimerLoop
+from leeward.testing import ManualClock
 from services.matching.cases import repository
 from services.matching.coordinator import routes
 from services.matching.lifecycle.case import Case
@@ -83,7 +83,7 @@ class Hospital:
     """matching alone, with what it would tell the other services."""
 
     context: Context
-    clock: FakeClock
+    clock: ManualClock
     site: Site
     parts: Wiring
     names: dict[str, str] = field(default_factory=dict)

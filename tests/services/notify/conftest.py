@@ -7,10 +7,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from leeward.clock import FakeClock
 from leeward.service import Context
 from leeward.settings import load_settings
 from leeward.settings.keys import keyring
+from leeward.testing import ManualClock
 from services.notify.delivery import recovery
 from services.notify.models import METADATA
 from tests.databases import OpenStore
@@ -59,7 +59,7 @@ url = "https://council.example"
 
 @pytest_asyncio.fixture
 async def make_world(
-    tmp_path: Path, clock: FakeClock, http: httpx.AsyncClient, open_store: OpenStore
+    tmp_path: Path, clock: ManualClock, http: httpx.AsyncClient, open_store: OpenStore
 ) -> AsyncIterator[MakeWorld]:
     """`await make_world(policy=…, smtp=False, webhook=True)`: notify running, Anna and Sam on its roster."""
     worlds: list[World] = []

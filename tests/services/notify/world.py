@@ -16,12 +16,12 @@ from aiohttp import web
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from sqlalchemy import Table, select
 
-from leeward.clock import FakeClock
 from leeward.contracts import Event, EventData, MessageCancelled, MessageRequested, bucket_up
 from leeward.people import Member, recipient_ref
 from leeward.service import Context, Wiring
 from leeward.store import Timer, Unit
 from leeward.store.timers import due, fire
+from leeward.testing import ManualClock
 from leeward.web.app import create_app
 from services.notify import SERVICE
 from services.notify.delivery.sender import Post
@@ -187,7 +187,7 @@ class World:
     """notify as it runs, without the bus: events go in by `happens`, and come out in `told`."""
 
     context: Context
-    clock: FakeClock
+    clock: ManualClock
     mail: MailServer
     http: HttpServer
     client: httpx.AsyncClient

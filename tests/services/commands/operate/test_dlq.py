@@ -13,10 +13,10 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from leeward.bus.parking import RETRY_EVERY
-from leeward.clock import FakeClock
 from leeward.contracts import EVENTS, Event, IncidentRecorded, IncidentRetracted
 from leeward.service import Context
 from leeward.store import Unit
+from leeward.testing import ManualClock
 from services.commands.operate.dlq import FREE_TEXT
 from services.demo.servers.server import Port
 from services.matching.models import METADATA
@@ -34,7 +34,7 @@ NAME = "Anna Weber"
 class Call:
     """Somebody on call beside matching, whose handlers fail until they are mended."""
 
-    def __init__(self, context: Context, clock: FakeClock, leeward: Leeward, environment: dict[str, str]) -> None:
+    def __init__(self, context: Context, clock: ManualClock, leeward: Leeward, environment: dict[str, str]) -> None:
         self.clock = clock
         self.environment = environment
         self._leeward = leeward
@@ -73,7 +73,7 @@ class Call:
 @pytest_asyncio.fixture
 async def call(
     make_context: MakeContext,
-    clock: FakeClock,
+    clock: ManualClock,
     leeward: Leeward,
     environment: dict[str, str],
     database: str,

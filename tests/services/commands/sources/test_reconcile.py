@@ -11,12 +11,12 @@ import pytest_asyncio
 from sqlalchemy import select
 
 from leeward.bus.consumer import apply_events
-from leeward.clock import FakeClock
 from leeward.contracts import Event
 from leeward.contracts.envelope import decode
 from leeward.service import Context
 from leeward.settings import ServiceName, Settings, load_settings
 from leeward.telemetry import RECONCILIATION_MISSING, RECONCILIATION_OUTCOMES, RECONCILIATION_TIME
+from leeward.testing import ManualClock
 from services.commands.console import Failed
 from services.commands.sources import reconcile
 from services.incident import reconciliation
@@ -85,7 +85,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest_asyncio.fixture
 async def world(
-    make_context: MakeContext, clock: FakeClock, settings: Settings, database: str, request: pytest.FixtureRequest
+    make_context: MakeContext, clock: ManualClock, settings: Settings, database: str, request: pytest.FixtureRequest
 ) -> World:
     desk = Desk(make_context("incident", METADATA))
     policy: dict[str, Any] = {"outreach": {**LIVE, "cover_every": None}, "incident": {"expected_units": ("HOSPICE",)}}
@@ -109,7 +109,7 @@ async def world(
 
 
 @pytest.mark.database("sqlite", "postgresql")
-async def test_whoever_was_written_to_is_not_missing_and_remains_so(world: World, clock: FakeClock) -> None:
+async def test_whoever_was_written_to_is_not_missing_and_remains_so(world: World, clock: ManualClock) -> None:
     await world.dies("1")
     assert await world.reason("1") == ""
     await world.hospital.outcome(world.hospital.last("anna"))
@@ -222,7 +222,7 @@ def _rest(context: Context) -> tuple[Any, ...]:
     return context.clock, context.store, context.keys, context.http
 
 
-async def test_so_long_ago_that_nothing_may_be_known(world: World, clock: FakeClock) -> None:
+async def test_so_long_ago_that_nothing_may_be_known(world: World, clock: ManualClock) -> None:
     await world.dies("1", "")
     await clock.advance(days=16)
     assert await world.reason("1") == "nobody_listed", "the coordinator's list still says so"
@@ -253,7 +253,7 @@ async def test_so_is_one_that_a_feed_told_of_first(world: World) -> None:
 
 
 @pytest.mark.database("sqlite", "postgresql")
-async def test_the_figures_are_kept_and_shown(world: World, clock: FakeClock) -> None:
+async def test_the_figures_are_kept_and_shown(world: World, clock: ManualClock) -> None:
     await world.dies("1")
     await world.dies("2")
     store = world.desk.context.store
@@ -265,7 +265,7 @@ async def test_the_figures_are_kept_and_shown(world: World, clock: FakeClock) ->
     assert reasons() == {"no_incident": 2}
     await clock.advance(hours=1)
     assert await world.reconcile(rows[0]) == [""]
-    task = asyncio.create_task(reconciliation.watch_figures(store)(asyncio.Event()))
+    task: asyncio.Future[None] = asyncio.ensure_future(reconciliation.watch_figures(store)(asyncio.Event()))
     while reasons():
         await asyncio.sleep(0.01)
     task.cancel()

@@ -3,9 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
-from leeward.clock import FakeClock
 from leeward.people import Member, read_roster
 from leeward.settings.policy import Policy
+from leeward.testing import ManualClock
 from services.demo.world import hospital
 from services.incident.decisions.claims import PatientClaim
 from services.incident.sources.hl7v2.receiver import read_hl7
@@ -48,7 +48,7 @@ def test_the_early_shift_works_when_somebody_dies() -> None:
         assert there
 
 
-def test_the_message_names_whom_it_should(clock: FakeClock) -> None:
+def test_the_message_names_whom_it_should(clock: ManualClock) -> None:
     reading = read_hl7(hospital.ICU_DEATH.message(), Policy().sources, clock)
     assert isinstance(reading.claim, PatientClaim)
     assert (reading.claim.kind, reading.claim.disposition, reading.claim.unit) == ("evidence", "dead", "ICU")

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from leeward.clock import FakeClock
 from leeward.settings import ServiceName
 from leeward.store import Store
+from leeward.testing import ManualClock
 from services.demo.servers.load_balancer import front
 from services.demo.servers.server import Port
 from services.demo.world.clock import DemoClock
@@ -70,7 +70,7 @@ class Ends:
 
 
 async def test_time_goes_on_only_when_all_is_done_and_no_event_moved_meanwhile(
-    make_context: MakeContext, clock: FakeClock
+    make_context: MakeContext, clock: ManualClock
 ) -> None:
     store = make_context("box", BOX.metadata).store
     stores: dict[ServiceName, Store] = {"box": store}

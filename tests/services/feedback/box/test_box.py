@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_der_public_key
 from sqlalchemy import func, insert, select
 
-from leeward.clock import FakeClock
 from leeward.sealing import Sealer
 from leeward.service import Context
 from leeward.store import Unit
+from leeward.testing import ManualClock
 from leeward.web.app import create_app
 from services.feedback import blind, reports
 from services.feedback.box import SERVICE, ratings, sealing
@@ -44,7 +44,7 @@ TRIALS = 24
 class Box:
     """A box with one open window, given ratings in a known order."""
 
-    def __init__(self, context: Context, clock: FakeClock) -> None:
+    def __init__(self, context: Context, clock: ManualClock) -> None:
         self.context = context
         self.clock = clock
         self.path = Path(context.settings.database_file("box"))
@@ -84,7 +84,7 @@ class Box:
 
 
 @pytest_asyncio.fixture
-async def box(make_context: MakeContext, clock: FakeClock) -> AsyncIterator[Box]:
+async def box(make_context: MakeContext, clock: ManualClock) -> AsyncIterator[Box]:
     plain = make_context("box", METADATA)
     # nobody listens there, whatever else runs on this machine
     variables = {**plain.settings.variables, "ISSUER_URL": "http://127.0.0.1:1"}

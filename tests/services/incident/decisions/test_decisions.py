@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from leeward.clock import FakeClock
+from leeward.testing import ManualClock
 from tests.services.incident.conftest import (
     ANNA,
     BEN,
@@ -88,7 +88,7 @@ async def test_a_change_with_a_living_disposition_is_for_review(desk: Desk) -> N
     assert await desk.states() == ["review"]
 
 
-async def test_a_recorded_death_never_triggers_again(desk: Desk, clock: FakeClock) -> None:
+async def test_a_recorded_death_never_triggers_again(desk: Desk, clock: ManualClock) -> None:
     await desk.send(death(ident="1"))
     for n in range(2, 6):
         await clock.advance(days=20)
@@ -255,7 +255,7 @@ class TestOnePatientByManyNames:
 
 @pytest.mark.database("sqlite", "postgresql")
 class TestRepetition:
-    async def test_the_same_message_has_the_same_answer_and_no_effect(self, desk: Desk, clock: FakeClock) -> None:
+    async def test_the_same_message_has_the_same_answer_and_no_effect(self, desk: Desk, clock: ManualClock) -> None:
         first = await desk.receiver.from_mllp(death())
         await clock.advance(minutes=5)
         assert await desk.receiver.from_mllp(death()) == first

@@ -9,9 +9,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from leeward.clock import FakeClock
 from leeward.store.periodic import Retention
 from leeward.store.timing import TimerLoop
+from leeward.testing import ManualClock
 from services.incident import SERVICE
 from services.incident.replay.replay import Replay
 from tests.conftest import eventually
@@ -52,7 +52,9 @@ async def left(desk: Desk, wanted: list[bytes]) -> list[bytes]:
 
 
 @pytest.mark.database("sqlite")
-async def test_after_72_hours_no_byte_of_them_is_left(running: Desk, web: httpx.AsyncClient, clock: FakeClock) -> None:
+async def test_after_72_hours_no_byte_of_them_is_left(
+    running: Desk, web: httpx.AsyncClient, clock: ManualClock
+) -> None:
     await running.send(death(NTE_3=LONG))
     assert (await web.post("/v1/incidents", headers=SAFETY, content=json.dumps(REPORT))).status_code == 202
     old = await secrets_of(running)
@@ -79,7 +81,7 @@ async def test_after_72_hours_no_byte_of_them_is_left(running: Desk, web: httpx.
 
 
 @pytest.mark.database("sqlite", "postgresql")
-async def test_and_nothing_of_that_day_can_be_replayed(running: Desk, clock: FakeClock) -> None:
+async def test_and_nothing_of_that_day_can_be_replayed(running: Desk, clock: ManualClock) -> None:
     await running.send(death())
 
     async def kept() -> dict[str, Any]:

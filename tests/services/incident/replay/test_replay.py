@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from leeward.clock import FakeClock
 from leeward.service import Context
 from leeward.settings.policy import Rule
 from leeward.store import Timer
+from leeward.testing import ManualClock
 from leeward.web.app import create_app
 from services.incident import SERVICE
 from services.incident.models import METADATA
@@ -69,7 +69,7 @@ def told(found: Replayed) -> list[tuple[str, str]]:
 
 @pytest.mark.database("sqlite", "postgresql")
 class TestMended:
-    async def test_a_missed_death_is_found_and_only_once(self, desk: Desk, clock: FakeClock) -> None:
+    async def test_a_missed_death_is_found_and_only_once(self, desk: Desk, clock: ManualClock) -> None:
         await desk.send(hl7("A01", ident="0"))
         await desk.send(missed())
         await clock.advance(hours=5)
@@ -97,7 +97,7 @@ class TestMended:
         assert [await desk.rows(name) for name in METADATA.tables] == before
         assert told(await replay(mended(desk))) == told(found)
 
-    async def test_under_the_same_rules_nothing_changes(self, desk: Desk, clock: FakeClock) -> None:
+    async def test_under_the_same_rules_nothing_changes(self, desk: Desk, clock: ManualClock) -> None:
         await desk.send(hl7("A01", ident="1"))
         await desk.send(death(ident="2"))
         await desk.send(hl7("A13", ident="3"))
@@ -114,7 +114,7 @@ class TestMended:
         assert told(await replay(desk)) == []
         assert (await desk.events(), await desk.states()) == (events, states)
 
-    async def test_what_was_cancelled_meanwhile_stays_so(self, desk: Desk, clock: FakeClock) -> None:
+    async def test_what_was_cancelled_meanwhile_stays_so(self, desk: Desk, clock: ManualClock) -> None:
         await desk.send(missed("1"))
         await desk.send(hl7("A13", ident="2"))
         assert told(await replay(mended(desk))) == []
@@ -123,7 +123,9 @@ class TestMended:
         assert told(await replay(mended(desk))) == [("recorded", "discharged_dead")]
         assert await desk.kinds() == ["recorded"]
 
-    async def test_so_does_what_another_feed_has_cancelled_after_the_window(self, desk: Desk, clock: FakeClock) -> None:
+    async def test_so_does_what_another_feed_has_cancelled_after_the_window(
+        self, desk: Desk, clock: ManualClock
+    ) -> None:
         both = with_second_source(desk)
         await both.send(missed("1"))
         until = clock.now() + timedelta(minutes=1)
@@ -157,7 +159,7 @@ class TestMended:
         assert await desk.kinds() == ["recorded", "retracted"]
 
     async def test_a_cancellation_that_came_before_the_death_does_not_take_it_back(
-        self, desk: Desk, clock: FakeClock
+        self, desk: Desk, clock: ManualClock
     ) -> None:
         await desk.send(hl7("A01", ident="1", PID_30="N"))
         await clock.advance(hours=2)
@@ -230,7 +232,7 @@ class TestMended:
 
 
 class TestWindow:
-    async def test_only_what_came_in_it_and_from_there(self, desk: Desk, clock: FakeClock) -> None:
+    async def test_only_what_came_in_it_and_from_there(self, desk: Desk, clock: ManualClock) -> None:
         both = with_second_source(desk)
         for n in range(3):
             await both.send(missed(str(n), PID_3=f"{n}^^^HOSP", PV1_19=f"V{n}"))
@@ -241,14 +243,14 @@ class TestWindow:
         assert (found.messages, len(found.decided)) == (1, 1)
         assert len(await desk.rows("incident")) == 1
 
-    async def test_what_is_recent_goes_by_when_it_came(self, desk: Desk, clock: FakeClock) -> None:
+    async def test_what_is_recent_goes_by_when_it_came(self, desk: Desk, clock: ManualClock) -> None:
         await desk.send(missed("1", PV1_45="20261107100000"))
         await clock.advance(hours=40)
         assert told(await replay(mended(desk), hours=48)) == [("recorded", "discharged_dead")]
         await desk.send(missed("2", PID_3="2^^^HOSP", PV1_19="V2", PV1_45="20261107100000"))
         assert told(await replay(mended(desk), hours=48)) == [("reviewed", "discharged_dead older")]
 
-    async def test_after_72_hours_nothing_can_be_replayed(self, desk: Desk, clock: FakeClock) -> None:
+    async def test_after_72_hours_nothing_can_be_replayed(self, desk: Desk, clock: ManualClock) -> None:
         await desk.send(missed())
         await clock.advance(hours=71)
         assert len((await replay(mended(desk), hours=80, dry_run=True)).decided) == 1
@@ -258,7 +260,7 @@ class TestWindow:
         found = await replay(mended(desk), hours=80)
         assert (found.messages, found.decided, found.oldest_key) == (0, [], None)
 
-    async def test_messages_without_their_key_are_counted(self, desk: Desk, clock: FakeClock) -> None:
+    async def test_messages_without_their_key_are_counted(self, desk: Desk, clock: ManualClock) -> None:
         await desk.send(missed("1"))
         await clock.advance(days=1)
         await desk.send(missed("2", PID_3="2^^^HOSP", PV1_19="V2"))

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import strategies as st
 
 from leeward import telemetry
-from leeward.clock import FakeClock
 from leeward.service import Context
 from leeward.settings import load_settings
 from leeward.settings.keys import keyring
+from leeward.testing import ManualClock
 from services.incident.models import METADATA
 from services.incident.sources.hl7v2.mllp import LIMIT, framed
 from services.incident.sources.hl7v2.parser import Hl7Message
@@ -123,7 +123,7 @@ class Heard(logging.Handler):
 
 async def _desk(folder: Path, client: httpx.AsyncClient) -> Desk:
     settings = load_settings({"LEEWARD_ENV": "test", "LEEWARD_DATA": str(folder)})
-    clock = FakeClock(datetime(2026, 11, 21, 9, tzinfo=UTC))
+    clock = ManualClock(datetime(2026, 11, 21, 9, tzinfo=UTC))
     store = SqliteDatabases(folder).open("incident", METADATA, clock)
     desk = Desk(Context("incident", settings, clock, store, keyring(settings, "incident"), client))
     await desk.import_roster(STAFF)

@@ -16,8 +16,8 @@ from fastapi.responses import JSONResponse
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from leeward.clock import FakeClock
 from leeward.settings import SettingsError
+from leeward.testing import ManualClock
 from services.incident.intake.fetch_queue import FetchRequest
 from services.incident.intake.intake import Item
 from services.incident.intake.subscriptions import Heard, Silence
@@ -251,7 +251,7 @@ async def test_of_many_that_have_changed_only_what_matters_is_read_further(made:
 
 @pytest.mark.parametrize("status", [503, 429, 401])
 async def test_whoever_cannot_be_read_now_is_read_later(
-    made: Making, chart: Chart, clock: FakeClock, status: int
+    made: Making, chart: Chart, clock: ManualClock, status: int
 ) -> None:
     chart.answers = {"Practitioner/d1": [Response(status_code=status)] * 2}
     fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
@@ -275,7 +275,7 @@ async def test_whoever_is_refused_is_known_by_the_reference_alone(made: Making, 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 403, 302])
 async def test_a_server_that_does_not_give_it_is_asked_again_later(
-    made: Making, chart: Chart, clock: FakeClock, status: int
+    made: Making, chart: Chart, clock: ManualClock, status: int
 ) -> None:
     chart.answers = {"Encounter/e1": [Response(status_code=status, headers={"Location": "http://evil.example/"})]}
     fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
@@ -308,7 +308,7 @@ async def test_what_cannot_be_read_is_the_coordinators(made: Making, chart: Char
 
 
 async def test_what_was_never_read_ends_with_its_days_key_on_the_list(
-    made: Making, chart: Chart, clock: FakeClock
+    made: Making, chart: Chart, clock: ManualClock
 ) -> None:
     chart.answers = {"Encounter/e1": [Response(status_code=503)] * 9, "Encounter/e2": [Response(status_code=503)] * 9}
     desk = made()
@@ -375,7 +375,7 @@ async def test_it_reads_at_once_as_long_as_it_runs_and_stops_at_once(
         await running
 
 
-async def test_a_silent_server_is_noticed(made: Making, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_silent_server_is_noticed(made: Making, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
     desk = made(heartbeat="1h")
     silence = Silence(desk.context)
     heartbeat = backport(kind="heartbeat", number=None, counted=0)

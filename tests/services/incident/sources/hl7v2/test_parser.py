@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leeward.clock import FakeClock
 from leeward.settings.policy import Source
+from leeward.testing import ManualClock
 from services.incident.decisions.claims import Mention
 from services.incident.sources.hl7v2.parser import Hl7Error, Hl7Message
 from services.incident.sources.hl7v2.receiver import read_hl7
@@ -141,7 +141,7 @@ pieces = st.one_of(st.binary(max_size=40), st.sampled_from([*MARKS, b"\r", b"\n"
 @given(st.lists(pieces, max_size=30).map(b"".join))
 def test_no_bytes_break_the_reader(raw: bytes) -> None:
     """Whatever the bytes: a message, or the reader's own error; and then what it claims can be read out."""
-    reading = read_hl7(raw, SOURCES, FakeClock(NOW))
+    reading = read_hl7(raw, SOURCES, ManualClock(NOW))
     assert reading.fault is None or reading.fault.code in (100, 101, 102, 103, 202)
 
 
@@ -152,7 +152,7 @@ places = st.sampled_from(PLACES.split())
 
 @given(st.sampled_from(["A01", "A03", "A08", "A13", "A31", "A40"]), st.dictionaries(places, values))
 def test_no_field_breaks_what_a_message_claims(event: str, fields: dict[str, str]) -> None:
-    reading = read_hl7(hl7(event, **fields), SOURCES, FakeClock(NOW))
+    reading = read_hl7(hl7(event, **fields), SOURCES, ManualClock(NOW))
     if reading.claim:
         assert all(isinstance(one, Mention) for one in reading.claim.mentions)
         assert reading.claim.occurred_at is None or reading.claim.occurred_at <= NOW

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from leeward.clock import FakeClock
 from leeward.settings import Settings, load_settings
+from leeward.testing import ManualClock
 from services.incident.retention import delete_expired
 from tests.services.incident.conftest import ANNA, BEN, NATIVE_SECRET, Desk, death, full, hl7, refused
 from tests.services.incident.sources.test_api import REPORT, SAFETY, report
@@ -74,7 +74,7 @@ class TestSignatures:
         assert refused("unknown_sender") == before + 1
 
     @pytest.mark.database("sqlite", "postgresql")
-    async def test_an_id_is_known_for_a_week(self, desk: Desk, web: httpx.AsyncClient, clock: FakeClock) -> None:
+    async def test_an_id_is_known_for_a_week(self, desk: Desk, web: httpx.AsyncClient, clock: ManualClock) -> None:
         first = await post(web, signed(json.dumps(REPORT)))
         # the contract asks for four days
         for _ in range(6):
@@ -156,7 +156,7 @@ class TestADeathThatAFeedToldOfFirst:
     }
 
     @pytest.mark.database("sqlite", "postgresql")
-    async def test_it_adds_people_however_late(self, desk: Desk, web: httpx.AsyncClient, clock: FakeClock) -> None:
+    async def test_it_adds_people_however_late(self, desk: Desk, web: httpx.AsyncClient, clock: ManualClock) -> None:
         await desk.send(death())
         await report(web, **self.DEATH)
         await clock.advance(days=5)
@@ -178,7 +178,7 @@ class TestADeathThatAFeedToldOfFirst:
         *_, (_, made), (kind, added) = await desk.events()
         assert (kind, added["incident_ref"]) == ("amended", made["incident_ref"])
 
-    async def test_it_is_forgotten_with_it(self, desk: Desk, web: httpx.AsyncClient, clock: FakeClock) -> None:
+    async def test_it_is_forgotten_with_it(self, desk: Desk, web: httpx.AsyncClient, clock: ManualClock) -> None:
         await desk.send(death())
         await report(web, **self.DEATH)
         for days, left in ((399, 1), (2, 0)):

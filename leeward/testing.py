@@ -1,0 +1,209 @@
+"""For tests and the demonstration alone: a clock turned by hand, people, a mail server, and waiting until."""
+
+import asyncio
+import email
+import email.policy
+import heapq
+import inspect
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from email.message import EmailMessage
+from itertools import count
+from typing import Any, TypeVar
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from leeward.people import Member
+
+T = TypeVar("T")
+
+
+class ManualClock:
+    """A clock that stands still until it is advanced; sleepers wake in the order of their times."""
+
+    def __init__(self, start: datetime) -> None:
+        self._now = start
+        self._order = count()
+        self._sleepers: list[tuple[datetime, int, asyncio.Future[None]]] = []
+
+    def now(self) -> datetime:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + timedelta(seconds=seconds), next(self._order), waiting))
+        await waiting
+
+    async def advance(self, **span: float) -> None:
+        """Move on by a timedelta's keywords, waking every sleeper that falls due on the way."""
+        target = self._now + timedelta(**span)
+        while self._sleepers and self._sleepers[0][0] <= target:
+            due, _, waiting = heapq.heappop(self._sleepers)
+            self._now = max(self._now, due)
+            if not waiting.done():
+                waiting.set_result(None)
+            await asyncio.sleep(0)
+        self._now = target
+        await asyncio.sleep(0)
+
+
+async def eventually(check: Callable[[], Awaitable[T] | T], within: float = 10.0) -> T:
+    """What `check` gives as soon as it is true, for what other tasks do and no clock of ours decides.
+
+    Raises:
+        AssertionError: after so many seconds, with what was seen last.
+    """
+    until = time.monotonic() + within
+    while True:
+        seen = check()
+        found: Any = await seen if inspect.isawaitable(seen) else seen
+        if found:
+            return found  # type: ignore[no-any-return]
+        assert time.monotonic() < until, f"not within {within} s; last seen: {found!r}"
+        await asyncio.sleep(0.002)
+
+
+def wait_until(
+    look: Callable[[], T], seconds: float = 10.0, until: Callable[[T], bool] = bool, *, pause: float = 0.02
+) -> T:
+    """The same where no loop runs: what `look` gives as soon as it satisfies `until`.
+
+    Raises:
+        AssertionError: after so many seconds, with what was seen last.
+    """
+    patience = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if until(seen):
+            return seen
+        assert time.monotonic() < patience, f"not within {seconds} s; last seen: {seen!r}"
+        time.sleep(pause)
+
+
+def reference(name: str) -> str:
+    """The same UUIDv4 for the same name."""
+    return str(uuid.UUID(bytes=uuid.uuid5(uuid.NAMESPACE_DNS, name).bytes, version=4))
+
+
+def member(name: str, **differences: Any) -> Member:
+    """Somebody on the roster: a nurse of the ICU, unless said otherwise."""
+    plain = Member(
+        person_ref=reference(f"person {name}"),
+        recipient_ref=reference(f"recipient {name}"),
+        identifiers=(("ehr", name),),
+        display_name=name,
+        profession="nurse",
+        unit="ICU",
+        line_managers=(),
+        languages=("en",),
+        email=f"{name}@example.org",
+        mobile="",
+        timezone="UTC",
+        status="active",
+        supporter=False,
+        introduction="",
+        training_completed=None,
+        training_expires=None,
+        max_active=None,
+    )
+    return replace(plain, **differences)
+
+
+@dataclass(frozen=True)
+class Received:
+    """One mail as it was handed over to one address."""
+
+    sender: str
+    to: str
+    raw: bytes
+    mail: EmailMessage
+
+
+class MailServer:
+    """A real SMTP server on loopback that keeps what it is given, on a loop or in a thread of its own.
+
+    `replies` by verb (MAIL, RCPT, DATA) are given instead of a friendly one, each once.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self.replies: dict[str, list[str]] = {}
+        self.connections = 0
+        self.port = 0
+        self._sessions: set[SMTP] = set()
+        self._server: asyncio.Server | None = None
+        self._thread: Controller | None = None
+
+    async def start(self, port: int = 0) -> None:
+        """Listen on the running loop."""
+        self._server = await asyncio.get_running_loop().create_server(self._session, "127.0.0.1", port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def start_thread(self, port: int) -> None:
+        """Listen in a thread."""
+        self.port = port
+        self._thread = Controller(self, hostname="127.0.0.1", port=port)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Listen no more, and drop every connection."""
+        if self._server is not None:
+            self._server.close()
+        for session in self._sessions:
+            cut(session)
+        await asyncio.sleep(0)
+
+    def stop_thread(self) -> None:
+        if self._thread is not None:
+            self._thread.stop()
+
+    def _session(self) -> SMTP:
+        self.connections += 1
+        session = SMTP(self, loop=asyncio.get_running_loop(), hostname="localhost", ident="mail")
+        self._sessions.add(session)
+        return session
+
+    async def keep(self, session: SMTP, received: Received) -> None:
+        """Take a mail for one address, before it is acknowledged."""
+        self.received.append(received)
+
+    def _reply(self, verb: str) -> str | None:
+        return self.replies[verb].pop(0) if self.replies.get(verb) else None
+
+    async def handle_MAIL(  # noqa: N802 the library's name
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        envelope.mail_from = address
+        return self._reply("MAIL") or "250 OK"
+
+    async def handle_RCPT(  # noqa: N802 the library's name
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        if reply := self._reply("RCPT"):
+            return reply
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(  # noqa: N802 the library's name
+        self, server: SMTP, _session: Session, envelope: Envelope
+    ) -> str:
+        if reply := self._reply("DATA"):
+            return reply
+        raw = bytes(envelope.original_content or b"")
+        for to in envelope.rcpt_tos:
+            mail = email.message_from_bytes(raw, _class=EmailMessage, policy=email.policy.default)
+            await self.keep(server, Received(envelope.mail_from or "", to, raw, mail))
+        return "250 OK"
+
+
+def cut(session: SMTP) -> None:
+    """Drop a connection without a word."""
+    if isinstance(session.transport, asyncio.Transport):
+        session.transport.abort()
