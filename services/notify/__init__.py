@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from leeward.people import Member
 from leeward.service import Context, Service, Wiring
@@ -15,16 +15,17 @@ from leeward.web.look import Pages
 from services.notify import public, retention
 from services.notify.channels import registry
 from services.notify.channels.wording import TEMPLATES
-from services.notify.delivery.deliveries import GONE, Outgoing
+from services.notify.delivery.deliveries import Outgoing
 from services.notify.delivery.sender import Dispatch
 from services.notify.links import seals
-from services.notify.models import DELIVERY, METADATA, RECIPIENT
-from services.notify.on_call import TIMER, Calls
+from services.notify.models import METADATA
+from services.notify.on_call import TIMER, OnCallRounds
 from services.notify.questions.answers import Answers
 from services.notify.questions.pages import MessagePages
 from services.notify.questions.requests import Handlers
 from services.notify.recipients import importing
-from services.notify.self_request import AskPages
+from services.notify.repository import count_figures
+from services.notify.self_request import SelfRequestPages
 
 
 def build(context: Context) -> Wiring:
@@ -39,41 +40,28 @@ def build(context: Context) -> Wiring:
     channels = registry.CHANNELS if rehearsal else turned_on
     outgoing = Outgoing(context.settings, channels, seals(context.keys), uuid4().hex)
     dispatch = Dispatch(context, outgoing)
-    calls = Calls(outgoing)
+    on_call = OnCallRounds(outgoing)
+    look = Pages(TEMPLATES, context.settings)
+    router = APIRouter()
+    router.include_router(MessagePages(context, look, Answers(outgoing, on_call), on_call).routes())
+    router.include_router(SelfRequestPages(context, look, outgoing).routes())
+    router.include_router(public.routes(context, look))
     return Wiring(
-        router=_routes(context, outgoing, calls),
+        router=router,
         handlers=Handlers(outgoing, outgoing.seals).table(),
-        timers={TIMER: calls.fire},
+        timers={TIMER: on_call.fire},
         tasks=[
             dispatch.recovery.run,
             dispatch.pump,
             *(post.run for post in dispatch.posts.values()),
         ],
-        retention=[retention.forget],
+        retention=[retention.delete_expired],
     )
-
-
-def _routes(context: Context, outgoing: Outgoing, calls: Calls) -> APIRouter:
-    look = Pages(TEMPLATES, context.settings)
-    router = APIRouter()
-    router.include_router(MessagePages(context, look, Answers(outgoing, calls), calls).routes())
-    router.include_router(AskPages(context, look, outgoing).routes())
-    router.include_router(public.routes(context, look))
-    return router
 
 
 def status(conn: Connection, settings: Settings) -> dict[str, Any]:
     """How many can be reached, and what became of the messages of the last 14 days."""
-    here = RECIPIENT.c.status.not_in(GONE)
-    everybody = conn.execute(select(func.count()).select_from(RECIPIENT).where(here)).scalar_one()
-    reached = select(func.count()).select_from(RECIPIENT).where(here, RECIPIENT.c.reachable.is_(True))
-    states = select(DELIVERY.c.state, func.count()).where(DELIVERY.c.kind == "message").group_by(DELIVERY.c.state)
-    return {
-        "mode": settings.outreach.mode,
-        "recipients": everybody,
-        "reachable": conn.execute(reached).scalar_one(),
-        "messages": dict(list(conn.execute(states.order_by(DELIVERY.c.state)))),
-    }
+    return {"mode": settings.outreach.mode, **count_figures(conn)}
 
 
 def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) -> None:

@@ -3,16 +3,18 @@
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import Index, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import Index, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from leeward.store import UtcTime, ground_tables
+from leeward.store import UtcTime, ground_tables, table_of
 
 METADATA: Final = MetaData()
+# of a recipient who is not on the roster any more
+LEFT: Final = frozenset({"left", "deceased"})
 
 
-class Model(SQLModel, registry=registry(metadata=METADATA)):
+class _Model(SQLModel, registry=registry(metadata=METADATA)):
     """Base of notify's tables, in a registry of their own."""
 
     metadata: ClassVar[MetaData] = METADATA
@@ -28,7 +30,7 @@ def moment(**options: Any) -> Any:
     return Field(sa_type=UtcTime, **options)
 
 
-class Recipient(Model, table=True):
+class Recipient(_Model, table=True):
     """Somebody on the roster. `languages` are BCP 47 tags with spaces between; a bounced address is empty."""
 
     __tablename__ = "recipient"
@@ -45,7 +47,7 @@ class Recipient(Model, table=True):
     reachable: bool = True
 
 
-class Question(Model, table=True):
+class StoredQuestion(_Model, table=True):
     """One question to one recipient; `browser` is the hash of the cookie that the first answer bound it to."""
 
     __tablename__ = "question"
@@ -67,7 +69,7 @@ class Question(Model, table=True):
     __table_args__ = (UniqueConstraint("case_ref", "recipient_ref", "template"),)
 
 
-class Link(Model, table=True):
+class Link(_Model, table=True):
     """A way to a question. `fresh` marks one sent after the first answer: it may move the question to a new browser."""
 
     __tablename__ = "link"
@@ -77,7 +79,7 @@ class Link(Model, table=True):
     fresh: bool = False
 
 
-class Delivery(Model, table=True):
+class StoredDelivery(_Model, table=True):
     """One hand-off. `key` is its idempotency key in every channel; `wake_at` is when a queued one must be looked at."""
 
     __tablename__ = "delivery"
@@ -107,7 +109,7 @@ class Delivery(Model, table=True):
     )
 
 
-class Code(Model, table=True):
+class Code(_Model, table=True):
     """A proof of an address: 8 digits, five tries. Made for unknown addresses too, so that nothing tells them apart."""
 
     __tablename__ = "code"
@@ -120,7 +122,7 @@ class Code(Model, table=True):
     expires_at: datetime = moment(index=True)
 
 
-class Call(Model, table=True):
+class Call(_Model, table=True):
     """A call for the professional on duty: rounds go out until one of them acknowledges."""
 
     __tablename__ = "call"
@@ -135,15 +137,10 @@ class Call(Model, table=True):
     expires_at: datetime = moment()
 
 
-def table_of(model: type[Model]) -> Table:
-    """The Core table of a model, for statements built once at import."""
-    return METADATA.tables[str(model.__tablename__)]
-
-
 ground_tables(METADATA)
 RECIPIENT: Final = table_of(Recipient)
-QUESTION: Final = table_of(Question)
+QUESTION: Final = table_of(StoredQuestion)
 LINK: Final = table_of(Link)
-DELIVERY: Final = table_of(Delivery)
+DELIVERY: Final = table_of(StoredDelivery)
 CODE: Final = table_of(Code)
 CALL: Final = table_of(Call)

@@ -4,14 +4,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
-from sqlalchemy import Connection, select
 
 from leeward.service import Context
 from leeward.web import paging
 from leeward.web.access import PUBLIC, SERVICES
 from leeward.web.look import Pages
-from services.notify.delivery.deliveries import GONE
-from services.notify.models import RECIPIENT
+from services.notify.repository import list_supporters
 
 
 def routes(context: Context, pages: Pages) -> APIRouter:
@@ -27,8 +25,12 @@ def routes(context: Context, pages: Pages) -> APIRouter:
     @router.get("/v1/supporters", dependencies=[SERVICES])
     async def supporters(limit: paging.Limit = 50, cursor: paging.Cursor = None) -> dict[str, Any]:
         """Supporters alone, by recipient_ref and display name, in the order of their references."""
-        rows = await context.store.read(lambda conn: _supporters(conn, paging.after(cursor), limit))
-        return paging.page(rows, limit, lambda row: str(row.recipient_ref), _shown)
+        rows = await context.store.read(lambda conn: list_supporters(conn, paging.after(cursor), limit + 1))
+
+        def item(row: Any) -> dict[str, str]:
+            return {"recipient_ref": row.recipient_ref, "display_name": row.display_name}
+
+        return paging.page(rows, limit, lambda row: str(row.recipient_ref), item)
 
     return router
 
@@ -40,14 +42,3 @@ def _serve(router: APIRouter, pages: Pages, name: str) -> None:
     router.add_api_route(
         f"/{name}", page, methods=["GET", "HEAD"], dependencies=[PUBLIC], include_in_schema=False, name=name
     )
-
-
-def _supporters(conn: Connection, after: str | None, limit: int) -> list[Any]:
-    query = select(RECIPIENT.c.recipient_ref, RECIPIENT.c.display_name).where(
-        RECIPIENT.c.supporter.is_(True), RECIPIENT.c.status.not_in(GONE), RECIPIENT.c.recipient_ref > (after or "")
-    )
-    return list(conn.execute(query.order_by(RECIPIENT.c.recipient_ref).limit(limit + 1)).all())
-
-
-def _shown(row: Any) -> dict[str, str]:
-    return {"recipient_ref": row.recipient_ref, "display_name": row.display_name}

@@ -94,26 +94,30 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("timer.in_transaction", "leeward.store.timing:TimerLoop._fire", ("matching",), "after", _some),
     Point("timer.after_commit", "leeward.store.timing:TimerLoop.fire_due", ("matching",), "after", _some),
     Point("enqueue.before_commit", "services.notify.delivery.deliveries:Outgoing.enqueue", ("notify",), "after", _some),
-    Point("claim.before_commit", "services.notify.delivery.queue:Claims.take", ("notify",), "after", _some_claimed),
+    Point(
+        "claim.before_commit", "services.notify.delivery.queue:Claims.claim_due", ("notify",), "after", _some_claimed
+    ),
     Point("claim.after_commit", f"{_DISPATCH}._put", ("notify",), "before", _some_given),
     Point("handoff.before_data", "services.notify.channels.email.smtp:Email._hand_over", ("notify",), "before"),
     Point("handoff.before_final_dot", "aiosmtplib.protocol:SMTPProtocol.write", ("notify",), "before", _whole_mail),
     Point("handoff.after_reply", "services.notify.channels.email.smtp:Email._hand_over", ("notify",), "after", _taken),
     Point("handoff.before_body", "services.notify.channels.webhook:Webhook._post", ("notify",), "before"),
     Point("handoff.after_status", "services.notify.channels.webhook:Webhook._post", ("notify",)),
-    Point("settle.before_commit", f"{_DISPATCH}._settle", ("notify",)),
-    Point("settle.after_commit", f"{_DISPATCH}.settle", ("notify",)),
+    Point("settle.before_commit", f"{_DISPATCH}._record_attempts", ("notify",)),
+    Point("settle.after_commit", f"{_DISPATCH}.record_attempt", ("notify",)),
     Point(
         "recover.before_commit",
         "services.notify.delivery.recovery:Recovery._take_up",
         ("notify",),
         needs="handoff.after_reply",
     ),
-    Point("answer.before_commit", "services.notify.questions.answers:Answers.take", ("notify",), "after", _some),
+    Point(
+        "answer.before_commit", "services.notify.questions.answers:Answers.apply_answer", ("notify",), "after", _some
+    ),
     Point(
         "answer.after_commit", "services.notify.questions.pages:MessagePages._next", ("notify",), "before", _an_answer
     ),
-    Point("ask.before_commit", "services.notify.self_request:_ask", ("notify",), "after", _some),
+    Point("ask.before_commit", "services.notify.self_request:_request_help", ("notify",), "after", _some),
 )
 BY_NAME: Final = {point.name: point for point in POINTS}
 

@@ -1,22 +1,14 @@
-"""Whether any channel reaches somebody, and telling matching when that changes."""
+"""Addresses that bounced: they are removed, and matching hears when no channel reaches somebody any more."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
-
-from sqlalchemy import select
+from typing import Any
 
 from leeward.contracts import ReachabilityChanged
-from leeward.store import Unit, Update
-from leeward.store.lookup import in_list
+from leeward.store import Unit
 from services.notify.channels import ChannelEntry, Contact
 from services.notify.channels.registry import first_reaching
-from services.notify.models import RECIPIENT
-
-_SELECT: Final = select(RECIPIENT.c.recipient_ref, RECIPIENT.c.email, RECIPIENT.c.mobile, RECIPIENT.c.reachable).where(
-    in_list(RECIPIENT.c.recipient_ref, "refs")
-)
-_BOUNCE: Final = Update(RECIPIENT, ("recipient_ref",), ("email", "email_bounced", "reachable"))
+from services.notify.delivery import repository
 
 
 def address_hash(address: str) -> str:
@@ -24,13 +16,15 @@ def address_hash(address: str) -> str:
     return hashlib.sha256(address.strip().lower().encode()).hexdigest()
 
 
-def bounced(unit: Unit, refs: Sequence[str], channels: Iterable[ChannelEntry[Any]]) -> None:
-    """The server says that these mailboxes do not exist: forget the addresses; `channels` are those turned on."""
+def remove_addresses(unit: Unit, refs: Sequence[str], channels: Iterable[ChannelEntry[Any]]) -> None:
+    """Forget the mail addresses of these recipients, whose mailboxes do not exist; `channels` are those turned on."""
     if not refs:
         return
-    rows = [row for row in unit.conn.execute(_SELECT, {"refs": list(set(refs))}) if row.email]
+    rows = [row for row in repository.find_addresses(unit.conn, refs) if row.email]
     reached = {row.recipient_ref: first_reaching(channels, Contact("", row.mobile)) is not None for row in rows}
-    _BOUNCE.run(unit.conn, [(r.recipient_ref, "", address_hash(r.email), reached[r.recipient_ref]) for r in rows])
+    repository.record_bounces(
+        unit.conn, [(row.recipient_ref, address_hash(row.email), reached[row.recipient_ref]) for row in rows]
+    )
     for row in rows:
         if row.reachable and not reached[row.recipient_ref]:
             unit.emit(ReachabilityChanged(recipient_ref=row.recipient_ref, reachable=False))

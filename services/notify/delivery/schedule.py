@@ -11,7 +11,7 @@ FALLBACK_ZONE: Final = "UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Departure:
     """What is known of one message before it is scheduled.
 
     `luck` is in [0, 1), drawn from the message itself, so that a restart draws the same.
@@ -23,17 +23,17 @@ class Request:
     luck: float
 
 
-def due_at(request: Request, quiet: Hours | None, jitter: timedelta, now: datetime) -> datetime:
+def due_at(departure: Departure, quiet: Hours | None, jitter: timedelta, now: datetime) -> datetime:
     """The earliest time the message leaves. Urgent ones leave now; the others never in quiet hours.
 
     Jitter keeps routine mail from following an event in lockstep, at the end of a night as well.
     """
-    if request.urgent:
+    if departure.urgent:
         return now
-    spread = jitter * request.luck
-    start = max(now, request.not_before or now) + spread
-    opened = after_quiet(start, quiet, request.timezone)
-    return opened if opened == start else after_quiet(opened + spread, quiet, request.timezone)
+    spread = jitter * departure.luck
+    start = max(now, departure.not_before or now) + spread
+    opened = after_quiet(start, quiet, departure.timezone)
+    return opened if opened == start else after_quiet(opened + spread, quiet, departure.timezone)
 
 
 def after_quiet(moment: datetime, quiet: Hours | None, timezone: str) -> datetime:
@@ -44,7 +44,10 @@ def after_quiet(moment: datetime, quiet: Hours | None, timezone: str) -> datetim
     """
     if quiet is None:
         return moment
-    zone = _zone(timezone)
+    try:
+        zone = ZoneInfo(timezone)
+    except (KeyError, ValueError, OSError):
+        zone = ZoneInfo(FALLBACK_ZONE)
     local = moment.astimezone(zone)
     if not quiet.contains(local.time()):
         return moment
@@ -57,10 +60,3 @@ def after_quiet(moment: datetime, quiet: Hours | None, timezone: str) -> datetim
     while quiet.contains(end.astimezone(zone).time()):
         end += timedelta(minutes=15)
     return end
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        return ZoneInfo(FALLBACK_ZONE)

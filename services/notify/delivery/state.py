@@ -1,4 +1,4 @@
-"""What becomes of a delivery: values only, no I/O (DESIGN §6, §8)."""
+"""The life of a delivery: what it is, and what becomes of it. Values only, no I/O (DESIGN §6, §8)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from services.notify.channels import Result
+from services.notify.channels import Contact, Kind, Result
 
 
 class DeliveryState(StrEnum):
-    """The life of one hand-off (DESIGN §6)."""
+    """The states of one hand-off (DESIGN §6)."""
 
     QUEUED = "queued"
     SENDING = "sending"
@@ -50,6 +50,33 @@ NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
     DeliveryState.HANDED_OFF: frozenset({DeliveryState.DELIVERED, DeliveryState.FAILED}),
 }
 RETRIES: Final = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800, 3600, 7200))
+
+
+@dataclass(slots=True, kw_only=True)
+class Delivery:
+    """One message to one contact by one channel, from when it is asked for until its end is recorded.
+
+    key: of its row, and the idempotency key of all its attempts; empty, like `channel`, until it has been addressed.
+    request_ref: empty where no other service asked for it. away_until: set where the channel was found away.
+    """
+
+    kind: Kind
+    case_ref: str
+    step: str
+    contact: Contact
+    expires_at: datetime
+    accepted_at: datetime
+    request_ref: str = ""
+    recipient_ref: str = ""
+    question_ref: str = ""
+    urgent: bool = False
+    not_before: datetime | None = None
+    hold_deadline: datetime | None = None
+    key: str = ""
+    channel: str = ""
+    attempts: int = 0
+    doubts: int = 0
+    away_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +138,26 @@ def look_at(waiting: Waiting, now: datetime) -> DeliveryState:
         return DeliveryState.SENDING
     held = waiting.hold_deadline is not None and now >= waiting.hold_deadline
     return DeliveryState.HELD_TOO_LONG if held else DeliveryState.QUEUED
+
+
+def when_in_doubt(state: DeliveryState, *, answered: bool) -> DeliveryState:
+    """What a delivery in doubt becomes where a new one would be given up: an answer shows that it arrived."""
+    if state is DeliveryState.CANCELLED and answered:
+        return DeliveryState.HANDED_OFF
+    given_up = (DeliveryState.CANCELLED, DeliveryState.EXPIRED, DeliveryState.HELD_TOO_LONG)
+    return DeliveryState.UNKNOWN if state in given_up else state
+
+
+def overtaken(answered_at: datetime | None, asked_at: datetime) -> bool:
+    """Whether an answer, of whatever kind, came after a message was asked for: then there is nothing left to say."""
+    return answered_at is not None and answered_at >= asked_at
+
+
+def nothing_to_say(kind: str, answered_at: datetime | None, asked_at: datetime, *, linked: bool) -> bool:
+    """Whether a message was cancelled, which takes its link away, or an answer has come since it was asked for."""
+    return kind == "message" and (not linked or overtaken(answered_at, asked_at))
+
+
+def wake_at(due: datetime, hold_deadline: datetime | None, expires_at: datetime) -> datetime:
+    """When a queued delivery must be looked at next: to leave, or to be given up."""
+    return min(due, hold_deadline or due, expires_at)

@@ -5,15 +5,15 @@ GET changes nothing: mail scanners follow links and even post forms, so only a n
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row
 
 from leeward import telemetry
 from leeward.service import Context
@@ -23,9 +23,9 @@ from leeward.web.look import Pages
 from services.notify.channels import WAYS
 from services.notify.channels.wording import locale_for
 from services.notify.links import new_secret
-from services.notify.models import QUESTION, RECIPIENT
-from services.notify.on_call import Calls
-from services.notify.questions.answers import Answers, Found, Taken, find, question_of
+from services.notify.on_call import OnCallRounds
+from services.notify.questions import repository
+from services.notify.questions.answers import Answers, AppliedAnswer, LinkTarget, find_target, question_of
 from services.notify.questions.assertion import Assertions
 from services.notify.questions.question import FIELDS, Impossible, Incomplete, Question, possible
 from services.notify.recipients.names import first_name
@@ -39,7 +39,7 @@ SHOWS_OTHER: Final = frozenset({("offer", "accepted"), ("check_in", "accepted"),
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
+class OtherSide:
     """What one side sees of the other once the supporter has confirmed."""
 
     name: str
@@ -51,11 +51,11 @@ class Other:
 class MessagePages:
     """Shows and answers questions."""
 
-    def __init__(self, context: Context, pages: Pages, answers: Answers, calls: Calls) -> None:
-        self._ground = context
+    def __init__(self, context: Context, pages: Pages, answers: Answers, on_call: OnCallRounds) -> None:
+        self._context = context
         self._pages = pages
         self._answers = answers
-        self._calls = calls
+        self._on_call = on_call
         self._assertions = Assertions(context.keys)
 
     def routes(self) -> APIRouter:
@@ -66,10 +66,7 @@ class MessagePages:
 
     async def show(self, request: Request, token: str) -> Response:
         """The page as it stands for this browser."""
-        browser = request.cookies.get(COOKIE, "")
-        now = self._ground.clock.now()
-        found = await self._ground.store.read(lambda conn: find(conn, token, browser, now))
-        return await self._page(request, found)
+        return await self._page(request, await self._target(token, request.cookies.get(COOKIE, "")))
 
     async def answer(self, request: Request, token: str) -> Response:
         """Take an answer, then lead back to the page with 303, so that loading it again sends nothing."""
@@ -77,116 +74,102 @@ class MessagePages:
         known = request.cookies.get(COOKIE, "")
         browser = known or new_secret()
         try:
-            taken = await self._ground.store.write(lambda unit: self._answers.take(unit, token, browser, form))
+            applied = await self._context.store.write(
+                lambda unit: self._answers.apply_answer(unit, token, browser, form)
+            )
         except Incomplete as fault:
-            return await self._incomplete(request, token, form, fault)
+            return await self._page(request, await self._target(token, known), typed=form, problems=fault.fields)
         except Impossible:
-            return await self._impossible(request, token, form)
-        answer = self._next(request, token, form, taken)
+            # an answer that is not offered any more (tapped twice, answered elsewhere): the page as it stands
+            target = await self._target(token, known)
+            if target.view in ("question", "moved", "call"):
+                return RedirectResponse(f"/m/{token}", 303)
+            return self._ended(request, sent=form.get("answer") == "new_link")
+        answer = self._next(request, token, form, applied)
         if form.get("answer") != "new_link":
-            self._bind(answer, browser)
+            answer.set_cookie(
+                COOKIE,
+                browser,
+                max_age=int(COOKIE_LIFE.total_seconds()),
+                path="/m/",
+                secure=self._context.settings.public_url.startswith("https:"),
+                httponly=True,
+                samesite="lax",
+            )
         return answer
 
-    def _next(self, request: Request, token: str, form: Mapping[str, str], taken: Taken | None) -> Response:
+    def _next(self, request: Request, token: str, form: Mapping[str, str], applied: AppliedAnswer | None) -> Response:
+        """Where an answer leads."""
         if form.get("answer") == "new_link":
             return self._ended(request, sent=True)
-        if form.get("answer") == "keep" and taken is not None:
-            assertion = self._assertions.sign(taken.case_ref, self._ground.clock.now())
-            return RedirectResponse(f"{self._ground.settings.box_url}/keep#{assertion}", 303)
+        if form.get("answer") == "keep" and applied is not None:
+            assertion = self._assertions.sign(applied.case_ref, self._context.clock.now())
+            return RedirectResponse(f"{self._context.settings.box_url}/keep#{assertion}", 303)
         return RedirectResponse(f"/m/{token}", 303)
 
-    def _bind(self, answer: Response, browser: str) -> None:
-        answer.set_cookie(
-            COOKIE,
-            browser,
-            max_age=int(COOKIE_LIFE.total_seconds()),
-            path="/m/",
-            secure=self._ground.settings.public_url.startswith("https:"),
-            httponly=True,
-            samesite="lax",
-        )
-
-    async def _incomplete(self, request: Request, token: str, form: Mapping[str, str], fault: Incomplete) -> Response:
-        browser, now = request.cookies.get(COOKIE, ""), self._ground.clock.now()
-        found = await self._ground.store.read(lambda conn: find(conn, token, browser, now))
-        return await self._page(request, found, typed=form, problems=fault.fields)
-
-    async def _impossible(self, request: Request, token: str, form: Mapping[str, str]) -> Response:
-        """An answer that is not there any more (tapped twice, answered elsewhere): the page as it stands."""
-        browser, now = request.cookies.get(COOKIE, ""), self._ground.clock.now()
-        found = await self._ground.store.read(lambda conn: find(conn, token, browser, now))
-        if found.view in ("question", "moved", "call"):
-            return RedirectResponse(f"/m/{token}", 303)
-        return self._ended(request, sent=form.get("answer") == "new_link")
+    async def _target(self, token: str, browser: str) -> LinkTarget:
+        now = self._context.clock.now()
+        return await self._context.store.read(lambda conn: find_target(conn, token, browser, now))
 
     async def _page(
         self,
         request: Request,
-        found: Found,
+        target: LinkTarget,
         typed: Mapping[str, str] | None = None,
         problems: tuple[str, ...] = (),
     ) -> Response:
-        if found.view == "question" and found.row is not None:
-            return await self._question(request, found, typed or {}, problems)
-        if found.view == "moved":
+        if target.view == "question" and target.row is not None:
+            return await self._question_page(request, target.row, typed or {}, problems)
+        if target.view == "moved":
             return self._pages.render(request, "moved.html")
-        if found.view == "call" and found.row is not None:
-            return self._pages.render(request, "call.html", acknowledged=bool(found.row.acknowledged))
-        return self._ended(request, status=404 if found.link is None else 410)
+        if target.view == "call" and target.row is not None:
+            return self._pages.render(request, "call.html", acknowledged=bool(target.row.acknowledged))
+        return self._ended(request, status=404 if target.link is None else 410)
 
     def _ended(self, request: Request, *, sent: bool = False, status: int = 404) -> Response:
         return self._pages.render(request, "ended.html", status=200 if sent else status, sent=sent)
 
-    async def _question(
-        self, request: Request, found: Found, typed: Mapping[str, str], problems: tuple[str, ...]
+    async def _question_page(
+        self, request: Request, row: Row[Any], typed: Mapping[str, str], problems: tuple[str, ...]
     ) -> Response:
-        row, now = found.row, self._ground.clock.now()
-        assert row is not None  # the view says so
-        question = question_of(row)
-        recipient = await self._ground.store.read(lambda conn: _recipient(conn, row.recipient_ref))
-        context = self._context(question, recipient, typed, problems)
-        context["other"] = await self._other(row, question)
-        context["asked_when"] = row.options
-        context["suggest"] = question.template == "follow_up" and row.options == "professional"
-        context["calling"] = question.said in ("talk_now", "urgent_help") and _lately(question, now)
-        locale = locale_for(recipient.get("languages", ""), self._ground.settings.locales)
+        question, settings = question_of(row), self._context.settings
+        recipient = await self._context.store.read(lambda conn: repository.find_recipient(conn, row.recipient_ref))
+        context = self._question_context(question, row.options, self._context.clock.now())
+        context["other"] = await self._other_side(row, question)
+        context["ways"] = [way for way in WAYS if recipient.get(way)] or ["email"]
+        context["typed"] = {name: typed.get(name, "") for fields in FIELDS.values() for name in fields}
+        context["problems"] = problems
+        headers: dict[str, str] = {}
+        if question.template == "follow_up":
+            # `keep` leads to the box, and browsers hold a form's redirect to the policy of its page
+            box, policy = urlsplit(settings.box_url), SECURITY_HEADERS["content-security-policy"]
+            allowed = policy.replace("form-action 'self'", f"form-action 'self' {box.scheme}://{box.netloc}")
+            headers = {"Content-Security-Policy": allowed}
+        locale = locale_for(recipient.get("languages", ""), settings.locales)
         status = 422 if problems else 200
-        headers = self._headers(question)
         return self._pages.render(
             request, f"{question.template}.html", status, locale=locale, headers=headers, **context
         )
 
-    def _context(
-        self, question: Question, recipient: Mapping[str, str], typed: Mapping[str, str], problems: tuple[str, ...]
-    ) -> dict[str, Any]:
-        named = {name for fields in FIELDS.values() for name in fields}
-        ways = [way for way in WAYS if recipient.get(way)]
+    def _question_context(self, question: Question, options: str, now: datetime) -> dict[str, Any]:
+        lately = question.answered_at is not None and now < question.answered_at + CALLING
         return {
-            "possible": possible(question, self._ground.clock.now()),
+            "possible": possible(question, now),
             "state": question.state,
             "said": question.said,
             "wanted": question.wanted,
             "how": question.how,
             "again": question.again,
             "fields": FIELDS,
-            "ways": ways or ["email"],
-            "typed": {name: typed.get(name, "") for name in named},
-            "problems": problems,
-            "paged": self._calls.possible,
+            "asked_when": options,
+            "suggest": question.template == "follow_up" and options == "professional",
+            "calling": question.said in ("talk_now", "urgent_help") and lately,
+            "paged": self._on_call.possible,
             "options_of": lambda name, t: [(value, t(f"close_{name}.{value}")) for value in FIELDS["close"][name]],
         }
 
-    def _headers(self, question: Question) -> dict[str, str]:
-        """`keep` leads to the box, and browsers hold a form's redirect to the policy of its page."""
-        if question.template != "follow_up":
-            return {}
-        box = urlsplit(self._ground.settings.box_url)
-        policy = SECURITY_HEADERS["content-security-policy"]
-        allowed = policy.replace("form-action 'self'", f"form-action 'self' {box.scheme}://{box.netloc}")
-        return {"Content-Security-Policy": allowed}
-
-    async def _other(self, row: Any, question: Question) -> Other | None:
-        """Who the other side is, asked of matching anew for every view: it says so after the confirm alone."""
+    async def _other_side(self, row: Any, question: Question) -> OtherSide | None:
+        """Who the other side is, asked of matching again for every view: it says so after the confirm alone."""
         if (question.template, question.state) not in SHOWS_OTHER:
             return None
         other_ref = await self._introduced(row.case_ref, row.recipient_ref)
@@ -198,14 +181,13 @@ class MessagePages:
             other_ref = await self._introduced(row.case_ref, row.recipient_ref)
         if other_ref is None:
             return None
-        look = _the_person if question.template == "supporter_request" else _the_supporter
-        return await self._ground.store.read(lambda conn: look(conn, other_ref))
+        return await self._context.store.read(lambda conn: _who_is_shown(conn, question.template, other_ref))
 
     async def _introduced(self, case_ref: str, recipient_ref: str) -> str | None:
-        url = f"{self._ground.settings.url('matching')}/v1/cases/{case_ref}/introduction"
-        headers = self._ground.call_headers()
+        url = f"{self._context.settings.url('matching')}/v1/cases/{case_ref}/introduction"
+        headers = self._context.call_headers()
         try:
-            answer = await self._ground.http.get(url, params={"for": recipient_ref}, headers=headers, timeout=5.0)
+            answer = await self._context.http.get(url, params={"for": recipient_ref}, headers=headers, timeout=5.0)
             return str(answer.json()["recipient_ref"]) if answer.status_code == 200 else None
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as fault:
             telemetry.log("introduction_failed", service="notify", fault=type(fault).__name__)
@@ -213,35 +195,21 @@ class MessagePages:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The form's text fields; what is no text or too much of it is left out."""
+    """The form's text fields; files, and what is too much, are left out."""
     async with request.form(max_files=0, max_fields=LONGEST_FORM) as form:
         return {name: value.strip() for name, value in form.multi_items() if isinstance(value, str)}
 
 
-def _recipient(conn: Connection, ref: str) -> Mapping[str, str]:
-    row = conn.execute(select(RECIPIENT).where(RECIPIENT.c.recipient_ref == ref)).first()
-    return dict(row._mapping) if row is not None else {}
-
-
-def _the_supporter(conn: Connection, ref: str) -> Other | None:
-    found = _recipient(conn, ref)
-    return Other(found["display_name"], found["introduction"]) if found else None
-
-
-def _the_person(conn: Connection, ref: str) -> Other | None:
-    """First name and the one contact that they chose when they last said yes.
+def _who_is_shown(conn: Connection, template: str, ref: str) -> OtherSide | None:
+    """The supporter in full, to the person; to the supporter, first name and the contact that the person chose last.
 
     On a page of an earlier case too: who talks again after the end has said so there, and has one case open at most.
     """
-    found = _recipient(conn, ref)
+    found = repository.find_recipient(conn, ref)
     if not found:
         return None
-    said = select(QUESTION.c.how).where(QUESTION.c.recipient_ref == ref, QUESTION.c.how != "")
-    how = conn.execute(said.order_by(QUESTION.c.answered_at.desc().nulls_last())).scalar() or "email"
-    chosen = how if found.get(how) else ("email" if found["email"] else "mobile")
-    person = Other(first_name(found["display_name"]))
-    return replace(person, email=found["email"]) if chosen == "email" else replace(person, mobile=found["mobile"])
-
-
-def _lately(question: Question, now: Any) -> bool:
-    return question.answered_at is not None and now < question.answered_at + CALLING
+    if template != "supporter_request":
+        return OtherSide(found["display_name"], found["introduction"])
+    how = repository.chosen_way(conn, ref) or "email"
+    way = how if found.get(how) else ("email" if found["email"] else "mobile")
+    return OtherSide(first_name(found["display_name"]), **{way: found[way]})

@@ -68,9 +68,9 @@ _AFTER: Final[Mapping[str, QuestionState]] = {
     "hand_over": "handed_over",
     "close": "closed",
 }
-# answers that this service keeps to itself; `no_thanks` and `withdraw` are told as one
-_UNTOLD: Final = frozenset({"undo", "keep"})
-_TOLD_AS: Final[Mapping[str, str]] = {"no_thanks": "ended", "withdraw": "ended"}
+# answers that this service keeps to itself; `no_thanks` and `withdraw` are published as one
+_UNPUBLISHED: Final = frozenset({"undo", "keep"})
+_PUBLISHED_AS: Final[Mapping[str, str]] = {"no_thanks": "ended", "withdraw": "ended"}
 _KEPT_HERE: Final = frozenset({"how"})
 _CALLS: Final = frozenset({"talk_now", "urgent_help"})
 
@@ -98,10 +98,11 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What an answer changes: the question after it, what is told to whom.
+class AnswerDecision:
+    """What an answer changes: the question after it, and who hears of it.
 
-    `publish` is the answer for the bus with its `options`, None where nobody is told; `calls`: the professional is.
+    publish: the answer for the bus, with its `options`; None where it stays here. calls: whether the professional on
+    duty is called.
     """
 
     question: Question
@@ -132,11 +133,6 @@ def alive(question: Question, now: datetime) -> bool:
     return now < last
 
 
-def overtaken(answered_at: datetime | None, asked_at: datetime) -> bool:
-    """Whether an answer, of whatever kind, came after a message was asked for: then there is nothing left to say."""
-    return answered_at is not None and answered_at >= asked_at
-
-
 def possible(question: Question, now: datetime) -> tuple[str, ...]:
     """The answers the page offers now, in the order of its buttons."""
     answers = ANSWERS[question.template].get(question.state, ())
@@ -147,8 +143,8 @@ def possible(question: Question, now: datetime) -> tuple[str, ...]:
     return tuple(answer for answer in answers if answer not in dropped)
 
 
-def decide(question: Question, answer: str, fields: Mapping[str, str], now: datetime) -> Decision:
-    """Apply an answer.
+def decide(question: Question, answer: str, fields: Mapping[str, str], now: datetime) -> AnswerDecision:
+    """Apply an answer. `never` is a no like any other; a monthly offer's state says whether the check-ins run.
 
     Raises:
         Impossible: when the page does not offer it now.
@@ -156,29 +152,16 @@ def decide(question: Question, answer: str, fields: Mapping[str, str], now: date
     """
     if answer not in possible(question, now):
         raise Impossible
-    given = _fields(answer, fields)
-    after = _after(question, answer, given, now)
-    told = None if answer in _UNTOLD else _TOLD_AS.get(answer, answer)
-    options = {name: value for name, value in given.items() if name not in _KEPT_HERE}
-    return Decision(after, told, options, answer in _CALLS)
-
-
-def _fields(answer: str, fields: Mapping[str, str]) -> dict[str, str]:
     offered = FIELDS.get(answer, {})
-    wrong = tuple(name for name, values in offered.items() if fields.get(name) not in values)
-    if wrong:
+    if wrong := tuple(name for name, values in offered.items() if fields.get(name) not in values):
         raise Incomplete(wrong)
-    return {name: fields[name] for name in offered}
-
-
-def _after(question: Question, answer: str, given: Mapping[str, str], now: datetime) -> Question:
-    """`never` is a no like any other; the state of a monthly offer says whether the check-ins run."""
+    given = {name: fields[name] for name in offered}
     state = _AFTER.get(answer, question.state)
     if given.get("again") == "never":
         state = "declined"
     if answer == "check_ins" and question.template == "monthly_offer":
         state = "accepted"
-    return replace(
+    after = replace(
         question,
         state=state,
         answered_at=now,
@@ -188,8 +171,6 @@ def _after(question: Question, answer: str, given: Mapping[str, str], now: datet
         again=given.get("again", question.again),
         check_ins=question.check_ins or answer == "check_ins",
     )
-
-
-def reopened(question: Question) -> bool:
-    """Whether a new message for a question starts it anew: only where it had been answered with an end."""
-    return question.state not in ("open", "accepted", "confirmed")
+    published = None if answer in _UNPUBLISHED else _PUBLISHED_AS.get(answer, answer)
+    options = {name: value for name, value in given.items() if name not in _KEPT_HERE}
+    return AnswerDecision(after, published, options, answer in _CALLS)

@@ -17,7 +17,7 @@ from services.notify.delivery.deliveries import Outgoing
 from services.notify.delivery.queue import Claims
 from services.notify.links import seals
 from services.notify.models import DELIVERY, METADATA, QUESTION
-from services.notify.retention import forget
+from services.notify.retention import delete_expired
 from tests.databases import OpenStore
 from tests.replicas import behind
 from tests.services.notify.conftest import MakeWorld
@@ -205,7 +205,7 @@ async def test_an_answer_and_a_claim_at_once_are_one_after_the_other(world: Worl
     await world.context.store.write(lambda unit: unit.conn.execute(queued))
     claims = Claims(Outgoing(other.context.settings, CHANNELS, seals(other.context.keys), "other"))
     store = other.context.store
-    claim = store.write(lambda unit: claims.take(unit, "email", 10))
+    claim = store.write(lambda unit: claims.claim_due(unit, "email", 10))
     _, jobs = await behind(store, lambda: claim, lambda: world.client.post(link, data=ACCEPT))
     assert jobs == []
     assert sorted(await states(world)) == ["cancelled", "handed_off"]
@@ -258,7 +258,7 @@ async def test_rounds_of_forgetting_at_once_disturb_nobody(world: World, open_st
     await world.stop()
     await world.clock.advance(days=91)
     stores = [open_store("notify", METADATA) for _ in range(3)]
-    await asyncio.gather(*(store.write(forget) for store in stores))
+    await asyncio.gather(*(store.write(delete_expired) for store in stores))
     assert await world.rows(DELIVERY) == await world.rows(QUESTION) == []
 
 

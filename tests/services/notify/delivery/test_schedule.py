@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leeward.settings.policy import Hours
-from services.notify.delivery.schedule import Request, after_quiet, due_at
+from services.notify.delivery.schedule import Departure, after_quiet, due_at
 
 NIGHT = Hours(start=time(21), end=time(8))
 JITTER = timedelta(minutes=15)
@@ -16,9 +16,9 @@ moments = st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31), timezones=s
 nights = st.builds(Hours, start=st.times(), end=st.times()).filter(lambda night: night.start != night.end)
 
 
-def request(zone: str = "Europe/Berlin", **given_values: object) -> Request:
+def request(zone: str = "Europe/Berlin", **given_values: object) -> Departure:
     values: dict[str, object] = {"timezone": zone, "urgent": False, "not_before": None, "luck": 0.0}
-    return Request(**{**values, **given_values})  # type: ignore[arg-type]
+    return Departure(**{**values, **given_values})  # type: ignore[arg-type]
 
 
 @given(moments, st.sampled_from(ZONES), nights)
