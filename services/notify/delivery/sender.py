@@ -13,6 +13,7 @@ from leeward import telemetry
 from leeward.clock import Clock, first_of
 from leeward.service import Context
 from leeward.store import StoreUnavailable, Unit
+from leeward.store.periodic import back_off
 from services.notify.channels import Channel, ChannelEntry, Result
 from services.notify.delivery import repository
 from services.notify.delivery.bounces import remove_addresses
@@ -36,6 +37,9 @@ LOOK_AGAIN: Final = 60.0
 # by the machine's clock: another replica may have died with what it had queued
 OTHERS: Final = 5.0
 LAST_MOMENT: Final = 0.1
+# seconds for which a channel that is away is left alone
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
 StillDue = Literal["due", "over", "unknown"]
 Returned = TypeVar("Returned")
 
@@ -111,7 +115,7 @@ class Post:
             result = Result.LATER
         if result is Result.NOT_TRIED:
             self._faults += 1
-            self._away_until = now + timedelta(seconds=min(60, 2 ** min(self._faults, 8) / 2))
+            self._away_until = now + timedelta(seconds=back_off(self._faults, FIRST_PAUSE, LONGEST_PAUSE))
             return self._not_tried(delivery, now)
         self._faults, self._away_until = 0, None
         return result

@@ -20,6 +20,7 @@ from leeward.contracts import Event, EventData, MessageCancelled, MessageRequest
 from leeward.people import Member, recipient_ref
 from leeward.service import Context, Wiring
 from leeward.store import Timer, Unit
+from leeward.store.periodic import Retention
 from leeward.store.timers import due, fire
 from leeward.testing import ManualClock
 from leeward.web.app import create_app
@@ -204,7 +205,7 @@ class World:
         """Build notify anew, as after a restart."""
         self.parts = SERVICE.build(self.context)
         self._stop = asyncio.Event()
-        self._tasks = [asyncio.ensure_future(task(self._stop)) for task in self.parts.tasks]
+        self._run()
         owners = [getattr(task, "__self__", None) for task in self.parts.tasks]
         self._posts += [owner for owner in owners if isinstance(owner, Post)]
         recovery: Any = getattr(self.parts.tasks[0], "__self__", None)
@@ -240,7 +241,12 @@ class World:
 
     def wakes_up(self) -> None:
         """A process that stood still goes on where it was."""
-        self._tasks = [asyncio.ensure_future(task(self._stop)) for task in self.parts.tasks]
+        self._run()
+
+    def _run(self) -> None:
+        """The service's tasks and its retention, as the runtime runs them."""
+        retention = Retention(self.context.store, *self.parts.retention)
+        self._tasks = [asyncio.ensure_future(task(self._stop)) for task in (*self.parts.tasks, retention.run)]
 
     async def people(self, *members: Member) -> None:
         await self.context.store.write(lambda unit: importing.apply(unit, members))
