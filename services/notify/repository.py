@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, exists, func, insert, select, update
 
 from leeward.store import Insert, Unit
 from leeward.store.lookup import in_list
@@ -33,7 +33,7 @@ _TRY_CODE: Final = (
     .where(CODE.c.ticket_hash == bindparam("ticket"))
     .values({"tries": bindparam("now_tried"), "proved": bindparam("now_proved")})
 )
-_SUPPORTERS: Final = (
+_SUPPORTERS: Final[Select[Any]] = (
     select(RECIPIENT.c.recipient_ref, RECIPIENT.c.display_name)
     .where(RECIPIENT.c.supporter.is_(True), _HERE, RECIPIENT.c.recipient_ref > bindparam("after"))
     .order_by(RECIPIENT.c.recipient_ref)

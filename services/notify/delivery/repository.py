@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, func, select, update
 
 from leeward.store import Insert, Update
 from leeward.store.lookup import in_list
@@ -107,7 +107,7 @@ _LINKS_SENT: Final = select(func.count()).where(
 _BLANK: Final = (
     update(DELIVERY).where(in_list(DELIVERY.c.case_ref, "refs")).values({"recipient_ref": "", "question_ref": ""})
 )
-_ADDRESSES: Final = select(
+_ADDRESSES: Final[Select[Any]] = select(
     RECIPIENT.c.recipient_ref, RECIPIENT.c.email, RECIPIENT.c.mobile, RECIPIENT.c.reachable
 ).where(in_list(RECIPIENT.c.recipient_ref, "refs"))
 _BOUNCE: Final = Update(RECIPIENT, ("recipient_ref",), ("email", "email_bounced", "reachable"))

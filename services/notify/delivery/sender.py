@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import Connection
@@ -164,9 +165,8 @@ class Dispatch:
             for name in self.posts:
                 room = min(BATCH, self._room(name))
                 if room > 0:
-                    looked_at, claimed = await self._write_patiently(
-                        lambda unit, name=name, room=room: self._claims.claim_due(unit, name, room)
-                    )
+                    claim = partial(self._claims.claim_due, channel=name, room=room)
+                    looked_at, claimed = await self._write_patiently(claim)
                     self._put(claimed)
                     more = more or looked_at == room
             if not more:

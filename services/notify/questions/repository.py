@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, select, update
 
 from leeward.store import Insert, Unit, Update
 from leeward.store.lookup import in_list
@@ -41,13 +41,13 @@ _BIND: Final = update(QUESTION).where(_MINE).values({"browser": bindparam("to_br
 _USE: Final = update(LINK).where(LINK.c.token_hash == bindparam("used")).values({"fresh": False})
 _ANSWERED: Final = ("state", "answered_at", "said", "wanted", "how", "again", "check_ins", "browser")
 _ANSWER: Final = update(QUESTION).where(_MINE).values({name: bindparam(f"new_{name}") for name in _ANSWERED})
-_KNOWN: Final = select(QUESTION.c.question_ref, QUESTION.c.state, QUESTION.c.expires_at, QUESTION.c.answered_at).where(
-    in_list(QUESTION.c.question_ref, "refs")
-)
-_OF_CASES: Final = select(QUESTION.c.question_ref, QUESTION.c.template, QUESTION.c.state, QUESTION.c.answered_at).where(
-    in_list(QUESTION.c.case_ref, "refs")
-)
-_LINKED: Final = (
+_KNOWN: Final[Select[Any]] = select(
+    QUESTION.c.question_ref, QUESTION.c.state, QUESTION.c.expires_at, QUESTION.c.answered_at
+).where(in_list(QUESTION.c.question_ref, "refs"))
+_OF_CASES: Final[Select[Any]] = select(
+    QUESTION.c.question_ref, QUESTION.c.template, QUESTION.c.state, QUESTION.c.answered_at
+).where(in_list(QUESTION.c.case_ref, "refs"))
+_LINKED: Final[Select[Any]] = (
     select(LINK.c.request_ref, LINK.c.question_ref, QUESTION.c.state)
     .select_from(LINK.join(QUESTION, QUESTION.c.question_ref == LINK.c.question_ref))
     .where(in_list(LINK.c.request_ref, "refs"))
@@ -55,7 +55,7 @@ _LINKED: Final = (
 _END_NOW: Final = (
     update(QUESTION).where(in_list(QUESTION.c.question_ref, "refs")).values({"expires_at": bindparam("now")})
 )
-_STILL_LINKED: Final = select(LINK.c.question_ref).where(in_list(LINK.c.question_ref, "refs")).distinct()
+_STILL_LINKED: Final[Select[Any]] = select(LINK.c.question_ref).where(in_list(LINK.c.question_ref, "refs")).distinct()
 _UNLINK: Final = delete(LINK).where(in_list(LINK.c.request_ref, "refs"))
 _UNLINK_QUESTIONS: Final = delete(LINK).where(in_list(LINK.c.question_ref, "refs"))
 _DELETE: Final = delete(QUESTION).where(in_list(QUESTION.c.question_ref, "refs"))

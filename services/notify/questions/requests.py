@@ -8,6 +8,7 @@ from uuid import uuid4
 from leeward.contracts import CaseErased, DeliveryOutcome, Event, MessageCancelled, MessageRequested
 from leeward.service import Handler
 from leeward.store import Unit
+from services.notify.channels import Contact
 from services.notify.delivery.deliveries import Outgoing, call_off, publish_outcome
 from services.notify.delivery.repository import forget_recipients_of, state_of_step
 from services.notify.delivery.state import Delivery, DeliveryState
@@ -70,27 +71,30 @@ class Handlers:
         messages: list[_Message] = []
         for event, request in zip(events, requests, strict=True):
             contact = contacts.get(request.recipient_ref)
-            delivery = contact and Delivery(
-                kind="message",
-                request_ref=request.request_ref,
-                case_ref=request.case_ref,
-                step=request.step,
-                recipient_ref=request.recipient_ref,
-                # the same for every message about the same question, so that no look-up is needed to make it
-                question_ref=self._seals.key("question", request.case_ref, request.recipient_ref, request.template),
-                contact=contact,
-                urgent=request.urgency == "urgent",
-                not_before=request.not_before,
-                hold_deadline=request.hold_deadline,
-                expires_at=request.expires_at,
-                accepted_at=event.accepted_at,
-            )
-            if delivery is None or self._outgoing.address(delivery) is None:
+            delivery = self._outgoing.address(self._delivery(event, request, contact)) if contact else None
+            if delivery is None:
                 failed = DeliveryOutcome(request_ref=request.request_ref, state="failed")
                 unit.emit(failed, event.accepted_at, key=event.key)
             else:
                 messages.append(_Message(event, request, delivery))
         return messages
+
+    def _delivery(self, event: Event, request: MessageRequested, contact: Contact) -> Delivery:
+        return Delivery(
+            kind="message",
+            request_ref=request.request_ref,
+            case_ref=request.case_ref,
+            step=request.step,
+            recipient_ref=request.recipient_ref,
+            # the same for every message about the same question, so that no look-up is needed to make it
+            question_ref=self._seals.key("question", request.case_ref, request.recipient_ref, request.template),
+            contact=contact,
+            urgent=request.urgency == "urgent",
+            not_before=request.not_before,
+            hold_deadline=request.hold_deadline,
+            expires_at=request.expires_at,
+            accepted_at=event.accepted_at,
+        )
 
     def _store_questions(self, unit: Unit, messages: Sequence[_Message], known: Mapping[str, Any]) -> None:
         """A reminder leads to the question as it stands; after an end, its question is open again."""
