@@ -36,7 +36,7 @@ PHRASES: Final = (
 TELEGRAPHIC: Final = re.compile(rf"{'|'.join(PHRASES)}|\b(?:anew|lest|nought|that is none)\b")
 
 # rules that are reported and do not fail yet: the work on them is under way, and ends with this empty
-NOT_YET: Final = {"repeated_classes", "misplaced_sql", "oversized", "telegraphic"}
+NOT_YET: Final = {"misplaced_sql", "oversized", "telegraphic"}
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Trees: TypeAlias = Mapping[Path, ast.Module]

@@ -15,10 +15,10 @@ from leeward.settings import SERVICES, ServiceName, Settings
 from leeward.settings.keys import APART, assertion_key
 from leeward.store import Store
 from services.demo.servers import Kafka, PostgreSQL
-from services.demo.servers.kafka_ends import kafka_ends
 from services.demo.servers.load_balancer import front
 from services.demo.servers.server import Port
 from services.demo.world.clock import DemoClock
+from services.demo.world.kafka_ends import kafka_ends
 from services.demo.world.processes import ServiceProcess, StartedProcess, run_together
 from services.demo.world.system import Ends
 
