@@ -133,7 +133,7 @@ def token_list(*, as_json: Json = False) -> None:
     """List the tokens by handle, role and last day."""
     from services.commands.operate import access
 
-    access.listed(as_json=as_json)
+    access.list_tokens(as_json=as_json)
 
 
 @token.command("revoke")
@@ -203,7 +203,7 @@ def hl7_replay(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come of it, and store nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Decide a source's stored messages of the last days anew, after a rule was mended."""
+    """Decide a source's stored messages of the last days again, after a rule was mended."""
     from services.commands.sources import replay as command
 
     command.replay(source, since, until, dry_run=dry_run, as_json=as_json)

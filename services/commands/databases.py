@@ -1,23 +1,24 @@
 """A command's way to the services' databases: beside a running system or without one."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial, wraps
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
 from leeward.adapters import store_of
 from leeward.service import Service
 from leeward.settings import ServiceName, Settings
-from leeward.store import StoreUnavailable, Unit
+from leeward.store import Store, StoreUnavailable, Unit
 from leeward.store.migrate import migrate, up_to_date
 from leeward.store.sqlite import sqlite_engine
 from leeward.store.unit import GroundWrites
+from services.commands import queries
 from services.commands.console import Failed
 
 P = ParamSpec("P")
@@ -41,7 +42,17 @@ def with_databases(command: Callable[P, T]) -> Callable[P, T]:
 def engine(settings: Settings, service: ServiceName, *, read_only: bool = False) -> Iterator[Engine]:
     """An engine for one service's database that waits for its turn; inside `with_databases` alone."""
     url = settings.database_url(service)
-    made = _postgresql(url, service) if url else _sqlite(settings, service, read_only=read_only)
+    if url:
+        from leeward.store.postgresql import postgresql_engine
+
+        # a whole roster in one transaction would be begun again and again beside a system that runs
+        name, isolation = f"{service}-command", "READ COMMITTED"
+        made = postgresql_engine(url, name, pool=1, isolation=isolation, patience=None).sync_engine
+    else:
+        path = settings.database_file(service)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = sqlite_engine(path, read_only=read_only)
+        queries.wait_for_turn(made, PATIENCE)
     try:
         yield made
     finally:
@@ -65,25 +76,6 @@ def connection(settings: Settings, service: ServiceName, *, read_only: bool = Fa
             yield conn
 
 
-def _postgresql(url: str, service: ServiceName) -> Engine:
-    from leeward.store.postgresql import postgresql_engine
-
-    # a whole roster in one transaction would be begun again and again beside a system that runs
-    return postgresql_engine(url, f"{service}-command", pool=1, isolation="READ COMMITTED", patience=None).sync_engine
-
-
-def _sqlite(settings: Settings, service: ServiceName, *, read_only: bool) -> Engine:
-    path = settings.database_file(service)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = sqlite_engine(path, read_only=read_only)
-
-    @event.listens_for(made, "connect")
-    def be_patient(connection: Any, _record: Any) -> None:
-        connection.execute(f"PRAGMA busy_timeout={PATIENCE}").close()
-
-    return made
-
-
 @with_databases
 def migrate_all(settings: Settings, services: Sequence[Service]) -> list[ServiceName]:
     """Bring the databases of these services to their newest revision; gives the ones that changed.
@@ -91,7 +83,12 @@ def migrate_all(settings: Settings, services: Sequence[Service]) -> list[Service
     Raises:
         Failed: when one cannot be reached.
     """
-    return [service.name for service in services if await_only(_migrate(settings, service))]
+    changed: list[ServiceName] = []
+    for service in services:
+        newest = partial(migrate, package=service.package, metadata=service.metadata)
+        if await_only(_with_store(settings, service, lambda store, newest=newest: store.administer(newest))):
+            changed.append(service.name)
+    return changed
 
 
 @with_databases
@@ -103,19 +100,10 @@ def prepare(settings: Settings, services: Sequence[Service]) -> None:
     """
     for service in services:
         if settings.database_url(service.name):
-            await_only(_checked(settings, service))
+            check = partial(check_current, service=service)
+            await_only(_with_store(settings, service, lambda store, check=check: store.read(check)))
         else:
             migrate_all(settings, [service])
-
-
-async def _checked(settings: Settings, service: Service) -> None:
-    store = store_of(settings, service.name, service.metadata, settings.clock())
-    try:
-        await store.read(lambda conn: check_current(conn, service))
-    except StoreUnavailable as fault:
-        raise Failed(f"{service.name}: the database cannot be reached ({fault})") from fault
-    finally:
-        await store.close()
 
 
 def check_current(conn: Connection, service: Service) -> None:
@@ -128,10 +116,10 @@ def check_current(conn: Connection, service: Service) -> None:
         raise Failed(f"{service.name}: the database is not at the newest revision; run `leeward migrate`")
 
 
-async def _migrate(settings: Settings, service: Service) -> bool:
+async def _with_store(settings: Settings, service: Service, work: Callable[[Store], Awaitable[T]]) -> T:
     store = store_of(settings, service.name, service.metadata, settings.clock())
     try:
-        return await store.administer(lambda conn: migrate(conn, service.package, service.metadata))
+        return await work(store)
     except StoreUnavailable as fault:
         raise Failed(f"{service.name}: the database cannot be reached ({fault})") from fault
     finally:

@@ -2,11 +2,9 @@
 
 from typing import Final
 
-from sqlalchemy import delete, select
-
 from leeward.settings import ServiceName, load_settings
 from leeward.web.access import Role, issue, new_token
-from services.commands import catalogue
+from services.commands import catalogue, queries
 from services.commands.console import Failed, say, show_json
 from services.commands.databases import check_current, prepare, reading, transaction, with_databases
 
@@ -43,17 +41,16 @@ def create(role: Role) -> None:
 
 
 @with_databases
-def listed(*, as_json: bool) -> None:
+def list_tokens(*, as_json: bool) -> None:
     """Print the handle, role and last day of each token."""
     settings = load_settings(starting=False)
     found: dict[str, dict[str, str]] = {}
     for service in catalogue.load():
         with reading(settings, service.name) as conn:
-            table = service.metadata.tables["access"]
-            if conn:
-                check_current(conn, service)
-            rows = conn.execute(select(table).where(table.c.kind == "token")) if conn else ()
-            for row in rows:
+            if conn is None:
+                continue
+            check_current(conn, service)
+            for row in queries.tokens(conn, service.metadata):
                 found[row.handle] = {"handle": row.handle, "role": row.role, "expires": f"{row.expires_at:%Y-%m-%d}"}
     if as_json:
         show_json(list(found.values()))
@@ -68,14 +65,13 @@ def listed(*, as_json: bool) -> None:
 def revoke(handle: str) -> None:
     """End a token everywhere, at once."""
     settings = load_settings(starting=False)
-    gone = 0
+    ended = 0
     for service in catalogue.load():
         if not settings.database_url(service.name) and not settings.database_file(service.name).exists():
             continue
-        table = service.metadata.tables["access"]
         with transaction(settings, service, settings.clock().now()) as unit:
             check_current(unit.conn, service)
-            gone += unit.conn.execute(delete(table).where(table.c.handle == handle, table.c.kind == "token")).rowcount
-    if not gone:
+            ended += queries.delete_token(unit.conn, service.metadata, handle)
+    if not ended:
         raise Failed("token revoke: there is no token of that handle; `leeward token list` shows those there are")
     say(f"{handle} has ended")

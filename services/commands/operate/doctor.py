@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.util.concurrency import await_only
 
 from leeward.adapters import bus_gaps, store_of
@@ -18,7 +18,7 @@ from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import StoreUnavailable
 from leeward.store.migrate import up_to_date
 from leeward.web.look.catalogues import check_catalogues
-from services.commands import catalogue
+from services.commands import catalogue, queries
 from services.commands.console import Failed, say, show_json
 from services.commands.databases import reading, with_databases
 
@@ -251,18 +251,11 @@ def clock(settings: Settings) -> Iterator[DoctorFinding]:
     limit = settings.clock().now() + AHEAD
     for service in catalogue.load():
         with reading(settings, service.name) as conn:
-            newest: Any = conn and _newest(conn, service)
+            newest = None
+            with suppress(OperationalError, ProgrammingError):  # the database is older than this program
+                newest = conn and queries.newest_event(conn, service.metadata)
         if newest and newest > limit:
             yield _error(f"{service.name} holds events from the future", "the clock went back: check time service")
-
-
-def _newest(conn: Any, service: Any) -> Any:
-    from sqlalchemy.exc import OperationalError, ProgrammingError
-
-    try:
-        return conn.execute(select(func.max(service.metadata.tables["outbox"].c.accepted_at))).scalar()
-    except (OperationalError, ProgrammingError):
-        return None
 
 
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "::1", "localhost"})

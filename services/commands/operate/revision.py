@@ -1,6 +1,6 @@
 """For developers: `python -m services.commands.operate.revision MESSAGE` writes what models have and databases lack.
 
-With `--initial` the first revisions are written anew; that ends with the first release.
+With `--initial` the first revisions are written again; that ends with the first release.
 """
 
 import importlib

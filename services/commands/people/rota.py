@@ -4,12 +4,10 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import select
-
 from leeward.people import person_ref
 from leeward.settings import Settings, load_settings
 from leeward.settings.keys import people_key
-from services.commands import catalogue
+from services.commands import catalogue, queries
 from services.commands.console import Failed, say, show_json, step
 from services.commands.databases import prepare, transaction, with_databases
 
@@ -42,9 +40,10 @@ def import_shifts(settings: Settings, content: bytes, name: str, now: datetime) 
     key = people_key(settings)
     with ExitStack() as stack:
         matching, notify = (stack.enter_context(transaction(settings, one, now)) for one in services)
-        person, recipient = services[0].metadata.tables["person"], services[1].metadata.tables["recipient"]
-        known = {row.recipient_ref: row.person_ref for row in matching.conn.execute(select(person))}
-        mails = {row.email.lower(): known.get(row.recipient_ref) for row in notify.conn.execute(select(recipient))}
+        persons = queries.rows_of(matching.conn, services[0].metadata, "person")
+        recipients = queries.rows_of(notify.conn, services[1].metadata, "recipient")
+        known = {row.recipient_ref: row.person_ref for row in persons}
+        mails = {row.email.lower(): known.get(row.recipient_ref) for row in recipients}
         people = frozenset(known.values())
 
         def by_staff_id(staff_id: str) -> str | None:

@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import MetaData, select
+from sqlalchemy import MetaData
 
 from leeward.people import Member, RosterError, read_roster
 from leeward.settings import ServiceName, Settings, load_settings
 from leeward.settings.keys import people_key
 from leeward.store import Unit
-from services.commands import catalogue
+from services.commands import catalogue, queries
 from services.commands.console import Failed, say, show_json, step
 from services.commands.databases import prepare, transaction, with_databases
 
@@ -103,8 +103,7 @@ def kept(unit: Unit, metadata: MetaData, service: str) -> Snapshot:
     """What a service keeps of each person, by the reference it knows them by."""
     found: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
     for name, key in KEPT[service]:
-        table = metadata.tables[name]
-        for row in unit.conn.execute(select(table)):
+        for row in queries.rows_of(unit.conn, metadata, name):
             found[getattr(row, key)].append((name, *row))
     return {ref: sorted(rows, key=repr) for ref, rows in found.items()}
 

@@ -1,4 +1,4 @@
-"""`hl7 replay`: what a source has sent within the last days, decided anew by the rules in force now."""
+"""`hl7 replay`: what a source has sent within the last days, decided again by the rules in force now."""
 
 import asyncio
 from collections import Counter
@@ -31,7 +31,7 @@ WHY: Final[Mapping[str, str]] = {
 
 
 def replay(source: str, since: str, until: str, *, dry_run: bool, as_json: bool) -> None:
-    """Decide the stored messages of a source anew and say what came of it.
+    """Decide the stored messages of a source again and say what came of it.
 
     Raises:
         Failed: when nothing can be replayed.

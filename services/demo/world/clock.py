@@ -29,7 +29,7 @@ class DemoClock:
         self.rate = rate
         self.settled: Callable[[], Awaitable[bool]] = at_once
         self.followers: list[Callable[[str], None]] = []
-        # what it would have shown when the machine's monotonic clock stood at nought
+        # what it would have shown when the machine's monotonic clock stood at zero
         self._zero = start - timedelta(seconds=time.monotonic() * rate)
         self._moved = asyncio.Event()
 

@@ -1,17 +1,17 @@
 """How far Kafka and those who read from it have come, seen from outside."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
-from sqlalchemy import Connection, select
 
 from leeward.brokers import Brokers
 from leeward.settings import ServiceName
 from leeward.store import Store
+from services.demo.world import queries
 from services.demo.world.system import Ends
 
 
@@ -28,8 +28,9 @@ async def kafka_ends(brokers: Brokers, stores: Mapping[ServiceName, Store]) -> A
 
         async def ends() -> object:
             # what leaves an outbox meanwhile is then seen in Kafka
-            if await _anything_unsent(stores):
-                return None
+            for store in stores.values():
+                if await store.read(queries.has_events(store)):
+                    return None
             try:
                 return await _read_to_the_end(admin, log, groups, parts)
             except (KafkaError, OSError, TimeoutError):
@@ -39,15 +40,6 @@ async def kafka_ends(brokers: Brokers, stores: Mapping[ServiceName, Store]) -> A
     finally:
         await log.stop()
         await admin.close()
-
-
-async def _anything_unsent(stores: Mapping[ServiceName, Store]) -> bool:
-    return any([await store.read(_has_events(store)) for store in stores.values()])
-
-
-def _has_events(store: Store) -> Callable[[Connection], bool]:
-    query = select(store.writes.tables.outbox.c.seq).limit(1)
-    return lambda conn: conn.execute(query).first() is not None
 
 
 async def _read_to_the_end(
