@@ -16,17 +16,17 @@ from pydantic import ConfigDict, Field, ValidationError
 from leeward.brokers import parse_brokers
 from leeward.clock import Clock, ScaledClock, SystemClock, parse_clock
 from leeward.databases import check_database, cluster_of
-from leeward.settings.policy import FHIR_ALONE, Policy
+from leeward.settings.policy import CHANNEL_SECRETS, FHIR_ALONE, Policy
 
 ServiceName = Literal["incident", "matching", "notify", "issuer", "box"]
 SERVICES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
 PORTS: Final = MappingProxyType({"incident": 8101, "matching": 8102, "notify": 8103, "issuer": 8104, "box": 8105})
 CHECKED: Final = timedelta(days=365)
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-SECRETS: Final = ("SERVICES_SECRET", "METRICS_TOKEN", "WEBHOOK_SECRET", "PEOPLE_KEY", "ASSERTION_PUBLIC_KEY")
+SECRETS: Final = ("SERVICES_SECRET", "METRICS_TOKEN", "PEOPLE_KEY", "ASSERTION_PUBLIC_KEY")
 MLLP_TLS: Final = ("MLLP_CERTIFICATE", "MLLP_KEY", "MLLP_CLIENT_CA")
 PLACES: Final = ("CONFIG", "DATA", "HOST", "MLLP_PORT", "BUS_URL", "SMTP_URL", "MAIL_FROM", "PUBLIC_URL", "BOX_URL")
-PLAIN: Final = frozenset((*SECRETS, *PLACES, *MLLP_TLS, "ENV", "CLOCK"))
+PLAIN: Final = frozenset((*SECRETS, *CHANNEL_SECRETS, *PLACES, *MLLP_TLS, "ENV", "CLOCK"))
 PER_SERVICE: Final = ("PORT", "DATABASE_URL", "KEY", "URL")
 
 
@@ -292,9 +292,10 @@ def _check_secrets(settings: Settings) -> None:
     for key in ("ASSERTION_PUBLIC_KEY", "PEOPLE_KEY", *(f"{name.upper()}_KEY" for name in SERVICES)):
         if value := settings.variable(key):
             _check_secret(f"LEEWARD_{key}", value, least=32, most=32)
-    if value := settings.variable("WEBHOOK_SECRET"):
-        _check_secret("LEEWARD_WEBHOOK_SECRET", value.removeprefix("whsec_"), least=24)
-    for key in ("SERVICES_SECRET", "METRICS_TOKEN"):
+    for key in (key for key, form in CHANNEL_SECRETS.items() if form == "whsec"):
+        if value := settings.variable(key):
+            _check_secret(f"LEEWARD_{key}", value.removeprefix("whsec_"), least=24)
+    for key in ("SERVICES_SECRET", "METRICS_TOKEN", *(key for key, form in CHANNEL_SECRETS.items() if form == "token")):
         if value := settings.variable(key):
             _check_token(f"LEEWARD_{key}", value)
     for name in settings.sources:

@@ -1,13 +1,16 @@
 """What a site decides in `leeward.toml`: pydantic models whose defaults are the documented ones."""
 
 import re
+from collections.abc import Mapping
 from datetime import date, time, timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 SourceKind = Literal["hl7v2", "fhir", "native"]
+# base64 that may begin with `whsec_` (Standard Webhooks), at least 24 bytes; or what a header can carry
+SecretForm = Literal["whsec", "token"]
 Level = Literal["death", "severe", "moderate", "mild", "none", "unknown"]
 UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 LONGEST: Final = timedelta(days=3653)
@@ -201,15 +204,22 @@ class Feedback(Section):
     window: Duration = timedelta(days=30)
 
 
-class EmailChannel(Section):
+class ChannelSection(Section):
+    """A section of [channels]. `secrets`: the channel's own LEEWARD_ variables, without the prefix, by their form."""
+
+    secrets: ClassVar[Mapping[str, SecretForm]] = {}
+
+
+class EmailChannel(ChannelSection):
     """[channels.email]: on whenever LEEWARD_SMTP_URL is set; `locales` are the enabled languages."""
 
     locales: Annotated[tuple[Locale, ...], Field(min_length=1)] = ("en",)
 
 
-class WebhookChannel(Section):
+class WebhookChannel(ChannelSection):
     """[channels.webhook]: a signed POST to a gateway of the site's own."""
 
+    secrets: ClassVar[Mapping[str, SecretForm]] = {"WEBHOOK_SECRET": "whsec"}
     url: Annotated[str, Field(pattern=r"^https?://")]
 
 
@@ -218,6 +228,12 @@ class Channels(Section):
 
     email: EmailChannel = EmailChannel()
     webhook: WebhookChannel | None = None
+
+
+# of every channel, whether it is on or not: a variable that no channel has is refused
+CHANNEL_SECRETS: Final[Mapping[str, SecretForm]] = {
+    name: form for section in ChannelSection.__subclasses__() for name, form in section.secrets.items()
+}
 
 
 class CrisisLine(Section):
