@@ -11,6 +11,7 @@ from leeward.contracts.events import Answer
 from leeward.refs import new_ref
 from leeward.store import Timer, Unit
 from services.notify import repository
+from services.notify.channels import Contact
 from services.notify.delivery.deliveries import Outgoing
 from services.notify.delivery.state import Delivery
 from services.notify.links import hashed
@@ -26,13 +27,11 @@ class OnCallRounds:
 
     def __init__(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
-        self._places = range(len(outgoing.settings.on_call))
 
     @property
     def possible(self) -> bool:
         """Whether anybody can be called at all."""
-        contacts = (self._outgoing.on_call_contact(f"call-0-{place}") for place in self._places)
-        return any(contact is not None and self._outgoing.reaches(contact) for contact in contacts)
+        return bool(self._contacts(0))
 
     def start_call(self, unit: Unit, question: Row[Any], request_ref: str, answer: str) -> None:
         """Call now, unless a call for this question is under way. With nobody to call, matching hears so at once."""
@@ -59,8 +58,8 @@ class OnCallRounds:
 
     def _call_next_round(self, unit: Unit, call: dict[str, Any]) -> None:
         number = call["rounds"] + 1
-        deliveries = self._deliveries(call, number) if number <= ROUNDS else []
-        if not deliveries:
+        contacts = self._contacts(number)
+        if number > ROUNDS or not contacts:
             # nobody has said that they are there: the coordinator's list comes before anything else
             unacknowledged = Answered(
                 request_ref=call["request_ref"],
@@ -72,28 +71,30 @@ class OnCallRounds:
             # never under way again, so that a new tap starts a new call
             repository.set_rounds(unit.conn, call["call_ref"], 0)
             return
+        deliveries = [
+            Delivery(
+                kind="call",
+                case_ref=call["call_ref"],
+                step=step,
+                contact=contact,
+                expires_at=call["expires_at"],
+                accepted_at=call["accepted_at"],
+            )
+            for step, contact in contacts
+        ]
+        for delivery in deliveries:
+            self._outgoing.address(delivery)
         self._outgoing.enqueue(unit, deliveries)
         tokens = [hashed(self._outgoing.token(delivery)) for delivery in deliveries]
         repository.insert_links(unit.conn, [(token, call["call_ref"], call["call_ref"], False) for token in tokens])
         repository.set_rounds(unit.conn, call["call_ref"], number)
         unit.set_timer(TIMER, call["call_ref"], unit.now + EVERY)
 
-    def _deliveries(self, call: dict[str, Any], number: int) -> list[Delivery]:
-        """One for each of the professionals whom a channel reaches."""
-        addressed: list[Delivery | None] = []
-        for place in self._places:
-            step = f"call-{number}-{place}"
-            if (contact := self._outgoing.on_call_contact(step)) is not None:
-                delivery = Delivery(
-                    kind="call",
-                    case_ref=call["call_ref"],
-                    step=step,
-                    contact=contact,
-                    expires_at=call["expires_at"],
-                    accepted_at=call["accepted_at"],
-                )
-                addressed.append(self._outgoing.address(delivery))
-        return [delivery for delivery in addressed if delivery is not None]
+    def _contacts(self, number: int) -> list[tuple[str, Contact]]:
+        """Step and contact of the professionals whom a channel reaches, for the round of that number."""
+        steps = [f"call-{number}-{place}" for place in range(len(self._outgoing.settings.on_call))]
+        contacts = [(step, self._outgoing.on_call_contact(step)) for step in steps]
+        return [(step, contact) for step, contact in contacts if contact and self._outgoing.reaches(contact)]
 
 
 def acknowledge(unit: Unit, call_ref: str) -> None:

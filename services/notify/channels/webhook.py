@@ -12,7 +12,7 @@ from httpx_aiohttp import AiohttpTransport
 from standardwebhooks.webhooks import Webhook as Signer
 
 from leeward.settings import Settings
-from services.notify.channels import WAYS, ChannelEntry, Contact, Letter, Now, Result, Words
+from services.notify.channels import WAYS, ChannelEntry, Letter, Now, Result, Words
 from services.notify.channels.wording import wording
 
 LANES: Final = 32
@@ -96,11 +96,6 @@ class Webhook:
         await self._transport.aclose()
 
 
-def _address(contact: Contact) -> dict[str, str]:
-    """All that is known: which of them to use is the gateway's to decide."""
-    return {way: value for way in WAYS if (value := getattr(contact, way))}
-
-
 def _make(settings: Settings, now: Now, lanes: int) -> Webhook:
     assert settings.channels.webhook is not None  # it is on
     secret = settings.variable("WEBHOOK_SECRET") or ""
@@ -113,7 +108,8 @@ WEBHOOK: Final[ChannelEntry[Mapping[str, str]]] = ChannelEntry(
     turned_on_by="channels.webhook",
     is_on=lambda settings: settings.channels.webhook is not None,
     required={"WEBHOOK_SECRET": "channels.webhook signs every request with it"},
-    address=_address,
+    # all that is known: which way to use is the gateway's to decide
+    address=lambda contact: {way: value for way in WAYS if (value := getattr(contact, way))},
     lanes=LANES,
     # a gateway drops repetitions by their `webhook-id`, so that it may be asked as often as after any failure
     repeats_in_doubt=7,

@@ -78,13 +78,21 @@ class Outgoing:
 
         What is due goes to its channel after the commit, as long as there is room; the rest waits for the pump.
         """
+        policy = self.settings.outreach
         rows: list[repository.Values] = []
         leaving: list[Delivery] = []
         room = {channel: self.room(channel) for channel in {delivery.channel for delivery in deliveries}}
         for delivery in deliveries:
             if delivery.urgent:
                 delivery.hold_deadline = None
-            due, state = self._due_at(delivery, unit.now), DeliveryState.QUEUED
+            departure = Departure(
+                timezone=delivery.contact.timezone,
+                urgent=delivery.urgent or delivery.kind != "message",
+                not_before=delivery.not_before,
+                luck=self.seals.luck(delivery.key) if policy.jitter else 0.0,
+            )
+            due = due_at(departure, policy.quiet_hours, policy.jitter, unit.now)
+            state = DeliveryState.QUEUED
             if self.rehearsal:
                 state = DeliveryState.REHEARSED
             elif due <= unit.now < delivery.expires_at and room[delivery.channel] > 0:
@@ -99,18 +107,6 @@ class Outgoing:
         if len(begun) < len(new):
             unit.after_commit(self.wake)
         return new
-
-    def _due_at(self, delivery: Delivery, now: datetime) -> datetime:
-        policy = self.settings.outreach
-        if delivery.kind != "message" or delivery.urgent:
-            return now
-        departure = Departure(
-            timezone=delivery.contact.timezone,
-            urgent=delivery.urgent,
-            not_before=delivery.not_before,
-            luck=self.seals.luck(delivery.key) if policy.jitter else 0.0,
-        )
-        return due_at(departure, policy.quiet_hours, policy.jitter, now)
 
 
 def publish_outcome(unit: Unit, request_ref: str, case_ref: str, state: str, accepted_at: datetime) -> None:

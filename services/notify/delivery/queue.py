@@ -1,10 +1,10 @@
 """The queue of one channel: what is due is claimed for this run, and what must not leave any more is ended."""
 
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from leeward.store import Unit
-from services.notify.channels import Contact, Kind
+from services.notify.channels import Contact
 from services.notify.delivery import repository
 from services.notify.delivery.deliveries import ANY_ZONE, Outgoing, publish_outcome
 from services.notify.delivery.repository import DeliveryChange
@@ -33,21 +33,20 @@ class Claims:
         claimed: list[Delivery] = []
         changes: list[DeliveryChange] = []
         for row in rows:
-            contact = self._contact(row)
+            # none for somebody who has left, nor for a professional whom the policy does not name any more
+            contact: Contact | None = None
+            if row.kind == "call":
+                contact = self._outgoing.on_call_contact(row.step)
+            elif row.status is not None and row.status not in LEFT:
+                contact = self._outgoing.contact(row)
             state, due = self._look_at(row, contact, unit.now)
             wake, run = wake_at(due, row.hold_deadline, row.expires_at), self._outgoing.run
             changes.append(DeliveryChange(row.key, str(state), row.attempts, row.doubts, due, wake, run, unit.now))
             publish_outcome(unit, row.request_ref, row.case_ref, state, row.accepted_at)
             if state is DeliveryState.SENDING and contact is not None:
-                claimed.append(_delivery_of(row, contact))
+                claimed.append(repository.delivery_of(row, contact))
         repository.record_changes(unit.conn, changes)
         return len(rows), claimed
-
-    def _contact(self, row: Any) -> Contact | None:
-        """None for somebody who has left, and for a professional whom the policy does not name any more."""
-        if row.kind == "call":
-            return self._outgoing.on_call_contact(row.step)
-        return None if row.status is None or row.status in LEFT else self._outgoing.contact(row)
 
     def _look_at(self, row: Any, contact: Contact | None, now: datetime) -> tuple[DeliveryState, datetime]:
         """What becomes of a queued row, and when it is due."""
@@ -67,23 +66,3 @@ class Claims:
         if row.doubts:
             state = when_in_doubt(state, answered=row.answered_at is not None)
         return state, max(row.due_at, opens)
-
-
-def _delivery_of(row: Any, contact: Contact) -> Delivery:
-    return Delivery(
-        kind=cast(Kind, row.kind),
-        case_ref=row.case_ref,
-        step=row.step,
-        contact=contact,
-        expires_at=row.expires_at,
-        accepted_at=row.accepted_at,
-        request_ref=row.request_ref,
-        recipient_ref=row.recipient_ref,
-        question_ref=row.question_ref,
-        urgent=row.urgent,
-        hold_deadline=row.hold_deadline,
-        key=row.key,
-        channel=row.channel,
-        attempts=row.attempts,
-        doubts=row.doubts,
-    )

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, func, select, update
 
 from leeward.store import Insert, Update
 from leeward.store.lookup import in_list
+from services.notify.channels import Contact, Kind
 from services.notify.delivery.state import Delivery, DeliveryState, wake_at
 from services.notify.models import DELIVERY, LINK, QUESTION, RECIPIENT
 
@@ -139,6 +140,27 @@ def new_row(delivery: Delivery, state: DeliveryState, due: datetime, run: str, n
     return tuple(values[name] for name in _COLUMNS)
 
 
+def delivery_of(row: Row[Any], contact: Contact) -> Delivery:
+    """A stored delivery to be sent now."""
+    return Delivery(
+        kind=cast(Kind, row.kind),
+        case_ref=row.case_ref,
+        step=row.step,
+        contact=contact,
+        expires_at=row.expires_at,
+        accepted_at=row.accepted_at,
+        request_ref=row.request_ref,
+        recipient_ref=row.recipient_ref,
+        question_ref=row.question_ref,
+        urgent=row.urgent,
+        hold_deadline=row.hold_deadline,
+        key=row.key,
+        channel=row.channel,
+        attempts=row.attempts,
+        doubts=row.doubts,
+    )
+
+
 def insert_new(conn: Connection, rows: Sequence[Values]) -> set[str]:
     """Write those that were not written before; returns their keys."""
     return {row.key for row in _INSERT.run(conn, rows)}
@@ -188,7 +210,7 @@ def lock_in_doubt(conn: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
 
 
 def end_stray(conn: Connection, channels: Collection[str], now: datetime) -> Sequence[Row[Any]]:
-    """End as failed, and return, what is queued for a channel that is none of these."""
+    """End as failed, and return, what is queued for any other channel than these."""
     stray = conn.execute(_STRAYED, {"channels": list(channels)}).all()
     conn.execute(_END_STRAY, {"channels": list(channels), "to_state": str(DeliveryState.FAILED), "now": now})
     return stray

@@ -6,7 +6,7 @@ GET changes nothing: mail scanners follow links and even post forms, so only a n
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -132,28 +132,10 @@ class MessagePages:
     async def _question_page(
         self, request: Request, row: Row[Any], typed: Mapping[str, str], problems: tuple[str, ...]
     ) -> Response:
-        question, settings = question_of(row), self._context.settings
+        question, settings, now = question_of(row), self._context.settings, self._context.clock.now()
         recipient = await self._context.store.read(lambda conn: repository.find_recipient(conn, row.recipient_ref))
-        context = self._question_context(question, row.options, self._context.clock.now())
-        context["other"] = await self._other_side(row, question)
-        context["ways"] = [way for way in WAYS if recipient.get(way)] or ["email"]
-        context["typed"] = {name: typed.get(name, "") for fields in FIELDS.values() for name in fields}
-        context["problems"] = problems
-        headers: dict[str, str] = {}
-        if question.template == "follow_up":
-            # `keep` leads to the box, and browsers hold a form's redirect to the policy of its page
-            box, policy = urlsplit(settings.box_url), SECURITY_HEADERS["content-security-policy"]
-            allowed = policy.replace("form-action 'self'", f"form-action 'self' {box.scheme}://{box.netloc}")
-            headers = {"Content-Security-Policy": allowed}
-        locale = locale_for(recipient.get("languages", ""), settings.locales)
-        status = 422 if problems else 200
-        return self._pages.render(
-            request, f"{question.template}.html", status, locale=locale, headers=headers, **context
-        )
-
-    def _question_context(self, question: Question, options: str, now: datetime) -> dict[str, Any]:
         lately = question.answered_at is not None and now < question.answered_at + CALLING
-        return {
+        context = {
             "possible": possible(question, now),
             "state": question.state,
             "said": question.said,
@@ -161,12 +143,25 @@ class MessagePages:
             "how": question.how,
             "again": question.again,
             "fields": FIELDS,
-            "asked_when": options,
-            "suggest": question.template == "follow_up" and options == "professional",
+            "ways": [way for way in WAYS if recipient.get(way)] or ["email"],
+            "typed": {name: typed.get(name, "") for fields in FIELDS.values() for name in fields},
+            "problems": problems,
+            "other": await self._other_side(row, question),
+            "asked_when": row.options,
+            "suggest": question.template == "follow_up" and row.options == "professional",
             "calling": question.said in ("talk_now", "urgent_help") and lately,
             "paged": self._on_call.possible,
             "options_of": lambda name, t: [(value, t(f"close_{name}.{value}")) for value in FIELDS["close"][name]],
         }
+        headers: dict[str, str] = {}
+        if question.template == "follow_up":
+            # `keep` leads to the box, and browsers hold a form's redirect to the policy of its page
+            box, policy = urlsplit(settings.box_url), SECURITY_HEADERS["content-security-policy"]
+            allowed = policy.replace("form-action 'self'", f"form-action 'self' {box.scheme}://{box.netloc}")
+            headers = {"Content-Security-Policy": allowed}
+        locale = locale_for(recipient.get("languages", ""), settings.locales)
+        page, status = f"{question.template}.html", 422 if problems else 200
+        return self._pages.render(request, page, status, locale=locale, headers=headers, **context)
 
     async def _other_side(self, row: Any, question: Question) -> OtherSide | None:
         """Who the other side is, asked of matching again for every view: it says so after the confirm alone."""

@@ -13,6 +13,13 @@ QuestionState = Literal[
     "open", "accepted", "later", "declined", "withdrawn", "confirmed", "passed", "handed_over", "closed"
 ]
 ALWAYS_OPEN: Final[frozenset[QuestionState]] = frozenset({"accepted", "confirmed"})
+STARTS_AGAIN: Final = frozenset({"later", "declined", "withdrawn", "passed", "handed_over", "closed"})
+# an answer may come while matching still asks: in which states of the question such a message leaves all the same
+LEAVES_IN: Final[Mapping[str, frozenset[str]]] = {
+    "reminder": frozenset({"open"}),
+    "offer_again": frozenset({"open", "later"}),
+}
+LAST_PAGE: Final = timedelta(hours=1)
 # What a page asks in each state, in the order of its buttons. `undo` is there for a day only, talk_now always last.
 ANSWERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "offer": {
@@ -174,3 +181,19 @@ def decide(question: Question, answer: str, fields: Mapping[str, str], now: date
     published = None if answer in _UNPUBLISHED else _PUBLISHED_AS.get(answer, answer)
     options = {name: value for name, value in given.items() if name not in _KEPT_HERE}
     return AnswerDecision(after, published, options, answer in _CALLS)
+
+
+def is_timely(step: str, state: str, answered_at: datetime | None) -> bool:
+    """False for a message of this step that an answer to its question has overtaken."""
+    name, _, _ = step.partition("-")
+    if name not in LEAVES_IN:
+        return True
+    # who asked for somebody else, or to talk now, has not ended the question, and needs no reminder of it
+    return state in LEAVES_IN[name] and (name != "reminder" or answered_at is None)
+
+
+def on_last_page(template: str, state: str, answered_at: datetime | None, now: datetime) -> bool:
+    """A person's no can be taken back for a day, and their case is not erased before; all others have an hour."""
+    if template == "offer" or state not in STARTS_AGAIN or answered_at is None:
+        return False
+    return now < answered_at + LAST_PAGE

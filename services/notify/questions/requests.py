@@ -1,8 +1,8 @@
 """What other services ask of notify: messages, their cancellation, and the erasure of a case."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, cast
+from datetime import datetime
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 from leeward.contracts import CaseErased, DeliveryOutcome, Event, MessageCancelled, MessageRequested
@@ -14,15 +14,8 @@ from services.notify.delivery.repository import forget_recipients_of, state_of_s
 from services.notify.delivery.state import Delivery, DeliveryState
 from services.notify.links import Seals, hashed
 from services.notify.questions import repository
+from services.notify.questions.question import STARTS_AGAIN, is_timely, on_last_page
 from services.notify.repository import delete_acknowledged_calls, insert_links
-
-STARTS_AGAIN: Final = frozenset({"later", "declined", "withdrawn", "passed", "handed_over", "closed"})
-# an answer may come while matching still asks: in which states of the question such a message leaves all the same
-LEAVES_IN: Final[Mapping[str, frozenset[str]]] = {
-    "reminder": frozenset({"open"}),
-    "offer_again": frozenset({"open", "later"}),
-}
-LAST_PAGE: Final = timedelta(hours=1)
 
 
 class _Message(NamedTuple):
@@ -50,7 +43,12 @@ class Handlers:
         messages = self._addressed(unit, events)
         if not self._outgoing.rehearsal:
             known = repository.find_known(unit.conn, [message.delivery.question_ref for message in messages])
-            messages = [each for each in messages if _timely(each.request, known.get(each.delivery.question_ref))]
+            messages = [
+                each
+                for each in messages
+                if (stored := known.get(each.delivery.question_ref)) is None
+                or is_timely(each.request.step, stored.state, stored.answered_at)
+            ]
             self._store_questions(unit, messages, known)
         deliveries = [message.delivery for message in messages]
         new = self._outgoing.enqueue(unit, deliveries)
@@ -138,25 +136,9 @@ class Handlers:
         """
         cases = [cast(CaseErased, event.data).case_ref for event in events]
         found = repository.find_of_cases(unit.conn, cases)
-        last = {row.question_ref for row in found if _on_last_page(row, unit.now)}
+        last = {row.question_ref for row in found if on_last_page(row.template, row.state, row.answered_at, unit.now)}
         repository.untie(unit.conn, [(ref, str(uuid4()), unit.now) for ref in last])
         call_off(unit, "cases", cases, in_doubt=DeliveryState.UNKNOWN)
         forget_recipients_of(unit.conn, cases)
         delete_acknowledged_calls(unit.conn, cases)
         repository.delete_questions(unit.conn, [row.question_ref for row in found if row.question_ref not in last])
-
-
-def _timely(request: MessageRequested, question: Any) -> bool:
-    """False for a message that an answer has overtaken."""
-    name, _, _ = request.step.partition("-")
-    if question is None or name not in LEAVES_IN:
-        return True
-    # who asked for somebody else, or to talk now, has not ended the question, and needs no reminder of it
-    return question.state in LEAVES_IN[name] and (name != "reminder" or question.answered_at is None)
-
-
-def _on_last_page(question: Any, now: datetime) -> bool:
-    """A person's no can be taken back for a day, and their case is not erased before."""
-    if question.template == "offer" or question.state not in STARTS_AGAIN or question.answered_at is None:
-        return False
-    return bool(now < question.answered_at + LAST_PAGE)

@@ -38,7 +38,7 @@ class Mailer:
         self._domain = self.sender.rpartition("@")[2]
         self._public_url = public_url
         self._words = words
-        self._subjects: dict[tuple[str, str], str] = {}
+        self._subjects: dict[str, str] = {}
 
     def message_id(self, letter: Letter[str]) -> str:
         return f"<{letter.key}@{self._domain}>"
@@ -46,28 +46,23 @@ class Mailer:
     def render(self, letter: Letter[str], recipient: str, now: datetime) -> bytes:
         """The whole message, CRLF line ends; ASCII as it is, all else as base64 (RFC 2045, 6)."""
         words = self._words(letter.kind, letter.locale)
+        subject = self._subjects.get(words.subject)
+        if subject is None:
+            encoded = (
+                words.subject if words.subject.isascii() else Header(words.subject, "utf-8").encode(linesep="\r\n")
+            )
+            subject = self._subjects.setdefault(words.subject, encoded)
         body = words.body.format(link=letter.link(self._public_url), code=letter.token)
-        encoding, payload = _payload(body)
+        lines = "\r\n".join([*body.rstrip("\n").split("\n"), ""])
+        encoding, payload = "7bit", lines.encode()
+        if not lines.isascii():
+            coded = base64.b64encode(payload)
+            encoding = "base64"
+            payload = b"".join(coded[start : start + 76] + b"\r\n" for start in range(0, len(coded), 76))
         head = (
-            f"From: {self.sender}\r\nTo: {recipient}\r\nSubject: {self._subject(letter)}\r\n"
+            f"From: {self.sender}\r\nTo: {recipient}\r\nSubject: {subject}\r\n"
             f"Date: {format_datetime(now)}\r\nMessage-ID: {self.message_id(letter)}\r\nMIME-Version: 1.0\r\n"
             f"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: {encoding}\r\n"
             f"Content-Language: {letter.locale}\r\nAuto-Submitted: auto-generated\r\n\r\n"
         )
         return head.encode("ascii") + payload
-
-    def _subject(self, letter: Letter[str]) -> str:
-        kept = (letter.kind, letter.locale)
-        if kept not in self._subjects:
-            subject = self._words(*kept).subject
-            header = subject if subject.isascii() else Header(subject, "utf-8").encode(linesep="\r\n")
-            self._subjects[kept] = header
-        return self._subjects[kept]
-
-
-def _payload(body: str) -> tuple[str, bytes]:
-    lines = "\r\n".join([*body.rstrip("\n").split("\n"), ""])
-    if lines.isascii():
-        return "7bit", lines.encode("ascii")
-    coded = base64.b64encode(lines.encode())
-    return "base64", b"".join(coded[start : start + 76] + b"\r\n" for start in range(0, len(coded), 76))

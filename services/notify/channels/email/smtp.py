@@ -20,7 +20,7 @@ from services.notify.channels.email.message import Mailer, UnfitAddress, envelop
 
 TIMEOUT: Final = 30.0
 # RFC 5321, 4.2.3: replies to RCPT that say the mailbox itself is not there, permanently
-GONE: Final = frozenset({550, 551, 553, 556})
+NO_SUCH_MAILBOX: Final = frozenset({550, 551, 553, 556})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,6 @@ class Email:
         client = await self._client(lane)
         if client is None:
             return Result.NOT_TRIED
-        return await self._offer(client, recipient, letter, lane)
-
-    async def _offer(self, client: SMTP, recipient: str, letter: Letter[str], lane: int) -> Result:
         try:
             await client.mail(self._mailer.sender)
             await client.rcpt(recipient)
@@ -97,18 +94,11 @@ class Email:
         return Result.TAKEN
 
     async def _client(self, lane: int) -> SMTP | None:
+        """The lane's connection, opened again where it was lost; None where the server is away."""
         kept = self._kept[lane]
         if kept is not None and kept.is_connected:
             return kept
         self._drop(lane)
-        try:
-            self._kept[lane] = await self._connect()
-        except (SMTPException, OSError) as fault:
-            telemetry.log("channel_away", channel="email", fault=type(fault).__name__)
-            return None
-        return self._kept[lane]
-
-    async def _connect(self) -> SMTP:
         server = self._server
         client = SMTP(
             hostname=server.host,
@@ -120,7 +110,12 @@ class Email:
             timeout=TIMEOUT,
             local_hostname=self._mailer.sender.rpartition("@")[2],
         )
-        await client.connect()
+        try:
+            await client.connect()
+        except (SMTPException, OSError) as fault:
+            telemetry.log("channel_away", channel="email", fault=type(fault).__name__)
+            return None
+        self._kept[lane] = client
         return client
 
     async def _reset(self, lane: int) -> None:
@@ -154,4 +149,4 @@ def _refused(code: int, *, address: bool) -> Result:
         return Result.NOT_TRIED
     if code < 500:
         return Result.LATER
-    return Result.BOUNCED if address and code in GONE else Result.REFUSED
+    return Result.BOUNCED if address and code in NO_SUCH_MAILBOX else Result.REFUSED

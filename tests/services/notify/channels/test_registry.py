@@ -10,6 +10,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from leeward.contracts import ReachabilityChanged
 from leeward.settings import Settings, SettingsError
+from leeward.settings.policy import CHANNEL_SECRETS, Channels
 from services.commands.operate import doctor
 from services.notify import SERVICE
 from services.notify.channels import ChannelEntry, ChannelFinding, Contact, Letter, Now, Result, registry
@@ -148,3 +149,8 @@ async def test_every_channel_is_whole(place: int) -> None:
     assert listed.repeats_in_doubt >= 0
     assert listed.address(Contact("anna@hospital.example", "+44 20 7946 0001"))
     assert not listed.address(Contact("", ""))
+
+
+def test_each_section_of_the_policy_has_its_channel_and_each_channel_its_variables() -> None:
+    assert set(Channels.model_fields) <= {listed.name for listed in registry.CHANNELS}
+    assert {name for listed in registry.CHANNELS for name in listed.required} <= CHANNEL_SECRETS.keys()
