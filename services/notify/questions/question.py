@@ -193,7 +193,10 @@ def is_timely(step: str, state: str, answered_at: datetime | None) -> bool:
 
 
 def on_last_page(template: str, state: str, answered_at: datetime | None, now: datetime) -> bool:
-    """A person's no can be taken back for a day, and their case is not erased before; all others have an hour."""
+    """Whether the page of the answer that ended a question may still be open.
+
+    Never so for an offer whose case is erased: a person's no can be taken back for a day, and it is not erased before.
+    """
     if template == "offer" or state not in STARTS_AGAIN or answered_at is None:
         return False
     return now < answered_at + LAST_PAGE

@@ -48,10 +48,10 @@ class Mailer:
         words = self._words(letter.kind, letter.locale)
         subject = self._subjects.get(words.subject)
         if subject is None:
-            encoded = (
-                words.subject if words.subject.isascii() else Header(words.subject, "utf-8").encode(linesep="\r\n")
-            )
-            subject = self._subjects.setdefault(words.subject, encoded)
+            subject = words.subject
+            if not subject.isascii():
+                subject = Header(subject, "utf-8").encode(linesep="\r\n")
+            self._subjects[words.subject] = subject
         body = words.body.format(link=letter.link(self._public_url), code=letter.token)
         lines = "\r\n".join([*body.rstrip("\n").split("\n"), ""])
         encoding, payload = "7bit", lines.encode()
