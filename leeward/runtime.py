@@ -56,7 +56,7 @@ class Running:
 
     service: Service
     context: Context
-    parts: Wiring
+    wiring: Wiring
     parking: Parking
     consumers: list[Consumer] = field(default_factory=list)
     relay: Relay | None = None
@@ -139,8 +139,7 @@ class Runtime:
         for service in self._services:
             self._build(service, self._stores[service.name], client, bus)
         for running in self.running.values():
-            self._serve(running, self._sockets[running.service.name])
-        await self._listening()
+            await self._serve(running, self._sockets[running.service.name])
         beginning = asyncio.gather(*(self._begin(running, bus) for running in self.running.values()))
         await first_of(self._stop.wait(), beginning)
         [fault] = await asyncio.gather(beginning, return_exceptions=True)
@@ -155,28 +154,28 @@ class Runtime:
     def _build(self, service: Service, store: Store, client: httpx.AsyncClient, bus: Bus) -> None:
         keys = keyring(self.settings, service.name)
         context = Context(service.name, self.settings, self.clock, store, keys, client)
-        parts = service.build(context)
-        handlers = {model.type: handler for model, handler in parts.handlers.items()}
+        wiring = service.build(context)
+        handlers = {model.type: handler for model, handler in wiring.handlers.items()}
         parking = Parking(service.name, store, handlers)
         # before any service begins: what somebody here has still to read, nobody forgets
         topics = sorted({topic_of(event_type) for event_type in handlers})
         consumers = [Consumer(topic, bus.subscribe(service.name, topic), store, parking) for topic in topics]
-        self.running[service.name] = running = Running(service, context, parts, parking, consumers)
+        self.running[service.name] = running = Running(service, context, wiring, parking, consumers)
         # asked at each scrape: nobody else need ask
         telemetry.READY.labels(service.name).set_function(lambda: running.ready() and not store.away)
 
     async def _begin(self, running: Running, bus: Bus) -> None:
-        name, store, parking, parts = running.service.name, running.context.store, running.parking, running.parts
+        name, store, parking, wiring = running.service.name, running.context.store, running.parking, running.wiring
         self._spawn(name, store.watch)
         await self._usable(running)
         running.relay = bus.relay(name)
         carrying = [running.relay.run] if running.relay else []
         keeping = [
             parking.run,
-            TimerLoop(name, store, parts.timers).run,
-            Retention(store, partial(bus.forget, name), parking.forget, *parts.retention).run,
+            TimerLoop(name, store, wiring.timers).run,
+            Retention(store, partial(bus.forget, name), parking.forget, *wiring.retention).run,
         ]
-        for task in (*(consumer.run for consumer in running.consumers), *carrying, *keeping, *parts.tasks):
+        for task in (*(consumer.run for consumer in running.consumers), *carrying, *keeping, *wiring.tasks):
             self._spawn(name, task)
         running.begun = True
 
@@ -205,21 +204,18 @@ class Runtime:
             self._refused = fault
             self._stop.set()
 
-    def _serve(self, running: Running, bound: socket.socket) -> None:
-        app = create_app(running.context, running.parts.router, ready=running.ready)
+    async def _serve(self, running: Running, bound: socket.socket) -> None:
+        app = create_app(running.context, running.wiring.router, ready=running.ready)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=10
         )
-        running.server = Server(config)
-        self._web.append(asyncio.create_task(running.server.serve([bound])))
-
-    async def _listening(self) -> None:
-        for running in self.running.values():
-            while running.server and not running.server.started:
-                # uvicorn gives no event for it, and where it fails it just ends
-                if any(task.done() for task in self._web):
-                    raise RuntimeError(f"{running.service.name} does not listen")
-                await asyncio.sleep(0.005)
+        running.server = server = Server(config)
+        self._web.append(serving := asyncio.create_task(server.serve([bound])))
+        while not server.started:
+            # uvicorn gives no event for it, and where it fails it just ends
+            if serving.done():
+                raise RuntimeError(f"{running.service.name} does not listen")
+            await asyncio.sleep(0.001)
 
     async def finish(self) -> None:
         """Stop in order; what takes longer than the grace time is left to the restart, which repeats it safely."""
@@ -233,9 +229,6 @@ class Runtime:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._close()
-
-    async def _close(self) -> None:
         if self._bus:
             await self._bus.close()
         for store in self._stores.values():
@@ -245,7 +238,7 @@ class Runtime:
 
 
 async def supervised(service: str, task: Task, stop: asyncio.Event) -> None:
-    """Run a task until it ends by itself; start it anew after a fault."""
+    """Run a task until it ends by itself; start it again after a fault."""
     while not stop.is_set():
         try:
             await task(stop)
@@ -253,18 +246,14 @@ async def supervised(service: str, task: Task, stop: asyncio.Event) -> None:
             raise
         except asyncio.CancelledError as fault:
             # a library's own cancellation that got out of it would end the task in silence
-            if stop.is_set() or _is_cancelled():
+            current = asyncio.current_task()
+            if stop.is_set() or (current is not None and current.cancelling() > 0):
                 raise
             await _restarted(service, fault, stop)
         except Exception as fault:
             await _restarted(service, fault, stop)
         else:
             return
-
-
-def _is_cancelled() -> bool:
-    current = asyncio.current_task()
-    return current is not None and current.cancelling() > 0
 
 
 async def _restarted(service: str, fault: BaseException, stop: asyncio.Event) -> None:
@@ -279,17 +268,16 @@ def run(settings: Settings, services: Sequence[Service]) -> None:
     """Run services in the foreground until SIGTERM or SIGINT."""
     import uvloop
 
+    async def run_until_signalled() -> None:
+        runtime = Runtime(settings, services, settings.clock())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, runtime.stop)
+        telemetry.log("starting", mode=settings.outreach.mode, count=len(services))
+        await runtime.run()
+        telemetry.log("stopped")
+
     telemetry.configure_logs()
     allow_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_signalled(settings, services))
-
-
-async def _until_signalled(settings: Settings, services: Sequence[Service]) -> None:
-    runtime = Runtime(settings, services, settings.clock())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, runtime.stop)
-    telemetry.log("starting", mode=settings.outreach.mode, count=len(services))
-    await runtime.run()
-    telemetry.log("stopped")
+        runner.run(run_until_signalled())

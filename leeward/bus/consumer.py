@@ -37,15 +37,13 @@ class Consumer:
         self._passed_over = 0
         self._since: float | None = None
         self._faults = 0
-        self._told = ""
+        self._logged = ""
         self.stuck = True
         service = parking.service
         telemetry.BUS_LAG.labels(service, topic).set_function(subscription.lag)
-        telemetry.BUS_OLDEST.labels(service, topic).set_function(self._waiting)
-
-    def _waiting(self) -> float:
-        """Seconds since the batch was taken that is not applied yet."""
-        return 0.0 if self._since is None else monotonic() - self._since
+        # seconds since the batch was taken that is not applied yet
+        oldest = telemetry.BUS_OLDEST.labels(service, topic)
+        oldest.set_function(lambda: 0.0 if self._since is None else monotonic() - self._since)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set; the batch under way is finished first."""
@@ -54,28 +52,20 @@ class Consumer:
             while not stop.is_set():
                 try:
                     await self._step(stopping)
-                    self._faults, self._told = 0, ""
+                    self._faults, self._logged = 0, ""
                 except (StoreUnavailable, BusUnavailable, TooManyParked) as fault:
-                    await self._wait_after(fault, stopping)
+                    self.stuck, self._faults = True, self._faults + 1
+                    if self._logged != repr(fault):
+                        self._logged = repr(fault)
+                        log_wait("consumer_waits", self._parking.service, self.topic, fault)
+                    await asyncio.wait([stopping], timeout=back_off(self._faults, _FIRST_PAUSE, _LONGEST_PAUSE))
                 except Exception:
-                    # the runtime starts us anew; what cannot even be parked must not look like progress
+                    # the runtime starts us again; what cannot even be parked must not look like progress
                     self.stuck, self._faults = True, self._faults + 1
                     raise
         finally:
             stopping.cancel()
             await self._subscription.close()
-
-    async def _wait_after(self, fault: Exception, stopping: "asyncio.Task[bool]") -> None:
-        self.stuck = True
-        if self._told != repr(fault):
-            self._told = repr(fault)
-            why = {} if isinstance(fault, TopicMissing) else {"fault": str(fault) or type(fault).__name__}
-            event = "consumer_waits" if why else "topic_missing"
-            if isinstance(fault, BusUnavailable) and fault.address:
-                why["address"] = fault.address
-            telemetry.log(event, service=self._parking.service, topic=self.topic, **why)
-        self._faults += 1
-        await asyncio.wait([stopping], timeout=back_off(self._faults, _FIRST_PAUSE, _LONGEST_PAUSE))
 
     async def _step(self, stopping: "asyncio.Task[bool]") -> None:
         await _first(stopping, self._subscription.open())
@@ -87,7 +77,7 @@ class Consumer:
             self._since, self.stuck = None, False
 
     async def _fetch(self) -> Sequence[Raw]:
-        """The next batch; where none comes for a while after a fault, there is nothing left that could not be done."""
+        """The next batch. After a fault, none for a while means that another replica has applied what failed here."""
         fetching = asyncio.ensure_future(self._subscription.fetch(BATCH))
         try:
             await asyncio.wait([fetching], timeout=QUIET)
@@ -104,38 +94,28 @@ class Consumer:
         Raises:
             StoreUnavailable, TooManyParked: nothing was applied and the position stands; the batch may come again.
         """
-        if self._concerns_us(batch):
-            await self._take_all(batch)
-        await self._subscription.settled(batch)
-
-    def _concerns_us(self, batch: Sequence[Raw]) -> bool:
-        """Whether there is anything to do; a long run of others' events is still noted as passed."""
         self._passed_over += len(batch)
-        if self._passed_over < PASSED_OVER and not any(self._ours(raw) for raw in batch):
-            return False
-        self._passed_over = 0
-        return True
+        # a long run of others' events is still noted as passed
+        if self._passed_over >= PASSED_OVER or any(self._ours(raw) for raw in batch):
+            self._passed_over = 0
+            await self._apply_in_one_or_singly(batch)
+        await self._subscription.settled(batch)
 
     def _ours(self, raw: Raw) -> bool:
         return raw.type in self._parking.types or raw.type not in EVENTS
 
-    async def _take_all(self, batch: Sequence[Raw]) -> None:
+    async def _apply_in_one_or_singly(self, batch: Sequence[Raw]) -> None:
         try:
             await self._store.write(lambda unit: self._apply(unit, batch))
         except StoreUnavailable:
             raise
-        except Exception:
-            for raw in batch:
-                await self._take_one(raw)
-
-    async def _take_one(self, raw: Raw) -> None:
-        try:
-            await self._store.write(lambda unit: self._apply(unit, [raw]))
-        except StoreUnavailable:
-            raise
         except Exception as fault:
+            if len(batch) > 1:
+                for raw in batch:
+                    await self._apply_in_one_or_singly([raw])
+                return
             blamed = fault
-            await self._store.write(lambda unit: self._set_aside(unit, raw, blamed))
+            await self._store.write(lambda unit: self._set_aside(unit, batch[0], blamed))
 
     def _apply(self, unit: Unit, batch: Sequence[Raw]) -> None:
         fresh = self._admit(unit, batch)
@@ -162,6 +142,14 @@ class Consumer:
         repeated = telemetry.EVENTS_REPEATED.labels(self._parking.service)
         unit.after_commit(lambda: repeated.inc(len(known) - len(fresh)))
         return list(fresh.values())
+
+
+def log_wait(event: str, service: str, topic: str, fault: Exception) -> None:
+    """Log what a consumer or a relay waits for; a topic that is missing has an event of its own."""
+    why = {} if isinstance(fault, TopicMissing) else {"fault": str(fault) or type(fault).__name__}
+    if isinstance(fault, BusUnavailable) and fault.address:
+        why["address"] = fault.address
+    telemetry.log("topic_missing" if isinstance(fault, TopicMissing) else event, service=service, topic=topic, **why)
 
 
 async def _first(stopping: "asyncio.Task[bool]", work: Coroutine[Any, Any, T]) -> T | None:

@@ -60,7 +60,7 @@ class Parking:
         self._any_waiting = select(self._table.c.seq).where(self._table.c.dead == 0).limit(1)
         self._insert = Insert(self._table, _COLUMNS, conflict="nothing", keys=("event_id",))
         for counter in (telemetry.EVENTS_PARKED, telemetry.EVENTS_DEAD):
-            # there at nought, since Prometheus sees no increase in a series that begins at one
+            # starts at zero, since Prometheus sees no increase in a series that begins at one
             counter.labels(service)
 
     def followers_aside(self, unit: Unit, topic: str, events: Sequence[Raw]) -> list[Raw]:
@@ -82,7 +82,12 @@ class Parking:
         Raises:
             TooManyParked: when the limit is reached; the event then stays in the log.
         """
-        self._check_limit(unit)
+        # what died on arrival lately counts as well: a release that knows too little kills a whole topic
+        rows = self._table.c
+        lately = (rows.attempts == 0) & (rows.parked_on >= unit.now.date() - timedelta(days=1))
+        query = select(func.count()).select_from(self._table).where((rows.dead == 0) | lately)
+        if (unit.conn.execute(query).scalar() or 0) >= LIMIT:
+            raise TooManyParked
         name, where = blame(fault)
         hopeless = isinstance(fault, Undecodable)
         self._store_rows(unit, topic, [raw], name, where, dead=hopeless)
@@ -91,14 +96,6 @@ class Parking:
         # an unknown type is a sender's word
         kind = raw.type if raw.type in EVENTS else "unknown"
         telemetry.log("event_parked", service=self.service, type=kind, fault=name, place=where)
-
-    def _check_limit(self, unit: Unit) -> None:
-        """Count what waits and what died on arrival lately: a release that knows too little kills a whole topic."""
-        rows = self._table.c
-        lately = (rows.attempts == 0) & (rows.parked_on >= unit.now.date() - timedelta(days=1))
-        query = select(func.count()).select_from(self._table).where((rows.dead == 0) | lately)
-        if (unit.conn.execute(query).scalar() or 0) >= LIMIT:
-            raise TooManyParked
 
     def _store_rows(
         self, unit: Unit, topic: str, raws: Sequence[Raw], fault: str, where: str, *, dead: bool = False

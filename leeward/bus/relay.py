@@ -7,7 +7,6 @@ consumers drop what came before.
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from sqlalchemy import Connection, bindparam, delete, select
 from leeward import telemetry
 from leeward.brokers import Brokers
 from leeward.bus import BusUnavailable, TopicMissing
+from leeward.bus.consumer import log_wait
 from leeward.bus.topics import LARGEST
 from leeward.clock import first_of
 from leeward.contracts.envelope import attributes
@@ -44,7 +44,7 @@ class KafkaRelay:
         self._topic = f"leeward.{producer}"
         self._store = store
         self._mine = False
-        self._told = ""
+        self._logged = ""
         self._woken = asyncio.Event()
         self._kafka: AIOKafkaProducer | None = None
         self._sent: set[int] = set()
@@ -73,7 +73,7 @@ class KafkaRelay:
                     busy = self._mine and await self.send()
                     if not self._mine:
                         self._measure(())
-                    faults, self.stuck, self._told = 0, False, ""
+                    faults, self.stuck, self._logged = 0, False, ""
                 except (StoreUnavailable, BusUnavailable) as fault:
                     await self._set_back(fault)
                     faults, busy = faults + 1, True
@@ -82,7 +82,13 @@ class KafkaRelay:
                     await first_of(stop.wait(), self._woken.wait(), asyncio.sleep(LOOK_AGAIN))
         finally:
             self.stuck = True
-            await self._hand_over()
+            with suppress(StoreUnavailable, BusUnavailable):
+                if self._mine and self._kafka is not None:
+                    await self.send()
+                if self._deleting is not None:
+                    await self._deleting
+                await self._store.release(_LOCK)
+            await self.close()
 
     async def send(self) -> bool:
         """Send what waits, at most one batch; True where there may be more.
@@ -119,9 +125,14 @@ class KafkaRelay:
     async def _acknowledged(self, kafka: AIOKafkaProducer, rows: Sequence[Any]) -> None:
         """All of them are handed to the producer in order, then all acknowledgements awaited."""
         now = self._store.clock.now()
+        sent = []
         try:
             async with asyncio.timeout(PATIENCE):
-                sent = [await kafka.send(self._topic, **_record(row, now)) for row in rows]
+                for row in rows:
+                    headers = attributes(row.id, row.type, row.key, now - row.accepted_at, now)
+                    pairs = [(name, value.encode()) for name, value in headers.items()]
+                    key, value = row.key.encode(), row.body.encode()
+                    sent.append(await kafka.send(self._topic, key=key, value=value, headers=pairs))
                 await asyncio.gather(*sent)
         except (KafkaError, OSError, TimeoutError) as fault:
             raise BusUnavailable(type(fault).__name__, self._brokers.servers) from fault
@@ -138,7 +149,7 @@ class KafkaRelay:
             self._sent.difference_update(gone)
 
     async def _producer(self) -> AIOKafkaProducer:
-        """The producer, made anew after any fault: a fatal one leaves it dead (aio-libs/aiokafka#1017)."""
+        """The producer, made again after any fault: a fatal one leaves it dead (aio-libs/aiokafka#1017)."""
         if self._kafka is None:
             kafka = AIOKafkaProducer(
                 **self._brokers.client(),
@@ -162,26 +173,13 @@ class KafkaRelay:
         return self._kafka
 
     async def _set_back(self, fault: Exception) -> None:
-        if self._told != repr(fault):
-            self._told = repr(fault)
-            why = {} if isinstance(fault, TopicMissing) else {"fault": str(fault) or type(fault).__name__}
-            event = "relay_waits" if why else "topic_missing"
-            if isinstance(fault, BusUnavailable) and fault.address:
-                why["address"] = fault.address
-            telemetry.log(event, service=self._service, topic=self._topic, **why)
+        if self._logged != repr(fault):
+            self._logged = repr(fault)
+            log_wait("relay_waits", self._service, self._topic, fault)
         self.stuck = True
         if isinstance(fault, BusUnavailable):
             telemetry.BUS_REBUILT.labels(self._service, "producer").inc()
             await self._discard()
-
-    async def _hand_over(self) -> None:
-        with suppress(StoreUnavailable, BusUnavailable):
-            if self._mine and self._kafka is not None:
-                await self.send()
-            if self._deleting is not None:
-                await self._deleting
-            await self._store.release(_LOCK)
-        await self.close()
 
     async def close(self) -> None:
         """End the producer; what is under way may be sent again."""
@@ -193,12 +191,6 @@ class KafkaRelay:
         kafka, self._kafka = self._kafka, None
         if kafka is not None:
             await discard(kafka)
-
-
-def _record(row: Any, now: datetime) -> dict[str, Any]:
-    headers = attributes(row.id, row.type, row.key, now - row.accepted_at, now)
-    pairs = [(name, value.encode()) for name, value in headers.items()]
-    return {"value": row.body.encode(), "key": row.key.encode(), "headers": pairs}
 
 
 async def discard(kafka: AIOKafkaProducer) -> None:
