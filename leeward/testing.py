@@ -7,7 +7,7 @@ import heapq
 import inspect
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -54,19 +54,20 @@ class ManualClock:
         await asyncio.sleep(0)
 
 
-async def eventually(check: Callable[[], Awaitable[T] | T], within: float = 10.0) -> T:
-    """What `check` gives as soon as it is true, for what other tasks do and no clock of ours decides.
+async def eventually(check: Callable[[], object], within: float = 10.0) -> None:
+    """Wait until `check`, a coroutine function or not, gives something true: what no clock of ours decides.
 
     Raises:
-        AssertionError: after so many seconds, with what was seen last.
+        AssertionError: when it has not after so many seconds.
     """
     until = time.monotonic() + within
     while True:
-        seen = check()
-        found: Any = await seen if inspect.isawaitable(seen) else seen
+        found = check()
+        if inspect.isawaitable(found):
+            found = await found
         if found:
-            return found  # type: ignore[no-any-return]
-        assert time.monotonic() < until, f"not within {within} s; last seen: {found!r}"
+            return
+        assert time.monotonic() < until, f"it did not happen within {within} s"
         await asyncio.sleep(0.002)
 
 
@@ -126,17 +127,25 @@ class Received:
     mail: EmailMessage
 
 
+def ignore(_received: Received) -> None:
+    """For mails of which nobody wants to hear."""
+
+
 class MailServer:
     """A real SMTP server on loopback that keeps what it is given, on a loop or in a thread of its own.
 
-    `replies` by verb (MAIL, RCPT, DATA) are given instead of a friendly one, each once.
+    Its manners can be changed: `replies` by verb (MAIL, RCPT, DATA) instead of a friendly one, each once; with `slow`
+    it acknowledges no mail before that is set, and so many connections are dropped `after the dot` instead.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, came: Callable[[Received], object] = ignore) -> None:
         self.received: list[Received] = []
         self.replies: dict[str, list[str]] = {}
+        self.slow: asyncio.Event | None = None
+        self.cut_after_dot = 0
         self.connections = 0
         self.port = 0
+        self._came = came
         self._sessions: set[SMTP] = set()
         self._server: asyncio.Server | None = None
         self._thread: Controller | None = None
@@ -146,33 +155,42 @@ class MailServer:
         self._server = await asyncio.get_running_loop().create_server(self._session, "127.0.0.1", port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def start_thread(self, port: int) -> None:
-        """Listen in a thread."""
-        self.port = port
-        self._thread = Controller(self, hostname="127.0.0.1", port=port)
-        self._thread.start()
-
     async def stop(self) -> None:
         """Listen no more, and drop every connection."""
         if self._server is not None:
             self._server.close()
         for session in self._sessions:
-            cut(session)
+            _drop(session)
         await asyncio.sleep(0)
+
+    def start_thread(self, port: int) -> None:
+        """Listen where no loop runs."""
+        self.port = port
+        self._thread = Controller(self, hostname="127.0.0.1", port=port)
+        self._thread.start()
 
     def stop_thread(self) -> None:
         if self._thread is not None:
             self._thread.stop()
+
+    @property
+    def mails(self) -> list[EmailMessage]:
+        return [one.mail for one in list(self.received)]
+
+    @property
+    def envelopes(self) -> list[tuple[str, str]]:
+        """(sender, address) of each."""
+        return [(one.sender, one.to) for one in self.received]
+
+    def ids(self) -> list[str]:
+        """The Message-ID of each."""
+        return [str(mail["Message-ID"]) for mail in self.mails]
 
     def _session(self) -> SMTP:
         self.connections += 1
         session = SMTP(self, loop=asyncio.get_running_loop(), hostname="localhost", ident="mail")
         self._sessions.add(session)
         return session
-
-    async def keep(self, session: SMTP, received: Received) -> None:
-        """Take a mail for one address, before it is acknowledged."""
-        self.received.append(received)
 
     def _reply(self, verb: str) -> str | None:
         return self.replies[verb].pop(0) if self.replies.get(verb) else None
@@ -191,19 +209,23 @@ class MailServer:
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(  # noqa: N802 the library's name
-        self, server: SMTP, _session: Session, envelope: Envelope
-    ) -> str:
+    async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         if reply := self._reply("DATA"):
             return reply
         raw = bytes(envelope.original_content or b"")
         for to in envelope.rcpt_tos:
             mail = email.message_from_bytes(raw, _class=EmailMessage, policy=email.policy.default)
-            await self.keep(server, Received(envelope.mail_from or "", to, raw, mail))
+            self.received.append(Received(envelope.mail_from or "", to, raw, mail))
+            self._came(self.received[-1])
+        if self.slow is not None:
+            await self.slow.wait()
+        if self.cut_after_dot:
+            self.cut_after_dot -= 1
+            _drop(server)
         return "250 OK"
 
 
-def cut(session: SMTP) -> None:
+def _drop(session: SMTP) -> None:
     """Drop a connection without a word."""
     if isinstance(session.transport, asyncio.Transport):
         session.transport.abort()

@@ -1,11 +1,10 @@
 """Fixtures for every test: a test policy, a clock turned by hand, and services on fresh databases."""
 
-import asyncio
 import gc
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -149,10 +148,3 @@ def make_context(settings: Settings, clock: ManualClock, http: httpx.AsyncClient
         return Context(name, settings, clock, open_store(name, metadata), keyring(settings, name), http)
 
     return make
-
-
-async def eventually(check: Callable[[], Awaitable[bool]], *, within: float = 10.0) -> None:
-    """Wait until something that other tasks do has happened; for what no clock of ours decides."""
-    async with asyncio.timeout(within):
-        while not await check():
-            await asyncio.sleep(0.002)

@@ -1,8 +1,6 @@
 """Where messages arrive: a real SMTP server and a webhook gateway that write down what came, from when to when."""
 
 import asyncio
-import email
-import email.policy
 import json
 import random
 import re
@@ -74,20 +72,21 @@ class Post(Mailbox):
         super().__init__()
 
     async def handle_MAIL(  # noqa: N802
-        self, _server: SMTP, session: Session, envelope: Envelope, address: str, _options: list[str]
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """A hand-off begins (the name is the library's)."""
         self._begun[id(session)] = time.monotonic()
-        envelope.mail_from = address
-        return "250 OK"
+        return await super().handle_MAIL(server, session, envelope, address, options)
 
-    async def handle_DATA(self, _server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        mail = email.message_from_bytes(bytes(envelope.original_content or b""), policy=email.policy.default)
-        key, text = str(mail["Message-ID"]).strip("<>").partition("@")[0], mail.get_content()
-        for recipient in envelope.rcpt_tos:
-            self._arrivals.note(Arrival(key, recipient, "email", text, self._begun[id(session)], time.monotonic()))
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        before = len(self.received)
+        answer = await super().handle_DATA(server, session, envelope)
+        for one in self.received[before:]:
+            key = str(one.mail["Message-ID"]).strip("<>").partition("@")[0]
+            text = one.mail.get_content()
+            self._arrivals.note(Arrival(key, one.to, "email", text, self._begun[id(session)], time.monotonic()))
         await _hesitate(self._chance)
-        return "250 OK"
+        return answer
 
 
 class Gateway:

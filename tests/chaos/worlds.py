@@ -39,7 +39,7 @@ class Surroundings:
 
     async def stop(self) -> None:
         await self.gateway.stop()
-        self.post.stop()
+        self.post.stop_thread()
 
 
 @contextlib.asynccontextmanager

@@ -21,8 +21,7 @@ from leeward.bus.relay import KafkaRelay
 from leeward.contracts import Event, IncidentRecorded
 from leeward.settings import Settings
 from leeward.store import Store, StoreUnavailable, Unit
-from leeward.testing import ManualClock
-from tests.conftest import eventually
+from leeward.testing import ManualClock, eventually
 from tests.contract.adapters import Distributed
 from tests.contract.world import PRODUCER, Process, World, counted, recorded, ref
 

@@ -14,8 +14,7 @@ from leeward.bus.relay import KafkaRelay
 from leeward.contracts.events import Involved
 from leeward.settings import Settings
 from leeward.store import StoreUnavailable
-from leeward.testing import ManualClock
-from tests.conftest import eventually
+from leeward.testing import ManualClock, eventually
 from tests.contract.adapters import Distributed
 from tests.contract.test_kafka import administer, commit, relaying, said, waiting, ways
 from tests.contract.world import World, recorded, ref

@@ -16,8 +16,7 @@ from leeward.store import Store, StoreUnavailable, Timer, Unit, Update
 from leeward.store.lookup import in_list
 from leeward.store.postgresql import PostgresStore
 from leeward.store.timing import TimerLoop
-from leeward.testing import ManualClock
-from tests.conftest import eventually
+from leeward.testing import ManualClock, eventually
 from tests.contract.databases import Cluster
 from tests.contract.test_store import ADD, CASE, METADATA, THING, names
 from tests.contract.world import counted

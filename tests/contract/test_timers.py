@@ -13,8 +13,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
 from leeward.store import Store, StoreUnavailable, Timer, Unit, ground_tables
 from leeward.store.timers import BATCH, TimerHandler, postpone
 from leeward.store.timing import TimerLoop
-from leeward.testing import ManualClock
-from tests.conftest import eventually
+from leeward.testing import ManualClock, eventually
 from tests.contract.databases import Databases
 
 METADATA = MetaData()

@@ -12,10 +12,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from leeward.settings import SERVICES as FIVE
+from leeward.testing import wait_until
 from tests.deploy.compose import EXAMPLE, LINES
 from tests.deploy.conftest import make_secrets
 from tests.deploy.machine import Broker, Machine
-from tests.e2e.harness import Mailbox, Member, death, eventually, link_in, write_roster
+from tests.e2e.harness import Mailbox, Member, death, link_in, write_roster
 
 STAFF = (Member("AMY"), Member("SUE", unit="ED", supporter=True))
 AT_ONCE = {'"rehearsal"': '"live"', '"21:00-08:00"': '""', 'jitter = "15m"': 'jitter = "0s"'}
@@ -25,7 +26,7 @@ AT_ONCE = {'"rehearsal"': '"live"', '"21:00-08:00"': '""', 'jitter = "15m"': 'ji
 def mailbox() -> Iterator[Mailbox]:
     box = Mailbox()
     yield box
-    box.stop()
+    box.stop_thread()
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_up_and_at_work_and_down(machine: Machine, mailbox: Mailbox) -> None:
     for name in FIVE:
         machine.start(name)
     for name in FIVE:
-        eventually(partial(machine.healthy, name), 180)
+        wait_until(partial(machine.healthy, name), 180)
 
     # people come in by the one container that has their key
     write_roster(machine.folder / "roster.csv", STAFF)
@@ -64,7 +65,7 @@ def test_up_and_at_work_and_down(machine: Machine, mailbox: Mailbox) -> None:
         headers={"Authorization": f"Bearer {source}", "Content-Type": "application/hl7-v2"},
     )
     assert (answer.status_code, "MSA|AA" in answer.text) == (200, True)
-    [mail] = eventually(lambda: mailbox.to(STAFF[0].address), 60)
+    [mail] = wait_until(lambda: mailbox.to(STAFF[0].address), 60)
     assert link_in(mail).startswith(machine.url("notify", "/m/"))
     assert httpx.get(link_in(mail)).status_code == 200
 

@@ -28,7 +28,7 @@ STAFF = (
 def mailbox() -> Iterator[Mailbox]:
     box = Mailbox()
     yield box
-    box.stop()
+    box.stop_thread()
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from leeward.clock import parse_clock
 from leeward.settings import SERVICES, ServiceName
 from leeward.settings.keys import APART, assertion_key
+from leeward.testing import wait_until
 from services.demo.servers import Kafka, PostgreSQL
 from services.demo.servers.server import Port
 from tests.e2e.balancer import Balancer
-from tests.e2e.harness import Installation, Mailbox, Member, Running, eventually
+from tests.e2e.harness import Installation, Mailbox, Member, Running
 
 PATIENCE = 180.0  # seconds for ten processes to be ready on two cores that others use too
 
@@ -204,7 +205,7 @@ class Distributed(Installation):
             waiting[:] = [one for one in waiting if not self._ready(one)]
             return [one.name for one in waiting]
 
-        eventually(some_wait, PATIENCE, lambda names: not names, pause=0.2)
+        wait_until(some_wait, PATIENCE, lambda names: not names, pause=0.2)
 
     def _ready(self, replica: Replica) -> bool:
         return replica.running is not None and replica.running.ready(self.http, replica.url)

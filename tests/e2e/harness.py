@@ -3,13 +3,10 @@
 import asyncio
 import contextlib
 import csv
-import email
-import email.policy
 import os
 import re
 import subprocess
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,61 +16,34 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from leeward.people import COLUMNS
 from leeward.settings import SERVICES, ServiceName
+from leeward.testing import MailServer, Received, ignore, wait_until
 from services.demo.servers.server import Port
 from tests import nursery
 
 T = TypeVar("T")
 
 
-def eventually(
-    look: Callable[[], T], seconds: float = 10.0, until: Callable[[T], bool] = bool, *, pause: float = 0.02
-) -> T:
-    """What `look` gives as soon as it satisfies `until`; fails after `seconds` with what was seen last."""
-    patience = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if until(seen):
-            return seen
-        assert time.monotonic() < patience, f"not within {seconds} s; last seen: {seen!r}"
-        time.sleep(pause)
+class Mailbox(MailServer):
+    """The hospital's mails, taken in a thread."""
 
-
-class Mailbox:
-    """A real SMTP server that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.mails: list[EmailMessage] = []
+    def __init__(self, came: Callable[[Received], object] = ignore) -> None:
+        super().__init__(came)
         self._port = Port()
-        self.port = self._port.number
-        self._controller = Controller(self, hostname="127.0.0.1", port=self.port)
-        self._controller.start()
-
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        mail = email.message_from_bytes(bytes(envelope.original_content or b""), policy=email.policy.default)
-        mail["X-Envelope-To"] = ",".join(envelope.rcpt_tos)
-        mail["X-Envelope-From"] = envelope.mail_from
-        self.mails.append(mail)
-        return "250 OK"
+        self.start_thread(self._port.number)
 
     def to(self, address: str) -> list[EmailMessage]:
         """The mails for one address, each Message-ID once, oldest first."""
-        found = {mail["Message-ID"]: mail for mail in list(self.mails) if mail["X-Envelope-To"] == address}
-        return list(found.values())
+        return list({one.mail["Message-ID"]: one.mail for one in list(self.received) if one.to == address}.values())
 
     def message_ids(self) -> dict[str, set[str]]:
         """The Message-IDs each address got."""
         found: dict[str, set[str]] = defaultdict(set)
-        for mail in list(self.mails):
-            found[mail["X-Envelope-To"]].add(mail["Message-ID"])
+        for one in list(self.received):
+            found[one.to].add(one.mail["Message-ID"])
         return found
-
-    def stop(self) -> None:
-        self._controller.stop()
 
 
 def link_in(mail: EmailMessage) -> str:
@@ -297,7 +267,7 @@ class System(Installation):
 
     def start(self) -> None:
         running = self._running = Running(["up"], self.environment, self.folder / "log")
-        eventually(lambda: running.ready(self.http, *map(self.url, SERVICES)), 60)
+        wait_until(lambda: running.ready(self.http, *map(self.url, SERVICES)), 60)
 
     def kill(self) -> None:
         if self._running:

@@ -5,7 +5,8 @@ import re
 import httpx
 
 from leeward.settings import SERVICES
-from tests.e2e.harness import Mailbox, System, death, eventually
+from leeward.testing import wait_until
+from tests.e2e.harness import Mailbox, System, death
 
 # link holders, sources and the public
 OPEN = re.compile(
@@ -32,9 +33,9 @@ def test_without_a_token_every_other_route_answers_401(live: System) -> None:
 
 def test_a_coordinator_sees_codes_and_reasons_and_nobody(live: System, mailbox: Mailbox) -> None:
     live.send(death("M1", "AMY", "BEN"))
-    eventually(lambda: len(mailbox.message_ids()), 5, lambda found: found == 2)
+    wait_until(lambda: len(mailbox.message_ids()), 5, lambda found: found == 2)
     token = live.token()
-    cases = eventually(lambda: live.cases(token), 5, lambda found: len(found) == 2)
+    cases = wait_until(lambda: live.cases(token), 5, lambda found: len(found) == 2)
     assert {frozenset(case) for case in cases} == {frozenset({"case_ref", "state", "reasons", "day"})}
     assert {case["state"] for case in cases} == {"offered"}
     assert live.get("matching", f"/v1/cases/{cases[0]['case_ref']}", token) in cases

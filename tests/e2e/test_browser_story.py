@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
+from leeward.testing import wait_until
 from tests.browser import chromium
-from tests.e2e.harness import Mailbox, System, death, eventually, link_in
+from tests.e2e.harness import Mailbox, System, death, link_in
 
 SUPPORTERS = ("max@hospital.example", "sue@hospital.example", "tom@hospital.example")
 
@@ -32,12 +33,12 @@ async def answer(page: Page, name: str) -> None:
 
 def asked_supporter(mailbox: Mailbox) -> str:
     """The address of the supporter who has been asked by now."""
-    return eventually(lambda: next((who for who in SUPPORTERS if mailbox.to(who)), ""))
+    return wait_until(lambda: next((who for who in SUPPORTERS if mailbox.to(who)), ""))
 
 
 async def test_from_the_message_to_a_kept_token(live: System, mailbox: Mailbox, browser: Browser) -> None:
     live.send(death("M1", "AMY"))
-    eventually(lambda: mailbox.to("amy@hospital.example"))
+    wait_until(lambda: mailbox.to("amy@hospital.example"))
     link = link_in(mailbox.to("amy@hospital.example")[0])
     person = await open_link(browser, link)
     await person.locator("label", has_text="In some hours").click()
@@ -68,7 +69,7 @@ async def test_from_the_message_to_a_kept_token(live: System, mailbox: Mailbox, 
     await answer(supporter, "close")
     assert "NameAMY" not in await supporter.content()
 
-    eventually(lambda: len(mailbox.to("amy@hospital.example")), until=lambda count: count == 2)
+    wait_until(lambda: len(mailbox.to("amy@hospital.example")), until=lambda count: count == 2)
     person = await open_link(browser, link_in(mailbox.to("amy@hospital.example")[1]))
     await answer(person, "keep")
     await person.get_by_role("button", name="Make my code").click()
@@ -77,7 +78,7 @@ async def test_from_the_message_to_a_kept_token(live: System, mailbox: Mailbox, 
 
 async def test_no_thanks_is_one_click_and_can_be_taken_back(live: System, mailbox: Mailbox, browser: Browser) -> None:
     live.send(death("M1", "AMY"))
-    eventually(lambda: mailbox.to("amy@hospital.example"))
+    wait_until(lambda: mailbox.to("amy@hospital.example"))
     page = await open_link(browser, link_in(mailbox.to("amy@hospital.example")[0]))
     await answer(page, "no_thanks")
     await expect(page.get_by_text("We won't write about this again")).to_be_visible()
@@ -91,15 +92,15 @@ async def test_no_thanks_is_one_click_and_can_be_taken_back(live: System, mailbo
 
 async def test_after_no_thanks_nobody_asks_again(live: System, mailbox: Mailbox, browser: Browser) -> None:
     live.send(death("M1", "AMY"))
-    eventually(lambda: mailbox.to("amy@hospital.example"))
+    wait_until(lambda: mailbox.to("amy@hospital.example"))
     page = await open_link(browser, link_in(mailbox.to("amy@hospital.example")[0]))
     await answer(page, "no_thanks")
     token = live.token()
-    eventually(lambda: [case["state"] for case in live.cases(token)], until=lambda states: states == ["ended"])
+    wait_until(lambda: [case["state"] for case in live.cases(token)], until=lambda states: states == ["ended"])
     assert live.stop() == 0
     # an hour of this clock a second: the reminder's three days and the offer's fourteen go by
     live.restart(LEEWARD_CLOCK="2026-11-24T08:30:00Z*36000")
     live.send(death("M2", "BEN", patient="other", at="20261124083000"))
-    eventually(lambda: mailbox.to("ben@hospital.example"))
-    eventually(lambda: len(mailbox.to("ben@hospital.example")), 30, lambda count: count == 2)
+    wait_until(lambda: mailbox.to("ben@hospital.example"))
+    wait_until(lambda: len(mailbox.to("ben@hospital.example")), 30, lambda count: count == 2)
     assert len(mailbox.to("amy@hospital.example")) == 1

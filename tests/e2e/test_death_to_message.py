@@ -3,8 +3,9 @@
 import sqlite3
 import time
 
+from leeward.testing import wait_until
 from tests.e2e.conftest import STAFF, MakeSystem
-from tests.e2e.harness import LIVE, Mailbox, System, cancelled, death, eventually
+from tests.e2e.harness import LIVE, Mailbox, System, cancelled, death
 
 DENIED = "patient incident support peer trauma death victim leeward icu programme program error".split()  # noqa: SIM905
 TAKEN_BACK = ["retracted", "retracted_after_sending"]
@@ -12,7 +13,7 @@ INVOLVED = ("amy@hospital.example", "ben@hospital.example")
 
 
 def arrived(mailbox: Mailbox, count: int) -> None:
-    eventually(lambda: len(mailbox.message_ids()), 5, lambda found: found >= count)
+    wait_until(lambda: len(mailbox.message_ids()), 5, lambda found: found >= count)
 
 
 def test_each_involved_person_gets_exactly_one_discreet_message(live: System, mailbox: Mailbox) -> None:
@@ -45,12 +46,12 @@ def test_taken_back_after_it_left_the_coordinator_hears_and_a_new_death_is_offer
     live: System, mailbox: Mailbox
 ) -> None:
     live.send(death("M1", "AMY"))
-    eventually(lambda: mailbox.to(INVOLVED[0]), 5)
+    wait_until(lambda: mailbox.to(INVOLVED[0]), 5)
     live.send(cancelled("M2", "M1"))
     token = live.token()
-    eventually(lambda: [case["reasons"] for case in live.cases(token)], 5, lambda found: found == [TAKEN_BACK])
+    wait_until(lambda: [case["reasons"] for case in live.cases(token)], 5, lambda found: found == [TAKEN_BACK])
     live.send(death("M3", "AMY", patient="PM1"))
-    eventually(lambda: len(mailbox.to(INVOLVED[0])), 5, lambda found: found == 2)
+    wait_until(lambda: len(mailbox.to(INVOLVED[0])), 5, lambda found: found == 2)
     live.send(death("M4", "AMY", patient="PM1"))
     time.sleep(0.5)
     assert len(mailbox.to(INVOLVED[0])) == 2
@@ -64,7 +65,7 @@ def test_in_rehearsal_nothing_is_sent_and_the_figures_say_what_would_have_been(
     system.start()
     assert "MSA|AA" in system.send(death("M1", "AMY", "BEN"))
     token = system.token()
-    eventually(lambda: len(system.cases(token)), 5, lambda found: found == 2)
+    wait_until(lambda: len(system.cases(token)), 5, lambda found: found == 2)
     assert all("rehearsal" in case["reasons"] for case in system.cases(token))
     assert "2" in system.command("status").stdout
     assert "rehearsal" in system.command("status").stdout.lower()

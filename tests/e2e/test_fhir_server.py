@@ -13,9 +13,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from leeward.testing import wait_until
 from services.demo.servers.server import Port
 from tests.e2e.conftest import STAFF, MakeSystem
-from tests.e2e.harness import LIVE, Mailbox, System, eventually
+from tests.e2e.harness import LIVE, Mailbox, System
 
 TOPICS = "http://sekmet.dev/fhir/SubscriptionTopic"
 SECRET = "a-bearer-token-of-many-characters"
@@ -67,7 +68,7 @@ class FhirServer:
         command = [str(Path(sys.executable).with_name("sekmet")), "serve", "--config", str(path)]
         with (self._folder / "sekmet.log").open("wb") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, env=os.environ, stdout=log, stderr=log)
-        eventually(self._answers, 30)
+        wait_until(self._answers, 30)
 
     def _answers(self) -> bool:
         try:
@@ -131,12 +132,12 @@ def test_one_death_by_two_engines_of_a_server_and_by_hl7_is_one_message(
         assert made["id"]
     ended = {"period": {"end": "2026-11-21T08:40:00Z"}, "hospitalization": {"dischargeDisposition": EXPIRED}}
     server.put(encounter("finished", **ended))
-    eventually(lambda: mailbox.to("amy@hospital.example"), 20)
+    wait_until(lambda: mailbox.to("amy@hospital.example"), 20)
     assert "MSA|AA" in bridge(system, death_of("CANARYPM1"))
     token = system.token()
-    eventually(lambda: system.get("incident", "/v1/incidents", token)["items"], 10, lambda found: len(found) == 1)
-    eventually(lambda: metric(system, "leeward_messages_accepted_total", "classic"), 10)
-    eventually(lambda: metric(system, "leeward_fhir_fetches_total", "by_topic"), 10)
+    wait_until(lambda: system.get("incident", "/v1/incidents", token)["items"], 10, lambda found: len(found) == 1)
+    wait_until(lambda: metric(system, "leeward_messages_accepted_total", "classic"), 10)
+    wait_until(lambda: metric(system, "leeward_fhir_fetches_total", "by_topic"), 10)
     [incident] = system.get("incident", "/v1/incidents", token)["items"]
     assert (incident["state"], incident["reasons"]) == ("recorded", ["discharged_dead"])
     assert len(mailbox.to("amy@hospital.example")) == 1

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from leeward.settings import SERVICES, ServiceName
+from leeward.testing import wait_until
 from tests.e2e.conftest import STAFF, MakeDistributed
 from tests.e2e.distributed import Distributed
-from tests.e2e.harness import LIVE, AckReader, Mailbox, Member, death, eventually
+from tests.e2e.harness import LIVE, AckReader, Mailbox, Member, death
 
 NINE = "2026-11-21T09:00:00Z"
 TWICE: Mapping[ServiceName, int] = {"incident": 2, "matching": 2, "notify": 2}
@@ -36,7 +37,7 @@ class Stream:
         self._wanted += count
 
     def reached(self, count: int) -> None:
-        eventually(lambda: self.acknowledged, 60, lambda sent: sent >= count)
+        wait_until(lambda: self.acknowledged, 60, lambda sent: sent >= count)
 
     async def _send(self) -> None:
         while not self._stop.is_set():
@@ -65,7 +66,7 @@ class Stream:
 def each_got_exactly_one(mailbox: Mailbox, *others: str) -> None:
     """Nobody is missing, nobody has two, and nobody else has any."""
     wanted = {*others, *(f"s{number:02}@hospital.example" for number in range(DEATHS))}
-    eventually(lambda: wanted - mailbox.message_ids().keys(), 60, lambda missing: not missing)
+    wait_until(lambda: wanted - mailbox.message_ids().keys(), 60, lambda missing: not missing)
     assert {address: len(ids) for address, ids in mailbox.message_ids().items()} == dict.fromkeys(wanted, 1)
 
 

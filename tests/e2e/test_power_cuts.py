@@ -5,8 +5,9 @@ import random
 import threading
 import time
 
+from leeward.testing import wait_until
 from tests.e2e.conftest import MakeSystem
-from tests.e2e.harness import LIVE, AckReader, Mailbox, Member, System, death, eventually
+from tests.e2e.harness import LIVE, AckReader, Mailbox, Member, System, death
 
 INCIDENTS, CUTS, SEED = 200, 20, 20261121
 
@@ -42,6 +43,6 @@ def test_every_acknowledged_death_reaches_its_people_once(make_system: MakeSyste
     sending.join(60)
     assert len(acknowledged) == INCIDENTS
     wanted = {f"s{number:03}@hospital.example" for number in acknowledged}
-    eventually(lambda: wanted - mailbox.message_ids().keys(), 20, lambda missing: not missing)
+    wait_until(lambda: wanted - mailbox.message_ids().keys(), 20, lambda missing: not missing)
     assert {address: len(ids) for address, ids in mailbox.message_ids().items() if len(ids) > 1} == {}
     assert set(mailbox.message_ids()) == wanted

@@ -3,7 +3,8 @@
 import httpx
 
 from leeward.settings import SERVICES
-from tests.e2e.harness import Mailbox, System, death, eventually, link_in
+from leeward.testing import wait_until
+from tests.e2e.harness import Mailbox, System, death, link_in
 
 PATIENT = ("CANARYMRN77", "Canarylast", "Canaryfirst", "Canary Street", "CANARYVISIT", "CANARYDOCTOR")
 STAFF_IDS = ("AMY", "BEN", "MAX", "SUE", "TOM")
@@ -24,7 +25,7 @@ def stored(system: System) -> dict[str, bytes]:
 
 def test_no_patient_data_and_no_names_outside_notify(live: System, mailbox: Mailbox) -> None:
     live.send(told())
-    eventually(lambda: len(mailbox.message_ids()), 5, lambda found: found == 2)
+    wait_until(lambda: len(mailbox.message_ids()), 5, lambda found: found == 2)
     link = link_in(mailbox.to("amy@hospital.example")[0])
     pages = {"person": httpx.get(link).content, "metrics": httpx.get(live.url("incident", "/metrics")).content}
     token = live.token()
@@ -51,6 +52,6 @@ def test_no_patient_data_and_no_names_outside_notify(live: System, mailbox: Mail
 
 def test_the_same_member_has_another_reference_in_every_service(live: System, mailbox: Mailbox) -> None:
     live.send(told())
-    eventually(lambda: len(mailbox.message_ids()), 5, lambda found: found == 2)
+    wait_until(lambda: len(mailbox.message_ids()), 5, lambda found: found == 2)
     files = stored(live)
     assert {name.removeprefix("data/").removesuffix(".db") for name in files if name.endswith(".db")} == set(SERVICES)

@@ -2,7 +2,8 @@
 
 import re
 
-from tests.e2e.harness import Mailbox, System, death, eventually
+from leeward.testing import wait_until
+from tests.e2e.harness import Mailbox, System, death
 from tests.senders import NPM_SENDERS, send
 
 PEOPLE = ("BEN", "SUE", "TOM")
@@ -15,7 +16,7 @@ def test_each_sender_reads_its_acknowledgement_and_each_death_is_offered_once(li
         message = death(f"M{number}", person, patient=f"P{number}")
         assert send(sender, live.mllp_port, message, live.folder) == f"AA M{number}"
     offered = sorted(f"{name.lower()}@hospital.example" for name in ("AMY", *PEOPLE))
-    eventually(lambda: sorted(mailbox.message_ids()), 10, lambda found: found == offered)
+    wait_until(lambda: sorted(mailbox.message_ids()), 10, lambda found: found == offered)
     assert all(len(ids) == 1 for ids in mailbox.message_ids().values())
     token = live.token()
     found = live.get("incident", "/v1/incidents", token)["items"]

@@ -14,11 +14,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from leeward.settings import ServiceName
+from leeward.testing import wait_until
 from services.demo.servers import Kafka
 from services.demo.servers import kafka as broker
 from tests.e2e.conftest import STAFF, MakeDistributed
 from tests.e2e.distributed import Distributed, Replica
-from tests.e2e.harness import LIVE, Mailbox, death, eventually, link_in
+from tests.e2e.harness import LIVE, Mailbox, death, link_in
 
 NINE = "2026-11-21T09:00:00Z"
 A_FEW: Mapping[ServiceName, int] = {"issuer": 0, "box": 0}
@@ -40,9 +41,9 @@ def wait_red(system: Distributed, replicas: Sequence[Replica], *events: str) -> 
     def told() -> list[list[dict[str, Any]]]:
         return [[line for event in events for line in replica.logged(event)] for replica in replicas]
 
-    eventually(told, 60, all)
+    wait_until(told, 60, all)
     for replica in replicas:
-        eventually(partial(status, system, replica, "/livez"), 60, lambda code: code == 200)
+        wait_until(partial(status, system, replica, "/livez"), 60, lambda code: code == 200)
     time.sleep(AGAIN)
     assert [status(system, replica, "/readyz") for replica in replicas] == [503] * len(replicas)
     return told()
@@ -76,7 +77,7 @@ def test_a_kafka_that_is_away(make_distributed: MakeDistributed, mailbox: Mailbo
     assert "MSA|AA|M1" in system.send(death("M1", "AMY", "BEN"))
     system.kafka.start()
     system.await_ready()
-    eventually(lambda: len(mailbox.message_ids()), 60, lambda found: found == 2)
+    wait_until(lambda: len(mailbox.message_ids()), 60, lambda found: found == 2)
 
 
 async def publish(kafka: Kafka, topic: str, *events: tuple[str, bytes]) -> None:
@@ -112,9 +113,9 @@ def test_strange_events_are_dead_letters_and_the_rest_goes_on(
     unfit = ("leeward.incident.recorded.v1", b'{"incident_ref": 7}')
     asyncio.run(publish(system.kafka, "leeward.incident", *strange, unfit))
     system.send(death("M1", "AMY", "BEN"))
-    eventually(lambda: len(mailbox.message_ids()), 60, lambda found: found == 2)
+    wait_until(lambda: len(mailbox.message_ids()), 60, lambda found: found == 2)
     [matching] = system.replicas["matching"]
-    parked = eventually(lambda: matching.logged("event_parked"), 60, lambda found: len(found) == 4)
+    parked = wait_until(lambda: matching.logged("event_parked"), 60, lambda found: len(found) == 4)
     assert {line["fault"] for line in parked} == {"Undecodable"}
     assert sorted(line["place"] for line in parked) == ["body-does-not-fit", *["unknown-type"] * 3]
     assert system.metric(matching, "leeward_events_dead_total") == 4
@@ -135,7 +136,7 @@ def test_a_deleted_topic_is_reported_and_not_made_anew(make_distributed: MakeDis
     system.import_roster(*STAFF)
     system.start()
     system.send(death("M1", "AMY"))
-    [mail] = eventually(lambda: mailbox.to("amy@hospital.example"), 60)
+    [mail] = wait_until(lambda: mailbox.to("amy@hospital.example"), 60)
     asyncio.run(topics(system.kafka, delete="leeward.notify"))
     # an answer is safe meanwhile, and waits
     page = system.http.get(link_in(mail)).text
@@ -149,4 +150,4 @@ def test_a_deleted_topic_is_reported_and_not_made_anew(make_distributed: MakeDis
     system.migrate()
     system.await_ready()
     token = system.token()
-    eventually(lambda: [case["state"] for case in system.cases(token)], 60, lambda states: states == ["ended"])
+    wait_until(lambda: [case["state"] for case in system.cases(token)], 60, lambda states: states == ["ended"])

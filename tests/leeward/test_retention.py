@@ -16,8 +16,8 @@ from leeward.settings import Settings
 from leeward.store import SqliteStore, Store, Unit, ground_tables
 from leeward.store.group import StoreUnavailable
 from leeward.store.periodic import EVERY, INBOX_KEPT, Retention, back_off, every
-from leeward.testing import ManualClock
-from tests.conftest import MakeContext, eventually
+from leeward.testing import ManualClock, eventually
+from tests.conftest import MakeContext
 
 METADATA = MetaData()
 TABLES = ground_tables(METADATA)

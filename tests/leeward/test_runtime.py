@@ -26,9 +26,8 @@ from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import Timer, Unit, ground_tables
 from leeward.store.sqlite import sqlite_engine
 from leeward.telemetry import REGISTRY
-from leeward.testing import ManualClock
+from leeward.testing import ManualClock, eventually
 from leeward.web.access import PUBLIC
-from tests.conftest import eventually
 
 CASE = "7f2b1c4e-0000-4000-8000-000000000001"
 Build = Callable[[Context], Wiring]

@@ -1,21 +1,17 @@
 """Every mailbox of the hospital: a real SMTP server, and a page on which its mails can be read and time let pass."""
 
-import asyncio
-import email
-import email.policy
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from email.message import EmailMessage
 from pathlib import Path
 from typing import Final
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
 from fastapi import APIRouter, FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from leeward.settings import Settings
+from leeward.testing import MailServer, Received
 from leeward.web.app import Guard
 from leeward.web.look import pages
 from leeward.web.look.files import files
@@ -58,30 +54,16 @@ class Mailbox:
         self.mails: list[Mail] = []
         self.came: Callable[[Mail], None] = lambda _mail: None
         self._clock = clock
-        self._server: asyncio.Server | None = None
+        self._server = MailServer(self._keep)
+        self.start = self._server.start
+        self.stop = self._server.stop
 
-    async def start(self, port: int) -> None:
-        """Listen for mail on loopback."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: SMTP(self, hostname="localhost", loop=loop), "127.0.0.1", port)
-
-    async def stop(self) -> None:
-        if self._server:
-            self._server.close()
-
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Take one mail (the name is the library's)."""
-        raw = bytes(envelope.original_content or b"")
-        for recipient in envelope.rcpt_tos:
-            self._keep(recipient, raw)
-        return "250 OK"
-
-    def _keep(self, to: str, raw: bytes) -> None:
-        parsed = email.message_from_bytes(raw, _class=EmailMessage, policy=email.policy.default)
+    def _keep(self, received: Received) -> None:
+        parsed = received.mail
         body = parsed.get_body(("plain", "html"))
         text = body.get_content() if body else ""
-        heads = (str(parsed["From"]), str(parsed["Subject"]), text, raw, str(parsed["Message-ID"]))
-        mail = Mail(len(self.mails) + 1, to, *heads, self._clock.now())
+        heads = (str(parsed["From"]), str(parsed["Subject"]), text, received.raw, str(parsed["Message-ID"]))
+        mail = Mail(len(self.mails) + 1, received.to, *heads, self._clock.now())
         self.mails.append(mail)
         self.came(mail)
 

@@ -27,7 +27,7 @@ from leeward.settings import Settings, load_settings
 from leeward.settings.keys import assertion_key, service_key
 from leeward.store import ground_tables
 from leeward.store.migrate import migrate
-from leeward.testing import ManualClock
+from leeward.testing import ManualClock, eventually
 from services.demo.servers import Kafka, PostgreSQL
 from services.feedback.box import SERVICE as BOX
 from services.feedback.issuer import SERVICE as ISSUER
@@ -160,13 +160,6 @@ async def node(step: str, given: object, *, refused: bool = False) -> dict[str, 
     assert (done.returncode != 0) == refused, err.decode()
     found: dict[str, Any] = json.loads(err if refused else out)
     return found
-
-
-async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 10) -> None:
-    """Wait in real time until something is so."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from datetime import date
 from typing import Any
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import select
 
+from leeward import testing
 from leeward.people import Member
 from leeward.service import Context
 from leeward.settings import Settings, load_settings
@@ -35,25 +35,8 @@ NATIVE_SECRET = "whsec_" + "c2FmZXR5LXNlY3JldC1vZi10aGlydHktdHdvLWJ5dGU="
 
 
 def member(ref: str, *identifiers: tuple[str, str], status: str = "active") -> Member:
-    return Member(
-        person_ref=ref,
-        recipient_ref=ref.replace("8000", "9000"),
-        identifiers=identifiers,
-        display_name="",
-        profession="",
-        unit="",
-        line_managers=(),
-        languages=(),
-        email="",
-        mobile="",
-        timezone="UTC",
-        status=status,
-        supporter=False,
-        introduction="",
-        training_completed=None,
-        training_expires=date(2027, 1, 1),
-        max_active=None,
-    )
+    """Somebody by what incident may know of them."""
+    return testing.member(ref, person_ref=ref, identifiers=identifiers, status=status)
 
 
 STAFF = [member(ANNA, ("ehr", "A1"), ("npi", "111")), member(BEN, ("ehr", "B2")), member(CARO, ("ehr", "C3"))]

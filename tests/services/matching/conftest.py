@@ -8,11 +8,11 @@ import pytest
 import pytest_asyncio
 
 from leeward.service import Context
-from leeward.testing import ManualClock
+from leeward.testing import ManualClock, member
 from services.matching import build
 from services.matching.models import METADATA
 from services.matching.site import site_of
-from tests.services.matching.hospital import LIVE, Hospital, Open, member, supporter, with_policy
+from tests.services.matching.hospital import LIVE, Hospital, Open, supporter, with_policy
 
 MakeContext = Callable[[Any, Any], Context]
 

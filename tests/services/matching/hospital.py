@@ -3,7 +3,7 @@
 import itertools
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -31,7 +31,7 @@ from leeward.people import Member
 from leeward.service import Context, Wiring
 from leeward.settings import Settings
 from leeward.store.timing import TimerLoop
-from leeward.testing import ManualClock
+from leeward.testing import ManualClock, member, reference
 from services.matching.cases import repository
 from services.matching.coordinator import routes
 from services.matching.lifecycle.case import Case
@@ -41,35 +41,7 @@ from services.matching.site import Site
 
 LIVE: dict[str, Any] = {"mode": "live"}
 ROUND = timedelta(hours=8)
-
-
-def ref(name: str) -> str:
-    """The same UUIDv4 for the same name."""
-    return str(uuid.UUID(bytes=uuid.uuid5(uuid.NAMESPACE_DNS, name).bytes, version=4))
-
-
-def member(name: str, **differences: Any) -> Member:
-    """A nurse of the ICU, unless said otherwise."""
-    plain = Member(
-        person_ref=ref(f"person {name}"),
-        recipient_ref=ref(f"recipient {name}"),
-        identifiers=(("ehr", name),),
-        display_name=name,
-        profession="nurse",
-        unit="ICU",
-        line_managers=(),
-        languages=("en",),
-        email=f"{name}@example.org",
-        mobile="",
-        timezone="UTC",
-        status="active",
-        supporter=False,
-        introduction="",
-        training_completed=None,
-        training_expires=None,
-        max_active=None,
-    )
-    return replace(plain, **differences)
+ref = reference
 
 
 def supporter(name: str, **differences: Any) -> Member:

@@ -8,11 +8,12 @@ import pytest
 
 from leeward.store import Unit
 from leeward.store.timing import TimerLoop
+from leeward.testing import member
 from services.matching.cases.session import CaseSession
 from services.matching.coordinator import routes
 from services.matching.lifecycle.case import RequestMessage, Transition
 from tests.replicas import behind
-from tests.services.matching.hospital import Hospital, Open, member, supporter
+from tests.services.matching.hospital import Hospital, Open, supporter
 
 pytestmark = pytest.mark.database("postgresql")
 Replica = Callable[[Hospital], Hospital]

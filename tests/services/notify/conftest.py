@@ -10,11 +10,11 @@ import pytest_asyncio
 from leeward.service import Context
 from leeward.settings import load_settings
 from leeward.settings.keys import keyring
-from leeward.testing import ManualClock
+from leeward.testing import MailServer, ManualClock
 from services.notify.delivery import recovery
 from services.notify.models import METADATA
 from tests.databases import OpenStore
-from tests.services.notify.world import ANNA, SAM, WEBHOOK_SECRET, HttpServer, MailServer, World
+from tests.services.notify.world import ANNA, SAM, WEBHOOK_SECRET, HttpServer, World
 
 MakeWorld = Callable[..., Awaitable[World]]
 POLICY = """

@@ -41,7 +41,7 @@ async def test_for_myself(world: World) -> None:
 async def test_for_a_colleague_and_the_answer_is_the_same_for_an_address_that_is_not_there(world: World) -> None:
     seen = []
     for colleague in ("sam@hospital.example", "stranger@hospital.example"):
-        world.mail.mails.clear()
+        world.mail.received.clear()
         opaque, digits = await code_by_mail(world)
         await world.client.post("/ask", data={"ticket": opaque, "code": digits})
         page = await world.client.post("/ask", data={"ticket": opaque, "for": "colleague", "colleague": colleague})
@@ -78,7 +78,7 @@ async def test_a_code_ends_after_a_quarter_of_an_hour_and_after_one_use(world: W
     assert (await world.client.post("/ask", data={"ticket": opaque, "code": digits})).status_code == 200
     assert (await world.client.post("/ask", data={"ticket": opaque, "for": "myself"})).status_code == 200
     assert (await world.client.post("/ask", data={"ticket": opaque, "for": "myself"})).status_code == 410
-    world.mail.mails.clear()
+    world.mail.received.clear()
     opaque, digits = await code_by_mail(world)
     await world.clock.advance(minutes=16)
     assert (await world.client.post("/ask", data={"ticket": opaque, "code": digits})).status_code == 422

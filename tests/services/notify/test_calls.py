@@ -1,8 +1,9 @@
 """I need somebody now: the numbers at once, and the professional on duty until one says that they are there."""
 
 from leeward.contracts import CaseErased
+from leeward.testing import eventually
 from tests.services.notify.conftest import PEOPLE_TO_CALL, POLICY, MakeWorld
-from tests.services.notify.world import ANNA, SAM, World, eventually
+from tests.services.notify.world import ANNA, SAM, World
 
 
 async def urgent(make_world: MakeWorld, policy: str = POLICY + PEOPLE_TO_CALL) -> tuple[World, str]:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from leeward.contracts import Event, MessageRequested, bucket_up
 from leeward.store import Unit
+from leeward.testing import eventually
 from services.notify.channels.registry import CHANNELS
 from services.notify.delivery import recovery, sender
 from services.notify.delivery.deliveries import Outgoing
@@ -22,7 +23,7 @@ from tests.databases import OpenStore
 from tests.replicas import behind
 from tests.services.notify.conftest import MakeWorld
 from tests.services.notify.questions.forms import ACCEPT
-from tests.services.notify.world import ANNA, SAM, World, eventually, member
+from tests.services.notify.world import ANNA, SAM, World, member
 
 pytestmark = pytest.mark.database("postgresql")
 PRESENCE = """

@@ -6,23 +6,22 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
 from uuid import uuid4
 
 import httpx
 from aiohttp import web
-from aiosmtpd.smtp import SMTP, Envelope, Session
 from sqlalchemy import Table, select
 
+from leeward import testing
 from leeward.contracts import Event, EventData, MessageCancelled, MessageRequested, bucket_up
 from leeward.people import Member, recipient_ref
 from leeward.service import Context, Wiring
 from leeward.store import Timer, Unit
 from leeward.store.periodic import Retention
 from leeward.store.timers import due, fire
-from leeward.testing import ManualClock
+from leeward.testing import MailServer, ManualClock, eventually
 from leeward.web.app import create_app
 from services.notify import SERVICE
 from services.notify.delivery.sender import Post
@@ -34,109 +33,19 @@ WEBHOOK_SECRET = "whsec_" + "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
 
 def member(staff_id: str, **given: Any) -> Member:
     """Somebody on the roster, by what matters to the story."""
-    name = staff_id.capitalize()
-    fields: dict[str, Any] = {
-        "person_ref": str(uuid4()),
+    own = {
         "recipient_ref": recipient_ref(KEY, staff_id),
         "identifiers": (),
-        "display_name": f"{name} Example",
-        "profession": "nurse",
-        "unit": "ICU",
-        "line_managers": (),
-        "languages": ("en",),
+        "display_name": f"{staff_id.capitalize()} Example",
         "email": f"{staff_id}@hospital.example",
         "mobile": "+44 20 7946 0001",
         "timezone": "Europe/Berlin",
-        "status": "active",
-        "supporter": False,
-        "introduction": "",
-        "training_completed": None,
-        "training_expires": None,
-        "max_active": None,
     }
-    return Member(**{**fields, **given})
+    return testing.member(staff_id, **(own | given))
 
 
 ANNA = member("anna", display_name="Dr. Anna Weber")
 SAM = member("sam", supporter=True, display_name="Sam Field", introduction="I have worked nights for ten years.")
-
-
-class MailServer:
-    """A real SMTP server whose manners can be changed: `replies` by verb, or the line cut after the final dot."""
-
-    def __init__(self) -> None:
-        self.mails: list[EmailMessage] = []
-        self.raw: list[bytes] = []
-        self.envelopes: list[tuple[str, str]] = []
-        self.replies: dict[str, list[str]] = {}
-        self.cut_after_dot = 0
-        self.slow: asyncio.Event | None = None
-        self.connections = 0
-        self.port = 0
-        self._server: asyncio.Server | None = None
-        self._transports: set[Any] = set()
-
-    async def handle_MAIL(  # noqa: N802 aiosmtpd's name
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, mail_options: list[str]
-    ) -> str:
-        envelope.mail_from = address
-        return self._reply("MAIL") or "250 OK"
-
-    async def handle_RCPT(  # noqa: N802 aiosmtpd's name
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
-    ) -> str:
-        if reply := self._reply("RCPT"):
-            return reply
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        if reply := self._reply("DATA"):
-            return reply
-        content = envelope.content
-        assert isinstance(content, bytes)
-        self.raw.append(content)
-        self.mails.append(message_from_bytes(content, policy=policy.default))
-        self.envelopes.append((envelope.mail_from or "", envelope.rcpt_tos[0]))
-        if self.slow is not None:
-            await self.slow.wait()
-        if self.cut_after_dot:
-            self.cut_after_dot -= 1
-            _cut(server)
-        return "250 OK"
-
-    def _reply(self, verb: str) -> str | None:
-        return self.replies[verb].pop(0) if self.replies.get(verb) else None
-
-    async def start(self, port: int = 0) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._session, "127.0.0.1", port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    def _session(self) -> SMTP:
-        self.connections += 1
-        session = SMTP(self, loop=asyncio.get_running_loop(), ident="mail")
-        self._transports.add(session)
-        return session
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for session in self._transports:
-            _cut(session)
-        await asyncio.sleep(0)
-
-    @property
-    def links(self) -> list[str]:
-        return [link(mail) for mail in self.mails]
-
-    def ids(self) -> list[str]:
-        return [str(mail["Message-ID"]) for mail in self.mails]
-
-
-def _cut(session: SMTP) -> None:
-    if isinstance(session.transport, asyncio.Transport):
-        session.transport.abort()
 
 
 def link(mail: EmailMessage) -> str:
@@ -285,7 +194,11 @@ class World:
         await eventually(lambda: len(self.mail.mails) >= count)
         await asyncio.sleep(0.05)
         assert len(self.mail.mails) == count
-        return self.mail.links
+        return self.links
+
+    @property
+    def links(self) -> list[str]:
+        return [link(mail) for mail in self.mail.mails]
 
     async def fire_timers(self) -> None:
         """Fire what is due, as the runtime would."""
@@ -320,16 +233,6 @@ class World:
 
     def outcomes(self) -> list[str]:
         return [e.state for e in self.told if hasattr(e, "state")]
-
-
-async def eventually(true: Callable[[], bool], seconds: float = 5) -> None:
-    """Wait until something is so, by the machine's clock."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not true():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError("it did not happen") from None
 
 
 Answer = Callable[..., Awaitable[httpx.Response]]

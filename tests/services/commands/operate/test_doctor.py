@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiosmtpd.controller import Controller
 
+from leeward.testing import MailServer
 from tests.certificates import Authority
 from tests.services.commands.conftest import Leeward, free_port
 
@@ -41,11 +41,10 @@ def findings(leeward: Leeward, **variables: str) -> tuple[int, dict[str, str]]:
 
 @pytest.fixture
 def smtp_port() -> Iterator[int]:
-    port = free_port()
-    controller = Controller(object(), hostname="127.0.0.1", port=port)
-    controller.start()
-    yield port
-    controller.stop()
+    server = MailServer()
+    server.start_thread(free_port())
+    yield server.port
+    server.stop_thread()
 
 
 def test_an_empty_site_hears_what_is_missing_and_what_to_do(leeward: Leeward) -> None:

@@ -16,7 +16,7 @@ from leeward.contracts.envelope import decode
 from leeward.service import Context
 from leeward.settings import ServiceName, Settings, load_settings
 from leeward.telemetry import RECONCILIATION_MISSING, RECONCILIATION_OUTCOMES, RECONCILIATION_TIME
-from leeward.testing import ManualClock
+from leeward.testing import ManualClock, member
 from services.commands.console import Failed
 from services.commands.sources import reconcile
 from services.incident import reconciliation
@@ -31,7 +31,7 @@ from tests.conftest import MakeContext
 from tests.services.commands.conftest import Leeward, newest
 from tests.services.incident.conftest import ANNA, BEN, STAFF, Desk, death, hl7
 from tests.services.incident.sources.test_api import REPORT
-from tests.services.matching.hospital import LIVE, Hospital, member, supporter
+from tests.services.matching.hospital import LIVE, Hospital, supporter
 from tests.services.matching.hospital import with_policy as with_sections
 
 HEADER = "occurred_at,unit,patient,source,source_ref"

@@ -11,10 +11,9 @@ import pytest_asyncio
 
 from leeward.store.periodic import Retention
 from leeward.store.timing import TimerLoop
-from leeward.testing import ManualClock
+from leeward.testing import ManualClock, eventually
 from services.incident import SERVICE
 from services.incident.replay.replay import Replay
-from tests.conftest import eventually
 from tests.databases import content
 from tests.services.incident.conftest import Desk, death
 from tests.services.incident.sources.test_api import REPORT, SAFETY

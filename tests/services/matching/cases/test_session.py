@@ -8,6 +8,7 @@ import pytest
 
 from leeward.contracts import Answered
 from leeward.store import Unit
+from leeward.testing import member
 from services.matching.cases import repository
 from services.matching.cases.session import CaseSession
 from services.matching.lifecycle import transitions
@@ -27,7 +28,7 @@ from services.matching.lifecycle.case import (
     SetTimer,
     Transition,
 )
-from tests.services.matching.hospital import Hospital, Open, member, ref, supporter
+from tests.services.matching.hospital import Hospital, Open, ref, supporter
 
 pytestmark = pytest.mark.database("sqlite", "postgresql")
 SUE = ref("person sue")

@@ -9,10 +9,11 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI, Request
 
+from leeward.testing import member
 from leeward.web.access import COOKIE, AccessControl, issue
 from leeward.web.app import create_app
 from services.matching.coordinator.status import status
-from tests.services.matching.hospital import Hospital, member, ref, supporter
+from tests.services.matching.hospital import Hospital, ref, supporter
 
 NAMES: dict[str, object] = {
     "items": [{"recipient_ref": ref(f"recipient {n}"), "display_name": n.title()} for n in ("sue", "tim", "una")]

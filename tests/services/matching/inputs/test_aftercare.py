@@ -1,7 +1,8 @@
 """After the last talk: hours are booked, check-ins come to whoever asked for them, and it ends or begins anew."""
 
+from leeward.testing import member
 from services.matching.coordinator import routes
-from tests.services.matching.hospital import FORM, Hospital, Open, member, ref, supporter
+from tests.services.matching.hospital import FORM, Hospital, Open, ref, supporter
 
 
 async def test_closing_books_hours_rests_the_supporter_and_asks_how_it_was(hospital: Hospital) -> None:

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from leeward.testing import member
 from services.matching.coordinator import routes
-from tests.services.matching.hospital import Hospital, Open, at, member, ref, supporter
+from tests.services.matching.hospital import Hospital, Open, at, ref, supporter
 
 pytestmark = pytest.mark.database("sqlite", "postgresql")
 

@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
+from leeward.testing import member
 from services.matching.inputs.cover import first_cover, next_cover
-from tests.services.matching.hospital import FORM, Hospital, Open, at, member, ref, supporter
+from tests.services.matching.hospital import FORM, Hospital, Open, at, ref, supporter
 
 
 async def ties(hospital: Hospital, name: str) -> list[str]:

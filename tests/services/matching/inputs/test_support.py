@@ -2,8 +2,9 @@
 
 import pytest
 
+from leeward.testing import member
 from services.matching.coordinator import routes
-from tests.services.matching.hospital import FORM, Hospital, Open, at, member, ref, supporter
+from tests.services.matching.hospital import FORM, Hospital, Open, at, ref, supporter
 
 pytestmark = pytest.mark.database("sqlite", "postgresql")
 

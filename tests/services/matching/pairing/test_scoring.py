@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leeward.settings.policy import Supporters
+from leeward.testing import member
 from services.matching.pairing.batch import Need, solve
 from services.matching.pairing.scoring import Caps, Pool, Profile, Search, State, Supporter, Workload, alike
 from services.matching.roster.people import Colleague, People
-from tests.services.matching.hospital import Hospital, Open, member, ref, supporter
+from tests.services.matching.hospital import Hospital, Open, ref, supporter
 
 TODAY = date(2026, 11, 21)
 CAPS = Caps.of(Supporters())

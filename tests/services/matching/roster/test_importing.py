@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from leeward.testing import member
 from services.matching.models import METADATA
 from services.matching.roster.rota import Duty, RotaError, apply_shifts, import_ics
-from tests.services.matching.hospital import Hospital, at, member, ref, supporter
+from tests.services.matching.hospital import Hospital, at, ref, supporter
 
 HEAD = "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//test//rota//EN\r\n"
 STAFF = {"s1": ref("person ann"), "s2": ref("person bob")}

@@ -11,13 +11,14 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from leeward.contracts import ReachabilityChanged
 from leeward.settings import Settings, SettingsError
 from leeward.settings.policy import CHANNEL_SECRETS, Channels
+from leeward.testing import eventually
 from services.commands.operate import doctor
 from services.notify import SERVICE
 from services.notify.channels import ChannelEntry, ChannelFinding, Contact, Letter, Now, Result, registry
 from services.notify.models import DELIVERY, METADATA, RECIPIENT
 from tests.conftest import MakeContext
 from tests.services.notify.conftest import MakeWorld
-from tests.services.notify.world import ANNA, World, eventually, member
+from tests.services.notify.world import ANNA, World, member
 
 KIM = member("kim", email="", mobile="+44 20 7946 0002")
 PAGER_POLICY = '[outreach]\nmode = "live"\nquiet_hours = ""\njitter = "0s"\n'

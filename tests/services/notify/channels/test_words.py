@@ -125,8 +125,8 @@ async def test_every_page_in_every_state_is_whole_and_clean(locale: str, make_wo
     for template, states in ANSWERS.items():
         await world.asks(ANNA, template, step=template)
         await world.mailed(1)
-        link = world.mail.links.pop()
-        world.mail.mails.clear()
+        link = world.links.pop()
+        world.mail.received.clear()
         for state in (*states, *(("passed", "closed") if template == "supporter_request" else ())):
             for said in ("", "talk_now", *next(iter(states.values()), ())):
                 await _put(world, template, state, said)

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from leeward.contracts import MessageRequested
+from leeward.testing import eventually
 from services.notify.links import seals
 from services.notify.models import DELIVERY
-from tests.services.notify.world import ANNA, World, eventually
+from tests.services.notify.world import ANNA, World
 
 pytestmark = pytest.mark.database("sqlite", "postgresql")
 
@@ -45,7 +46,7 @@ async def test_an_answer_that_leaves_the_question_open_is_one_too(world: World) 
     await world.asks(ANNA)
     await eventually(lambda: len(world.mail.mails) == 1)
     await asyncio.sleep(0.1)
-    await world.client.post(world.mail.links[0], data={"answer": "talk_now"})
+    await world.client.post(world.links[0], data={"answer": "talk_now"})
     await world.clock.advance(minutes=10)
     await world.mailed(1)
 

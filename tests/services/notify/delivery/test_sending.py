@@ -10,9 +10,10 @@ from standardwebhooks.webhooks import Webhook
 
 from leeward.contracts import CaseErased, Event, MessageRequested, ReachabilityChanged, bucket_up
 from leeward.store import Unit
+from leeward.testing import eventually
 from services.notify.models import DELIVERY, LINK, QUESTION, RECIPIENT
 from tests.services.notify.conftest import POLICY, MakeWorld
-from tests.services.notify.world import ANNA, SAM, WEBHOOK_SECRET, World, eventually, link, member, when
+from tests.services.notify.world import ANNA, SAM, WEBHOOK_SECRET, World, link, member, when
 
 pytestmark = pytest.mark.database("sqlite", "postgresql")
 
@@ -175,7 +176,7 @@ async def test_a_line_cut_after_the_dot_is_repeated_once_under_the_same_id(world
     await world.clock.advance(seconds=10)
     await world.mailed(2)
     assert len(set(world.mail.ids())) == 1
-    assert len(set(world.mail.links)) == 1
+    assert len(set(world.links)) == 1
     await eventually(lambda: world.outcomes() == ["handed_off"])
 
 
@@ -195,7 +196,7 @@ async def test_in_doubt_is_not_repeated_when_an_answer_has_come(world: World) ->
     await world.asks(ANNA)
     await eventually(lambda: len(world.mail.mails) == 1)
     await asyncio.sleep(0.1)
-    await world.client.post(world.mail.links[0], data={"answer": "no_thanks"})
+    await world.client.post(world.links[0], data={"answer": "no_thanks"})
     await world.clock.advance(minutes=10)
     await world.mailed(1)
 
@@ -385,4 +386,4 @@ async def test_with_starttls_required_nothing_is_said_in_clear(make_world: MakeW
     async with asyncio.timeout(10):
         while [row.state for row in await world.rows(DELIVERY)] != ["queued"]:
             await asyncio.sleep(0.01)
-    assert world.mail.raw == []
+    assert world.mail.received == []

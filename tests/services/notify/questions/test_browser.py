@@ -33,7 +33,7 @@ async def site(make_world: MakeWorld) -> AsyncIterator[tuple[World, str]]:
 
 
 async def opened(world: World, base: str, template: str = "offer") -> str:
-    world.mail.mails.clear()
+    world.mail.received.clear()
     to = SAM if template == "supporter_request" else ANNA
     await world.asks(to, template, step=template, **({"options": {"when": "hours"}} if to is SAM else {}))
     [link] = await world.mailed(1)

@@ -170,7 +170,7 @@ async def test_a_link_ends_with_its_question(world: World) -> None:
     unanswered = await world.asks(ANNA)
     await world.mailed(2)
     await world.clock.advance(days=15)
-    assert (await world.client.get(world.mail.links[1])).status_code in (404, 410)
+    assert (await world.client.get(world.links[1])).status_code in (404, 410)
     assert unanswered.request_ref not in {getattr(event, "answer", None) for event in world.told}
 
 
