@@ -140,6 +140,7 @@ class Runtime:
             self._build(service, self._stores[service.name], client, bus)
         for running in self.running.values():
             await self._serve(running, self._sockets[running.service.name])
+        gc.enable()
         beginning = asyncio.gather(*(self._begin(running, bus) for running in self.running.values()))
         await first_of(self._stop.wait(), beginning)
         [fault] = await asyncio.gather(beginning, return_exceptions=True)
@@ -207,7 +208,13 @@ class Runtime:
     async def _serve(self, running: Running, bound: socket.socket) -> None:
         app = create_app(running.context, running.wiring.router, ready=running.ready)
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=10
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=10,
+            ws="none",
         )
         running.server = server = Server(config)
         self._web.append(serving := asyncio.create_task(server.serve([bound])))
