@@ -1,14 +1,7 @@
 """CONTRIBUTING, "A language": followed step by step in a copy of the tree, the language is there on every page."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,20 +11,15 @@ import pytest
 from leeward.settings import SERVICES
 from leeward.web.look.catalogues import FORMS
 from leeward.web.look.languages import plural_forms
-from tests.services.commands.conftest import free_port
+from tests.contributing.copies import command, copy_into, started
 
-ROOT: Final = Path(__file__).parents[2]
 LOCALE: Final = "ar"  # written from right to left, with six forms of the plural
 PATTERNS: Final = {"look.day", "mailbox.moment", "mailbox.short"}
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of what runs, compiled files too, so that a start need not compile."""
-    for name in ("leeward", "services"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / "leeward.toml").write_text("")
-    return tmp_path
+    return copy_into(tmp_path)
 
 
 def translated(texts: dict[str, Any], place: str = "") -> dict[str, Any]:
@@ -68,46 +56,9 @@ def add_language(tree: Path) -> None:
     (tree / "leeward.toml").write_text(f'[channels.email]\nlocales = ["en", "{LOCALE}"]\n')
 
 
-def command(tree: Path, *words: str, **variables: str) -> "subprocess.Popen[str]":
-    """`leeward …` of the copy."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("LEEWARD_")}
-    given = {"LEEWARD_ENV": "test", "LEEWARD_DATA": str(tree / "data"), "PYTHONPATH": str(tree), **variables}
-    return subprocess.Popen(
-        [sys.executable, "-m", "services", *words],
-        cwd=tree,
-        env={**environment, **given},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-@contextmanager
-def started(tree: Path) -> Iterator[dict[str, str]]:
-    """All services of the copy, by name with their addresses, once each listens."""
-    ports = {name: free_port() for name in (*SERVICES, "mllp")}
-    variables = {f"LEEWARD_{name.upper()}_PORT": str(port) for name, port in ports.items()}
-    process = command(tree, "run", *SERVICES, **variables)
-    try:
-        urls: dict[str, str] = {name: f"http://127.0.0.1:{ports[name]}" for name in SERVICES}
-        for url in urls.values():
-            while process.poll() is None:
-                try:
-                    httpx.get(f"{url}/livez")
-                except httpx.TransportError:
-                    time.sleep(0.02)
-                else:
-                    break
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        yield urls
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_a_language_is_added_by_its_texts_and_one_line_of_the_policy(tree: Path) -> None:
     add_language(tree)
-    with started(tree) as urls:
+    with started(tree, "run", *SERVICES) as urls:
         reader = {"Accept-Language": "ar-EG, en;q=0.5"}
         pages = {
             path: httpx.get(f"{urls[name]}{path}", headers=reader).text
