@@ -175,9 +175,9 @@ async def check_page(page: Page, url: str = "") -> None:
     if url:
         await page.goto(url)
     assert await page.evaluate("document.documentElement.scrollWidth") <= 320, page.url
-    await page.emulate_media(color_scheme="dark")
+    await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
     dark = await Axe().run(page, options=WCAG)
-    await page.emulate_media(color_scheme="light")
+    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
     light = await Axe().run(page, options=WCAG)
     for found in (dark, light):
         assert found.violations_count == 0, f"{page.url}: {found.generate_report()}"
