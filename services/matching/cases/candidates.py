@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -19,8 +19,7 @@ from services.matching.site import Site
 _REFERENCE: Final = 36  # characters; a digest of one is longer
 
 
-@dataclass(frozen=True, slots=True)
-class Exclusions:
+class Exclusions(NamedTuple):
     """Who may not support a case's person, besides what the roster says.
 
     `barred` were refused by the person or asked for the case before; `around` are those around the person's incidents,
@@ -128,5 +127,4 @@ def _take_places(
 
 
 def _without(need: Need, supporter_ref: str) -> Need:
-    barred = {*need.search.barred, supporter_ref}
-    return replace(need, search=replace(need.search, barred=barred))
+    return need._replace(search=replace(need.search, barred={*need.search.barred, supporter_ref}))

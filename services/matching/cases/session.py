@@ -5,9 +5,8 @@ for one is looked at again. The answers go back into the machine.
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal, assert_never
+from typing import Final, Literal, NamedTuple, assert_never
 
 from leeward.contracts import (
     CaseAssigned,
@@ -52,8 +51,7 @@ _CASE_EVENTS: Final[dict[Literal["opened", "assigned", "closed", "erased"], Call
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _At:
+class _At(NamedTuple):
     """Where an effect happens: the case before and after, and when the signal that began the chain was accepted."""
 
     before: Case
@@ -61,8 +59,7 @@ class _At:
     accepted_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """A case that waits for a supporter."""
 
     takes_place: bool
@@ -143,7 +140,7 @@ class CaseSession:
         if after.case_ref in self._waiting:
             raise RuntimeError("a case that waits for a supporter is changed without being read again")
         at = _At(self._cases[after.case_ref], after, accepted_at)
-        if at.before != after or any(not isinstance(effect, NeedsSupporter) for effect in transition.effects):
+        if any(not isinstance(effect, NeedsSupporter) for effect in transition.effects) or at.before != after:
             self._cases[after.case_ref] = after
             self._changed.add(after.case_ref)
         for effect in transition.effects:

@@ -1,6 +1,6 @@
 """What a case is, and what a transition of it asks for: values only, no I/O."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from typing import Final, Literal
 
@@ -236,7 +236,7 @@ class Transition:
     effects: tuple[Effect, ...] = ()
 
     def then(self, *effects: Effect) -> "Transition":
-        return replace(self, effects=(*self.effects, *effects))
+        return Transition(self.case, (*self.effects, *effects))
 
 
 @dataclass(frozen=True, slots=True)

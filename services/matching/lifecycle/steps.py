@@ -37,7 +37,7 @@ def offer(transition: Transition, name: str, not_before: datetime | None) -> Tra
     number = f"-{case.offers + 1}" if case.offers and name != "offer" else ""
     held = None if case.urgency == "urgent" else not_before
     message = RequestMessage(f"{name}{number}", "offer", "person", case.urgency, held)
-    return replace(transition, case=replace(case, offers=case.offers + 1)).then(message)
+    return Transition(replace(case, offers=case.offers + 1), (*transition.effects, message))
 
 
 def ask_supporter(transition: Transition, rules: Rules) -> Transition:

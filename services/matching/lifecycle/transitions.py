@@ -53,6 +53,7 @@ UNDO: Final = timedelta(hours=24)
 # what a supporter's coded form counts as: the upper end, so that nobody's limit is passed in fact
 MINUTES: Final = {"under_15": 15, "15_45": 45, "45_90": 90, "over_90": 120}
 CONTACTS: Final = {"1": 1, "2": 2, "3": 3, "more": 4}
+_OPENED: Final = (Publish("opened"), NeedsSupporter("proposal"))
 
 Undelivered = Literal["unreachable", "delivery_unknown", "held_too_long", "expired"]
 
@@ -62,8 +63,9 @@ Undelivered = Literal["unreachable", "delivery_unknown", "held_too_long", "expir
 
 def opened(case: Case, *, not_before: datetime | None, stuck: Attention | None) -> Transition:
     """A new case: an offer is requested at once, unless nobody can be reached or the hold would be too long."""
-    transition = Transition(replace(case, attention=stuck), (Publish("opened"), NeedsSupporter("proposal")))
-    return transition if stuck else offer(transition, "offer", not_before)
+    if stuck:
+        return Transition(replace(case, attention=stuck), _OPENED)
+    return offer(Transition(case, _OPENED), "offer", not_before)
 
 
 def asked(case: Case, urgency: Literal["routine", "urgent"], now: datetime, rules: Rules) -> Transition:

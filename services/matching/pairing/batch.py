@@ -9,13 +9,13 @@ later.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from services.matching.pairing.scoring import Pool, Proposal, Search, State, Workload
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """One case's need: the search for its person, who was proposed before, and whether the chosen one gives a place."""
 
     search: Search
@@ -32,8 +32,6 @@ def solve(pool: Pool, needs: Sequence[Need], state: State) -> list[Proposal | No
         chosen = kept or pool.best(need.search, running)
         if chosen:
             load = running.loads.get(chosen.person_ref, Workload())
-            running.loads[chosen.person_ref] = replace(
-                load, active=load.active + need.takes_place, proposals=load.proposals + (not need.takes_place)
-            )
+            running.loads[chosen.person_ref] = load.with_one_more(takes_place=need.takes_place)
         answers.append(chosen)
     return answers

@@ -95,6 +95,12 @@ class Workload:
     def cost(self) -> int:
         return self.active * A_CASE + self.proposals * A_PROPOSAL + self.minutes * AN_HOUR // 60
 
+    def with_one_more(self, *, takes_place: bool) -> "Workload":
+        """The workload after one more choice: a case, or a proposal, which takes no place."""
+        if takes_place:
+            return Workload(self.active + 1, self.minutes, self.resting, self.proposals)
+        return Workload(self.active, self.minutes, self.resting, self.proposals + 1)
+
 
 _NOTHING: Final = Workload()
 
