@@ -86,8 +86,8 @@ def handed_off(case: Case, message_name: str, now: datetime, rules: Rules, *, ov
     """
     if case.person_ref is None:
         return Transition(case)
-    if (told := perhaps_sent(case)).effects:
-        return told
+    if (listed := perhaps_sent(case)).effects:
+        return listed
     quiet = KeepQuiet(case.person_ref, now + rules.coalesce)
     if overtaken or case.stage != "waiting" or message_name == "reminder":
         return Transition(case, (quiet,))
@@ -392,18 +392,18 @@ def retract(case: Case, now: datetime, *, sent: bool = False) -> Transition:
     transition = end(case, now)
     if not sent and case.stage != "offered":
         return replace(transition, case=replace(transition.case, notes=(*case.notes, "retracted")))
-    told = replace(transition.case, notes=(*case.notes, "retracted", "retracted_after_sending"))
-    # what has left led to nothing: it spares nobody the offer of a death that follows
+    noted = replace(transition.case, notes=(*case.notes, "retracted", "retracted_after_sending"))
+    # the offer that left led to nothing, so it does not keep back the offer of a death that follows
     over = [KeepQuiet(case.person_ref, now)] if case.person_ref else []
-    return replace(transition, case=told).then(ListForCoordinator("retracted_after_sending"), *over)
+    return replace(transition, case=noted).then(ListForCoordinator("retracted_after_sending"), *over)
 
 
 def perhaps_sent(case: Case) -> Transition:
-    """Whether a message left before it was cancelled, nobody knows: it begins no quiet time, and is told like one."""
+    """Nobody knows whether a message left before it was cancelled: it begins no quiet time, and is listed."""
     if "retracted" not in case.notes or "retracted_after_sending" in case.notes:
         return Transition(case)
-    told = replace(case, notes=(*case.notes, "retracted_after_sending"))
-    return Transition(told, (ListForCoordinator("retracted_after_sending"),))
+    noted = replace(case, notes=(*case.notes, "retracted_after_sending"))
+    return Transition(noted, (ListForCoordinator("retracted_after_sending"),))
 
 
 def moved(case: Case, incident_ref: str) -> Transition:

@@ -170,8 +170,7 @@ async def test_a_confirm_in_the_last_moment_counts(hospital: Hospital, other: Ho
     asked = hospital.asking()
     await hospital.clock.advance(hours=30)
     loop = TimerLoop("matching", other.context.store, other.parts.timers)
-    store = other.context.store
-    await behind(store, lambda: store.write(loop._fire), lambda: hospital.answer(asked, "confirm"))
+    await behind(other.context.store, loop.fire_due, lambda: hospital.answer(asked, "confirm"))
     await hospital.reload()
     assert (await hospital.case()).stage == "supported"
     assert len(hospital.requests()) == 1

@@ -112,8 +112,8 @@ async def test_the_board_reads_as_sentences_and_names_supporters_alone(
     assert page.index("could not be delivered") < page.index("meet as a group"), "most urgent first"
     assert "Sue" in page
     assert "Zoltan" not in page
-    for told in ("Burns", "perfusionist", "nurse", "Leeward", "victim"):
-        assert told not in page
+    for word in ("Burns", "perfusionist", "nurse", "Leeward", "victim"):
+        assert word not in page
 
 
 async def test_a_busy_supporter_is_not_available_and_nobody_learns_why(

@@ -1,4 +1,4 @@
-"""After the last talk: hours are booked, check-ins come to whoever asked for them, and it ends or begins anew."""
+"""After the last talk: hours are booked, check-ins come to whoever asked for them, and it ends or begins again."""
 
 from leeward.testing import member
 from services.matching.coordinator import routes
