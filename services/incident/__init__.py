@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from leeward import telemetry
 from leeward.listening import listening
@@ -18,11 +18,11 @@ from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
 from leeward.settings.keys import own_key
 from leeward.store import Unit
-from services.incident import roster
+from services.incident import repository, roster
 from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
 from services.incident.intake.subscriptions import Silence
-from services.incident.models import METADATA, Fetch, IncidentRow, StaffIdentifier, Unmatched, table_of
+from services.incident.models import METADATA
 from services.incident.reconciliation import summarize, watch_figures
 from services.incident.retention import delete_expired, destroy_keys
 from services.incident.review import page
@@ -73,17 +73,9 @@ async def listen(settings: Settings, receiver: Hl7Receiver, stop: asyncio.Event)
 
 def status(conn: Connection, settings: Settings) -> dict[str, Any]:
     """Figures for `leeward status`."""
-    incident, unmatched, staff = table_of(IncidentRow), table_of(Unmatched), table_of(StaffIdentifier)
-    states = conn.execute(select(incident.c.state, func.count()).group_by(incident.c.state)).all()
-    waiting = select(func.count()).select_from(unmatched).where(unmatched.c.state == "open")
-    return {
-        "incidents": {row.state: row[1] for row in states},
-        "unmatched": conn.execute(waiting).scalar(),
-        "identifiers": conn.execute(select(func.count()).select_from(staff).where(staff.c.active)).scalar(),
-        "sources": len(settings.sources),
-        "reconciliation": summarize(conn),
-        "to_fetch": conn.execute(select(func.count()).select_from(table_of(Fetch))).scalar(),
-    }
+    counts = repository.count_rows(conn)
+    to_fetch = counts.pop("to_fetch")
+    return {**counts, "sources": len(settings.sources), "reconciliation": summarize(conn), "to_fetch": to_fetch}
 
 
 def import_roster(unit: Unit, members: Sequence[Member], settings: Settings) -> None:

@@ -2,11 +2,11 @@
 
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from leeward.people import keyed_hash
 from leeward.settings.keys import Keyring
-from services.incident.decisions.claims import Identifier, Visit
+from services.incident.decisions.claims import Identifier, PatientClaim, Report, Signal, Visit
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,3 +46,15 @@ class Hasher:
         """The hash of a message's names and body."""
         message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
         return hmac.digest(self.message, message, "sha256").hex()
+
+
+def hash_signal(said: PatientClaim | Report, hasher: Hasher) -> Signal:
+    """What goes on to the database: patients and visits as keyed hashes; a report is about one only where they died."""
+    if isinstance(said, Report):
+        patient = said.patient if said.severity.level == "death" else ()
+        return Signal(replace(said, patient=()), hasher.of_patients(patient))
+    return Signal(
+        said=replace(said, visit=hasher.of_visit(said.visit), patient=(), merges=()),
+        keys=hasher.of_patients(said.patient),
+        merges=tuple((hasher.of_patients(pair.surviving), hasher.of_patients(pair.prior)) for pair in said.merges),
+    )

@@ -4,23 +4,21 @@ import base64
 import json
 import secrets
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
+from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from leeward.refs import new_ref
 from leeward.sealing import Sealer
 from leeward.settings.keys import Keyring
-from leeward.store import Insert, Unit
+from leeward.store import Unit
+from services.incident import repository
 from services.incident.decisions.claims import Identifier
-from services.incident.models import DayKey, table_of
 
 KEY_LIFE: Final = timedelta(hours=72)
 KEY_TIMER: Final = "day_key"
-_DAY_KEY: Final = table_of(DayKey)
-_NEW_KEY: Final = Insert(_DAY_KEY, ("key_ref", "day", "sealed", "made_at"), conflict="nothing")
-_OF_DAY: Final = select(_DAY_KEY.c.key_ref, _DAY_KEY.c.sealed)
 
 
 class Box:
@@ -74,29 +72,25 @@ class DayKeys:
 
     def today(self, unit: Unit) -> Today:
         """The key to seal with now; made in this transaction where the day has none."""
-        if self._today is None or self._today.day != unit.now.date():
-            found = self._find(unit.conn, unit.now) or self._make(unit)
-            unit.after_commit(lambda: self._keep(found))
-            return found
-        return self._today
+        if self._today and self._today.day == unit.now.date():
+            return self._today
+        found = self._find(unit.conn, unit.now.date())
+        if found is None:
+            key_ref, key = new_ref(), secrets.token_bytes(32)
+            sealed = self._outer.seal(key, key_ref)
+            repository.insert_day_key(unit.conn, key_ref, unit.now.date(), sealed, unit.now)
+            unit.set_timer(KEY_TIMER, key_ref, unit.now + KEY_LIFE)
+            found = self._find(unit.conn, unit.now.date())
+        if found is None:
+            raise LookupError("the day's key was not stored")
+        unit.after_commit(partial(setattr, self, "_today", found))
+        return found
 
     def open(self, conn: Connection, key_ref: str) -> Box | None:
         """The box of one day; None once its key is destroyed."""
-        sealed = conn.execute(_OF_DAY.where(_DAY_KEY.c.key_ref == key_ref)).one_or_none()
-        return Box(self._outer.open(sealed.sealed, key_ref)) if sealed else None
+        row = repository.find_key(conn, key_ref)
+        return Box(self._outer.open(row.sealed, key_ref)) if row else None
 
-    def _keep(self, found: Today) -> None:
-        self._today = found
-
-    def _find(self, conn: Connection, now: datetime) -> Today | None:
-        row = conn.execute(_OF_DAY.where(_DAY_KEY.c.day == now.date())).one_or_none()
-        return Today(row.key_ref, now.date(), Box(self._outer.open(row.sealed, row.key_ref))) if row else None
-
-    def _make(self, unit: Unit) -> Today:
-        key_ref, key = new_ref(), secrets.token_bytes(32)
-        _NEW_KEY.run(unit.conn, [(key_ref, unit.now.date(), self._outer.seal(key, key_ref), unit.now)])
-        unit.set_timer(KEY_TIMER, key_ref, unit.now + KEY_LIFE)
-        found = self._find(unit.conn, unit.now)
-        if found is None:
-            raise LookupError("the day's key was not stored")
-        return found
+    def _find(self, conn: Connection, day: date) -> Today | None:
+        row = repository.find_day_key(conn, day)
+        return Today(row.key_ref, day, Box(self._outer.open(row.sealed, row.key_ref))) if row else None

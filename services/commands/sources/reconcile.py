@@ -99,7 +99,7 @@ def compared(settings: Settings, content: bytes, name: str, now: datetime) -> li
     Raises:
         Failed: with one line a fault; nothing was compared then.
     """
-    from services.incident import reconciliation
+    from services.incident import reconciliation, repository
     from services.incident.hashing import Hasher
     from services.incident.sources.native.table import TableError
     from services.matching.coordinator.reconciliation import offers
@@ -116,7 +116,7 @@ def compared(settings: Settings, content: bytes, name: str, now: datetime) -> li
         assert conn is not None
         standings = reconciliation.reconcile_rows(conn, listed, Hasher.of(own_key(settings, "incident")))
         recorded = [one.incident_ref for one in standings if not one.reason]
-        unmatched = reconciliation.find_waiting(conn, recorded)
+        unmatched = repository.find_waiting(conn, recorded)
     step("looking for offers")
     with reading(settings, "matching") as conn:
         assert conn is not None

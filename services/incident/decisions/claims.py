@@ -1,6 +1,6 @@
 """What incident talks about: what a message claims, what is known of a patient, and what was decided."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +15,7 @@ Disposition = Literal["", "dead", "living", "null"]  # PV1-36 by the source's de
 State = Literal["review", "recorded", "dismissed", "retracted"]
 # show evidence; show it, and take it back by what it says no more; cancel a visit; join patients
 Kind = Literal["evidence", "update", "cancel", "merge"]
+_WEIGHT: Final = ("retracted", "dismissed", "review", "recorded")
 
 
 class Action(StrEnum):
@@ -119,6 +120,25 @@ class Report:
     ruled: Evidence | None = None  # a rule of the site's own decides, and not the triggers
 
 
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One thing that a message says, visits and patients already hashed.
+
+    `keys` lead to its patient, `merges` are (surviving keys, prior keys).
+    """
+
+    said: PatientClaim | Report
+    keys: tuple[str, ...] = ()
+    merges: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+
+    def all_keys(self) -> Iterator[str]:
+        """The keys of every patient it names."""
+        yield from self.keys
+        for surviving, prior in self.merges:
+            yield from surviving
+            yield from prior
+
+
 def limit_to_evidence(said: PatientClaim | Report) -> PatientClaim | Report:
     """What came after later messages shows evidence and takes nothing back: what it says may be no more."""
     return replace(said, kind="evidence") if isinstance(said, PatientClaim) and said.kind == "update" else said
@@ -138,7 +158,7 @@ class Current:
     denied: bool = False  # the message that told of it said no as well
 
 
-def current_of(row: Mapping[str, Any]) -> Current:
+def current_of(row: Mapping[Any, Any]) -> Current:
     """An incident's stored columns as the policy sees it."""
     return Current(
         incident_ref=row["incident_ref"],
@@ -162,6 +182,24 @@ class Patient:
     current: Current | None = None
 
 
+def combine(patients: Sequence[Patient]) -> Patient:
+    """One view of the patients a message's identifiers lead to; nearly always there is one."""
+    if len(patients) == 1:
+        return patients[0]
+    view = Patient(patients[0].patient_ref, any(one.known for one in patients))
+    for one in patients:
+        view.indicator = "Y" if "Y" in (view.indicator, one.indicator) else view.indicator or one.indicator
+        view.current = heavier(view.current, one.current)
+    return view
+
+
+def heavier(one: Current | None, other: Current | None) -> Current | None:
+    """Of two incidents of a patient the one that decides: a recorded one before a doubt, before one that is over."""
+    if one is None or other is None:
+        return one or other
+    return max(one, other, key=lambda each: (_WEIGHT.index(each.state), each.certain))
+
+
 @dataclass(frozen=True, slots=True)
 class SignalDecision:
     """What to do, why (codes), and whether a death is certain."""
@@ -169,11 +207,3 @@ class SignalDecision:
     action: Action
     reasons: tuple[str, ...]
     certain: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody on the roster around an incident."""
-
-    person_ref: str
-    reviewer: bool = False

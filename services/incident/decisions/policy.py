@@ -32,6 +32,13 @@ def decide_claim(claim: PatientClaim, patient: Patient, rules: IncidentPolicy, n
     return _settled(finding, patient.current, claim.occurred_at or now, rules, now)
 
 
+def decide_repeated(report: Report, known: Current | None) -> SignalDecision:
+    """The decision on a report that is withdrawn, or whose reference stands for an incident that is known."""
+    if not report.withdrawn:
+        return SignalDecision(Action.ADD, ("known",))
+    return SignalDecision(Action.RETRACT if known else Action.NOTHING, ("evidence_withdrawn",))
+
+
 def decide_report(report: Report, patient: Patient | None, rules: IncidentPolicy, now: datetime) -> SignalDecision:
     """The decision on a report; only a death concerns what is known of a patient."""
     if report.category in rules.review_categories:

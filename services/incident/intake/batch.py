@@ -3,21 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
-from sqlalchemy import delete, select, update
-
-from leeward.contracts import (
-    IncidentAmended,
-    IncidentRecorded,
-    IncidentRetracted,
-    Involved,
-    Severity,
-    bucket_down,
-)
+from leeward.contracts import IncidentAmended, IncidentRecorded, IncidentRetracted, Involved, Severity, bucket_down
 from leeward.refs import new_ref
-from leeward.store import Insert, Unit, Update
-from leeward.store.lookup import in_list, rows_of
+from leeward.store import Unit
 from services.incident.decisions.claims import (
     DEATH,
     DENIED,
@@ -25,38 +14,14 @@ from services.incident.decisions.claims import (
     Current,
     Mention,
     PatientClaim,
-    Person,
     Report,
     SignalDecision,
     Visit,
     current_of,
 )
 from services.incident.hashing import Hasher
-from services.incident.intake.unmatched import Queue, touch
-from services.incident.models import IncidentRow, InvolvedRow, StaffIdentifier, Told, UnmatchedLink, table_of
-
-INCIDENT: Final = table_of(IncidentRow)
-INVOLVED: Final = table_of(InvolvedRow)
-LINK: Final = table_of(UnmatchedLink)
-TOLD: Final = table_of(Told)
-_STAFF: Final = table_of(StaffIdentifier)
-_NEW: Final = Insert(INCIDENT, [column.name for column in INCIDENT.columns])
-_TOLD: Final = Insert(TOLD, ("source_ref", "incident_ref"), conflict="nothing")
-_STATE: Final = Update(INCIDENT, ("incident_ref",), ("state",))
-_INVOLVED: Final = Insert(
-    INVOLVED,
-    ("incident_ref", "person_ref", "reviewer"),
-    conflict="nothing",
-    keys=("incident_ref", "person_ref"),
-    returning=("incident_ref", "person_ref"),
-)
-_FIND_STAFF: Final = select(_STAFF.c.key_hash, _STAFF.c.person_ref, _STAFF.c.active).where(in_list(_STAFF.c.key_hash))
-_FIND_REPORTED: Final = select(INCIDENT).where(in_list(INCIDENT.c.source_ref))
-FIND_TOLD: Final = (
-    select(TOLD.c.source_ref.label("fingerprint"), INCIDENT)
-    .join(INCIDENT, INCIDENT.c.incident_ref == TOLD.c.incident_ref)
-    .where(in_list(TOLD.c.source_ref))
-)
+from services.incident.intake import repository
+from services.incident.intake.unmatched import Queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +29,13 @@ class OpenedIncident:
     """A new incident with what its row and its event say."""
 
     current: Current
-    signal: PatientClaim | Report
+    said: PatientClaim | Report
     decision: SignalDecision
+
+    @property
+    def mentions(self) -> Sequence[Mention]:
+        """The people it lists."""
+        return self.said.mentions
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +48,11 @@ class AddedPeople:
 
 @dataclass(frozen=True, slots=True)
 class EndedIncident:
-    """An incident that is over; `told` when others have heard of it."""
+    """An incident that is over."""
 
     current: Current
-    told: bool
+    published: bool
+    mentions: Sequence[Mention] = ()
 
 
 class Records:
@@ -93,32 +64,36 @@ class Records:
         self._queue = queue
         self._steps: list[OpenedIncident | AddedPeople | EndedIncident] = []
         refs = [self._source_ref(report) for report in reports]
-        self._reported = {
-            row.source_ref: current_of(dict(row._mapping)) for row in rows_of(unit.conn, _FIND_REPORTED, refs)
-        }
-        self._told = {row.fingerprint: current_of(dict(row._mapping)) for row in rows_of(unit.conn, FIND_TOLD, refs)}
+        reported, told = repository.find_reported(unit.conn, refs), repository.find_told(unit.conn, refs)
+        self._reported = {ref: current_of(row._mapping) for ref, row in reported.items()}
+        self._told = {ref: current_of(row._mapping) for ref, row in told.items()}
         self._newly_told: dict[str, str] = {}
         self._passed_on: list[tuple[str, str]] = []
 
-    def open(self, signal: PatientClaim | Report, decision: SignalDecision, replaced: Current | None) -> Current:
+    def open(self, said: PatientClaim | Report, decision: SignalDecision, replaced: Current | None) -> Current:
         """A new incident; an open doubt about the same patient that it settles is dismissed."""
         if replaced and replaced.state == "review":
             self.dismiss(replaced)
+        claim = said if isinstance(said, PatientClaim) else None
         made = Current(
             incident_ref=new_ref(),
             state="recorded" if decision.action == Action.RECORD else "review",
             certain=decision.certain,
-            by_disposition=isinstance(signal, PatientClaim) and signal.disposition == "dead",
-            source=signal.source,
-            visit=signal.visit if isinstance(signal, PatientClaim) else Visit(),
+            by_disposition=bool(claim and claim.disposition == "dead"),
+            source=said.source,
+            visit=claim.visit if claim else Visit(),
             accepted_at=bucket_down(self._unit.now),
             denied=DENIED in decision.reasons,
         )
-        if isinstance(signal, Report):
-            self._reported[self._source_ref(signal)] = made
+        if isinstance(said, Report):
+            self._reported[self._source_ref(said)] = made
         if replaced and replaced.state != "recorded":
-            self._pass_on(replaced.incident_ref, made)
-        self._steps.append(OpenedIncident(made, signal, decision))
+            # reports that told of an incident that is over stand for the one that took its place
+            over = replaced.incident_ref
+            self._told = {ref: made if one.incident_ref == over else one for ref, one in self._told.items()}
+            self._newly_told = {ref: made.incident_ref if one == over else one for ref, one in self._newly_told.items()}
+            self._passed_on.append((over, made.incident_ref))
+        self._steps.append(OpenedIncident(made, said, decision))
         return made
 
     def add(self, current: Current, mentions: Sequence[Mention]) -> None:
@@ -128,165 +103,119 @@ class Records:
 
     def retract(self, current: Current) -> None:
         """The source took it back."""
-        self._end(current, "retracted")
+        self._steps.append(EndedIncident(current, published=current.state == "recorded"))
+        current.state = "retracted"
 
     def dismiss(self, current: Current) -> None:
         """A doubt that something else has settled."""
-        self._end(current, "dismissed")
+        self._steps.append(EndedIncident(current, published=current.state == "recorded"))
+        current.state = "dismissed"
 
-    def opened(self, report: Report) -> Current | None:
+    def find_opened(self, report: Report) -> Current | None:
         """The incident that a report under the same reference has made."""
         return self._reported.get(self._source_ref(report))
 
-    def reported(self, report: Report) -> Current | None:
-        """The incident a source reported before under the same reference, whoever told of it first."""
-        return self.opened(report) or self._told.get(self._source_ref(report))
+    def find_told(self, report: Report) -> Current | None:
+        """The incident that something else had told of before a report under the same reference came."""
+        return self._told.get(self._source_ref(report))
 
-    def tell(self, current: Current, report: Report) -> None:
-        """A report told of an incident that there was: its reference stands for it from now on."""
+    def link(self, current: Current, report: Report) -> None:
+        """A report told of an incident that there was: its reference stands for that from now on."""
         ref = self._source_ref(report)
-        self._told[ref] = current
-        self._newly_told[ref] = current.incident_ref
+        if ref not in self._reported and ref not in self._told:
+            self._told[ref] = current
+            self._newly_told[ref] = current.incident_ref
 
     def _source_ref(self, report: Report) -> str:
         return self._hasher.of_message(b"source_ref", report.source.encode(), report.source_ref.encode())
-
-    def _end(self, current: Current, state: str) -> None:
-        self._steps.append(EndedIncident(current, told=current.state == "recorded"))
-        current.state = "retracted" if state == "retracted" else "dismissed"
-
-    def _pass_on(self, over: str, made: Current) -> None:
-        """Reports that told of an incident that is over stand for the one that took its place."""
-        self._told = {ref: made if one.incident_ref == over else one for ref, one in self._told.items()}
-        self._newly_told = {ref: made.incident_ref if one == over else one for ref, one in self._newly_told.items()}
-        self._passed_on.append((over, made.incident_ref))
 
     # ---- writing
 
     def write(self) -> None:
         """Everything in a few statements; events in the order of the steps."""
+        unit = self._unit
         for over, made in self._passed_on:
-            self._unit.conn.execute(update(TOLD).where(TOLD.c.incident_ref == over).values(incident_ref=made))
-        _TOLD.run(self._unit.conn, sorted(self._newly_told.items()))
+            repository.move_told(unit.conn, over, made)
+        repository.insert_told(unit.conn, sorted(self._newly_told.items()))
         if not self._steps:
             return
         opened = [step for step in self._steps if isinstance(step, OpenedIncident)]
-        ended = [step.current for step in self._steps if isinstance(step, EndedIncident)]
-        _NEW.run(self._unit.conn, [self._row(step) for step in opened])
-        touch(self._unit, {step.current.incident_ref for step in self._steps if isinstance(step, AddedPeople)})
-        people = self._people()
-        self._link(people)
-        close(self._unit, ended)
-        self._publish(people)
+        repository.insert_incidents(unit.conn, [self._row(step) for step in opened])
+        added = {step.current.incident_ref for step in self._steps if isinstance(step, AddedPeople)}
+        repository.conflict_on_incidents(unit, added)
+        people = self._new_people()
+        repository.close_incidents(unit.conn, [step.current for step in self._steps if isinstance(step, EndedIncident)])
+        for step, involved in zip(self._steps, people, strict=True):
+            if isinstance(step, OpenedIncident) and step.decision.action == Action.RECORD:
+                unit.emit(self._event(step, involved))
+            elif isinstance(step, AddedPeople) and involved and step.current.state == "recorded":
+                unit.emit(IncidentAmended(incident_ref=step.current.incident_ref, involved=involved))
+            elif isinstance(step, EndedIncident) and step.published:
+                unit.emit(IncidentRetracted(incident_ref=step.current.incident_ref))
 
     def _row(self, step: OpenedIncident) -> tuple[object, ...]:
-        current, signal, severity = step.current, step.signal, step.signal.severity
-        native = isinstance(signal, Report)
+        current, said = step.current, step.said
+        report = said if isinstance(said, Report) else None
         return (
             current.incident_ref,
             current.state,
             current.source,
-            self._source_ref(signal) if isinstance(signal, Report) else None,
-            signal.category if isinstance(signal, Report) else DEATH,
-            severity.scheme,
-            severity.code,
-            severity.level,
-            signal.unit,
-            signal.urgency if isinstance(signal, Report) else "routine",
+            self._source_ref(report) if report else None,
+            report.category if report else DEATH,
+            *said.severity,
+            said.unit,
+            report.urgency if report else "routine",
             " ".join(step.decision.reasons),
-            self._occurred_at(signal),
+            self._occurred_at(said),
             current.accepted_at,
             current.certain,
-            current.by_disposition and not native,
+            current.by_disposition,
             *current.visit,
         )
 
-    def _occurred_at(self, signal: PatientClaim | Report) -> datetime:
-        """Never later than now: what is kept until so long after it would be kept for ever."""
-        return bucket_down(min(signal.occurred_at or self._unit.now, self._unit.now))
-
-    def _people(self) -> dict[int, list[Person]]:
-        """For every step who of its mentions is new to its incident; by the step's place."""
-        mentions = [mentions_of(step) for step in self._steps]
-        hashes = [[self._hasher.of_staff(one.identifier) for one in group] for group in mentions]
-        staff = find_staff(self._unit, {key for group in hashes for key in group})
-        people: dict[int, list[Person]] = {}
-        for place, (group, keys) in enumerate(zip(mentions, hashes, strict=True)):
-            ref = self._steps[place].current.incident_ref
-            for mention, key in zip(group, keys, strict=True):
-                if key not in staff:
-                    self._queue.put(key, mention, ref)
-            known = [(staff[key], one.reviewer) for one, key in zip(group, keys, strict=True) if staff.get(key)]
-            people[place] = _each_once(known)
-        self._queue.write(self._unit)
-        return people
-
-    def _link(self, people: dict[int, list[Person]]) -> None:
-        """Store who is involved, and leave in `people` those who were not yet."""
-        rows = {
-            (self._steps[place].current.incident_ref, person.person_ref): person.reviewer
-            for place, group in reversed(people.items())
-            for person in group
-        }
-        new = {tuple(row) for row in _INVOLVED.run(self._unit.conn, [(*key, flag) for key, flag in rows.items()])}
-        for place, group in people.items():
-            ref = self._steps[place].current.incident_ref
-            people[place] = [person for person in group if (ref, person.person_ref) in new]
-            new -= {(ref, person.person_ref) for person in group}
-
-    def _publish(self, people: dict[int, list[Person]]) -> None:
-        for place, step in enumerate(self._steps):
-            involved = tuple(_involved(person) for person in people[place])
-            if isinstance(step, OpenedIncident) and step.decision.action == Action.RECORD:
-                self._unit.emit(self._event(step, involved))
-            elif isinstance(step, AddedPeople) and involved and step.current.state == "recorded":
-                self._unit.emit(IncidentAmended(incident_ref=step.current.incident_ref, involved=involved))
-            elif isinstance(step, EndedIncident) and step.told:
-                self._unit.emit(IncidentRetracted(incident_ref=step.current.incident_ref))
-
     def _event(self, step: OpenedIncident, involved: tuple[Involved, ...]) -> IncidentRecorded:
-        signal = step.signal
+        said = step.said
         return IncidentRecorded(
             incident_ref=step.current.incident_ref,
-            category=signal.category if isinstance(signal, Report) else DEATH,
-            severity=Severity(**signal.severity._asdict()),
-            unit=signal.unit,
-            occurred_at=self._occurred_at(signal),
-            urgency=signal.urgency if isinstance(signal, Report) else "routine",
+            category=said.category if isinstance(said, Report) else DEATH,
+            severity=Severity(**said.severity._asdict()),
+            unit=said.unit,
+            occurred_at=self._occurred_at(said),
+            urgency=said.urgency if isinstance(said, Report) else "routine",
             involved=involved,
         )
 
+    def _occurred_at(self, said: PatientClaim | Report) -> datetime:
+        """Never later than now: what is kept until so long after it would be kept for ever."""
+        return bucket_down(min(said.occurred_at or self._unit.now, self._unit.now))
 
-def mentions_of(step: OpenedIncident | AddedPeople | EndedIncident) -> Sequence[Mention]:
-    """The people a step lists."""
-    if isinstance(step, OpenedIncident):
-        return step.signal.mentions
-    return step.mentions if isinstance(step, AddedPeople) else ()
-
-
-def find_staff(unit: Unit, hashes: set[str]) -> dict[str, str]:
-    """person_refs by an identifier's hash; "" for somebody who has left: known, and nobody to write to."""
-    rows = rows_of(unit.conn, _FIND_STAFF, hashes)
-    return {row.key_hash: row.person_ref if row.active else "" for row in rows}
-
-
-def close(unit: Unit, ended: Sequence[Current]) -> None:
-    """Store that incidents are over, and forget who was listed around them."""
-    if not ended:
-        return
-    _STATE.run(unit.conn, [(current.incident_ref, current.state) for current in ended])
-    refs = [current.incident_ref for current in ended]
-    for table in (INVOLVED, LINK):
-        unit.conn.execute(delete(table).where(table.c.incident_ref.in_(refs)))
-
-
-def _each_once(known: Iterable[tuple[str, bool]]) -> list[Person]:
-    """A person listed twice is listed once, as a reviewer if either says so."""
-    found: dict[str, bool] = {}
-    for ref, reviewer in known:
-        found[ref] = found.get(ref, False) or reviewer
-    return [Person(ref, reviewer) for ref, reviewer in found.items()]
-
-
-def _involved(person: Person) -> Involved:
-    return Involved(person_ref=person.person_ref, reviewer=person.reviewer)
+    def _new_people(self) -> list[tuple[Involved, ...]]:
+        """For every step who of its mentions is new to its incident; a person listed twice is listed once, as a
+        reviewer if either says so. Identifiers that lead to nobody go to the work queue.
+        """
+        hashes = [[self._hasher.of_staff(one.identifier) for one in step.mentions] for step in self._steps]
+        staff = repository.find_staff(self._unit.conn, {key for group in hashes for key in group})
+        listed: list[dict[str, bool]] = []
+        for step, keys in zip(self._steps, hashes, strict=True):
+            people: dict[str, bool] = {}
+            for mention, key in zip(step.mentions, keys, strict=True):
+                if key not in staff:
+                    self._queue.put(key, mention, step.current.incident_ref)
+                elif ref := staff[key]:
+                    people[ref] = people.get(ref, False) or mention.reviewer
+            listed.append(people)
+        self._queue.write(self._unit)
+        # where two steps list the same person, what the first says counts
+        rows = {
+            (step.current.incident_ref, ref): reviewer
+            for step, people in zip(reversed(self._steps), reversed(listed), strict=True)
+            for ref, reviewer in people.items()
+        }
+        stored = repository.insert_involved(self._unit.conn, [(*key, reviewer) for key, reviewer in rows.items()])
+        new = {(row.incident_ref, row.person_ref) for row in stored}
+        groups = []
+        for step, people in zip(self._steps, listed, strict=True):
+            pairs = [(step.current.incident_ref, ref) for ref in people if (step.current.incident_ref, ref) in new]
+            groups.append(tuple(Involved(person_ref=ref, reviewer=people[ref]) for _, ref in pairs))
+            new.difference_update(pairs)
+        return groups

@@ -1,19 +1,13 @@
 """The queue of what is to be read from FHIR servers: filled in the transaction that stores a notification."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
-
-from sqlalchemy import delete
 
 from leeward.refs import new_ref
-from leeward.store import Insert, Unit
-from services.incident.models import Fetch, table_of
+from leeward.store import Unit
+from services.incident.intake import repository
 from services.incident.sealing import DayKeys
-
-FETCH: Final = table_of(Fetch)
-_ROWS: Final = Insert(FETCH, ("fetch_ref", "key_ref", "source", "sealed", "attempts", "made_at", "due_at"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +27,4 @@ def enqueue(unit: Unit, keys: DayKeys, wanted: Iterable[FetchRequest]) -> None:
         ref = new_ref()
         sealed = today.box.seal(json.dumps([one.path, one.since]).encode(), ref)
         rows.append((ref, today.key_ref, one.source, sealed, 0, unit.now, unit.now))
-    _ROWS.run(unit.conn, rows)
-
-
-def delete_fetched(unit: Unit, refs: Sequence[str]) -> None:
-    """These have been read."""
-    if refs:
-        unit.conn.execute(delete(FETCH).where(FETCH.c.fetch_ref.in_(refs)))
+    repository.insert_fetches(unit.conn, rows)

@@ -7,23 +7,18 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from sqlalchemy import func, select
-
 from leeward import telemetry
 from leeward.service import Context
-from leeward.store import Insert, Unit
+from leeward.store import Unit
 from leeward.store.periodic import every
-from services.incident.models import SubscriptionRow, table_of
+from services.incident.intake import repository
 
-SUBSCRIPTION: Final = table_of(SubscriptionRow)
 MOST: Final = 200  # event numbers that are waited for
 LOOK: Final = 60.0
-BEHIND: Final = 50  # event numbers; a server that is further behind has begun to count anew
+BEHIND: Final = 50  # event numbers; a server that is further behind has begun to count again
 OVERLAP: Final = timedelta(minutes=10)  # two clocks differ, and a server may be slow to tell
 FIRST: Final = timedelta(days=1)
 PATIENCE: Final = 1.5  # times the heartbeat
-_COLUMNS: Final = ("source", "name", "last_event", "missing", "heard_at")
-_ROWS: Final = Insert(SUBSCRIPTION, _COLUMNS, conflict="replace", keys=("source", "name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +35,10 @@ class Heard:
     def newest(self) -> int:
         """The last event there has been. What is sent again says how many there are by now, which is no gap."""
         return max(self.numbers) if self.numbers else self.counted or 0
+
+    def missing_since(self, last: int) -> set[int]:
+        """Event numbers between the last one heard before and these."""
+        return set(range(max(last + 1, self.newest - MOST), self.newest + 1)) - set(self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +57,23 @@ def record_heard(unit: Unit, heard: Iterable[Heard]) -> Noted:
     """Remember what was heard."""
     noted = Noted({}, set(), set())
     for one in heard:
-        row = unit.conn.execute(
-            select(SUBSCRIPTION).where(SUBSCRIPTION.c.source == one.source, SUBSCRIPTION.c.name == one.name)
-        ).one_or_none()
+        row = repository.find_subscription(unit.conn, one.source, one.name)
         last, missing = (row.last_event, {int(number) for number in row.missing.split()}) if row else (0, set())
         if one.began:
             last, missing = one.counted or 0, set()
         if one.numbers and is_behind(one.newest, last):
             noted.behind.add(one)
-        new = _missing(one, last, known=row is not None)
+        # of a subscription never heard of, nothing is known of before
+        new = set() if row is None or one.began else one.missing_since(last)
         last = max(last, one.newest)
         missing = (missing | new) - set(one.numbers)
         kept = " ".join(str(number) for number in sorted(missing)[-MOST:])
-        _ROWS.run(unit.conn, [(one.source, one.name, last, kept, unit.now)])
+        repository.replace_subscription(unit.conn, (one.source, one.name, last, kept, unit.now))
         before = f"{row.heard_at - OVERLAP if row else unit.now - FIRST:%Y-%m-%dT%H:%M:%SZ}"
         noted.since[one.source] = min(before, noted.since.get(one.source, before))
         if new:
             noted.gaps.add(one.source)
-            unit.after_commit(partial(_tell, one.source, len(new)))
+            unit.after_commit(partial(_report_missing, one.source, len(new)))
     return noted
 
 
@@ -84,14 +82,7 @@ def is_behind(newest: int, last: int) -> bool:
     return last - BEHIND <= newest < last
 
 
-def _missing(one: Heard, last: int, *, known: bool) -> set[int]:
-    """Numbers between the last event and these; of a subscription never heard of, nothing is known of before."""
-    if not known or one.began:
-        return set()
-    return set(range(max(last + 1, one.newest - MOST), one.newest + 1)) - set(one.numbers)
-
-
-def _tell(source: str, count: int) -> None:
+def _report_missing(source: str, count: int) -> None:
     telemetry.FHIR_MISSED.labels(source).inc(count)
     telemetry.log("fhir_events_missing", source=source, count=count)
 
@@ -113,9 +104,7 @@ class Silence:
 
     async def once(self) -> None:
         """Say for how long each is silent, once in the log when that is longer than it should be."""
-        query = select(SUBSCRIPTION.c.source, func.max(SUBSCRIPTION.c.heard_at)).group_by(SUBSCRIPTION.c.source)
-        rows = await self._store.read(lambda conn: conn.execute(query).all())
-        heard = {row[0]: row[1] for row in rows}
+        heard = await self._store.read(repository.last_heard)
         for source, heartbeat in self._sources.items():
             silent = self._clock.now() - max(heard.get(source, self._began), self._began)
             late = silent > heartbeat * PATIENCE

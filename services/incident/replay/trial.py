@@ -19,13 +19,15 @@ from services.incident.decisions.claims import (
     Patient,
     PatientClaim,
     Report,
+    Signal,
     SignalDecision,
     Visit,
+    combine,
+    heavier,
 )
-from services.incident.decisions.policy import decide_claim, decide_report
+from services.incident.decisions.decide import Arrival, decide
 from services.incident.hashing import Hasher
-from services.incident.intake.intake import Signal
-from services.incident.intake.patients import Book, combine, heavier
+from services.incident.intake.patients import Book
 
 _UNKNOWN: Final = "Y"  # what PID-30 said before is not known: so that the first Y is no change
 
@@ -41,18 +43,17 @@ class Stored(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """A signal that led to something, with the death indicator that its patient had until then."""
+class Tried(Arrival):
+    """A signal of a stored message, with the death indicator that its patient had until then."""
 
     stored: Stored
-    signal: Signal
-    indicator: Literal["", "Y", "N"]
+    indicator: Literal["", "Y", "N"] = _UNKNOWN
 
 
 class Trial:
-    """Patients and reports as they would be had everything since a time been decided by these rules.
+    """A ledger in memory: patients and reports as they would be if these rules had decided everything since a time.
 
-    A patient's incident of before that time stands; one of later is made anew where the messages make it.
+    A patient's incident of before that time stands; one of later is made again where the messages make it.
     """
 
     def __init__(self, hasher: Hasher, rules: IncidentPolicy, since: datetime) -> None:
@@ -61,10 +62,10 @@ class Trial:
         self._since = bucket_down(since)
         self._patients: dict[str, Patient] = {}
         self._by_ref: dict[str, Patient] = {}
-        self._known: set[str] = set()
+        self._opened: dict[str, Current] = {}
         self._threads: dict[str, list[Tried]] = {}
 
-    def standing(self) -> list[Tried]:
+    def list_standing(self) -> list[Tried]:
         """The signals that nothing later has taken back, in their order, each once."""
         found = {id(one): one for thread in self._threads.values() for one in thread}
         return sorted(found.values(), key=lambda one: (one.stored.place, one.stored.accepted_at))
@@ -75,10 +76,7 @@ class Trial:
         self._load(conn, {key for _, signals in given for one in signals for key in one.all_keys()})
         for stored, signals in given:
             for signal in signals:
-                if isinstance(signal.said, Report):
-                    self._report(stored, signal, signal.said)
-                else:
-                    self._claim(stored, signal, signal.said)
+                decide(Tried(signal, stored.accepted_at, stored), self, self._rules)
 
     def _load(self, conn: Connection, keys: set[str]) -> None:
         new = keys - self._patients.keys()
@@ -90,48 +88,12 @@ class Trial:
                     one.current = replace(found.current)
                 self._patients[key] = one
 
-    def _found(self, keys: Sequence[str], *, new: bool) -> list[Patient]:
-        there = list({id(one): one for one in (self._patients.get(key) for key in keys) if one}.values())
-        if not there and new and keys:
-            there = [Patient(new_ref(), True, _UNKNOWN)]
-        for key in keys if there and new else ():
-            self._patients.setdefault(key, there[0])
-        return there
+    # ---- as a ledger
 
-    # ---- claims
-
-    def _claim(self, stored: Stored, signal: Signal, claim: PatientClaim) -> None:
-        for surviving, prior in signal.merges:
-            self._merge([*surviving, *prior])
-        patients = self._found(signal.keys, new=claim.kind in ("evidence", "update"))
-        if not patients:
-            return
-        view = combine(patients)
-        decision = decide_claim(claim, view, self._rules, stored.accepted_at)
-        self._carry_out(patients, decision, Tried(stored, signal, view.indicator), claim)
-        for patient in patients:
-            patient.indicator = "" if claim.indicator == "null" else claim.indicator or patient.indicator
-
-    def _carry_out(
-        self, patients: Sequence[Patient], decision: SignalDecision, tried: Tried, said: PatientClaim | Report
-    ) -> None:
-        current = combine(patients).current
-        if decision.action in (Action.RECORD, Action.REVIEW):
-            made = _made(decision, said, tried.stored.accepted_at)
-            for patient in patients:
-                patient.current = made
-                self._threads[patient.patient_ref] = [tried]
-        elif decision.action == Action.RETRACT and current:
-            current.state = "retracted"
-            for patient in patients:
-                self._threads[patient.patient_ref] = [tried]
-        elif decision.action == Action.ADD:
-            for patient in patients:
-                self._threads.setdefault(patient.patient_ref, []).append(tried)
-
-    def _merge(self, keys: Sequence[str]) -> None:
+    def merge(self, surviving: Sequence[str], prior: Sequence[str]) -> None:
         """Those of one patient are those of another (A40); they have been joined in the database since."""
-        there = self._found(keys, new=False)
+        keys = [*surviving, *prior]
+        there = self.find_patients(keys, create=False)
         if not there:
             return
         kept, *others = there
@@ -145,27 +107,64 @@ class Trial:
         for key in keys:
             self._patients[key] = kept
 
-    # ---- reports
+    def find_opened(self, report: Report) -> Current | None:
+        """What a report under the same reference has made, or told of."""
+        return self._opened.get(self._source_ref(report))
 
-    def _report(self, stored: Stored, signal: Signal, report: Report) -> None:
-        """One by its reference; a death is its patient's as well."""
-        fingerprint = self._hasher.of_message(b"source_ref", report.source.encode(), report.source_ref.encode())
-        patients = self._found(signal.keys, new=True)
-        tried = Tried(stored, signal, _UNKNOWN)
-        if report.withdrawn or fingerprint in self._known:
-            self._threads[fingerprint] = [tried] if report.withdrawn else [*self._threads.get(fingerprint, []), tried]
-            return
-        decision = decide_report(report, combine(patients) if patients else None, self._rules, stored.accepted_at)
+    def find_told(self, report: Report) -> Current | None:
+        """See `find_opened`."""
+        return None
+
+    def find_patients(self, keys: Sequence[str], *, create: bool) -> Sequence[Patient]:
+        """See `Ledger`; nobody for a signal without keys, since another message could not be about the same."""
+        there = list({id(one): one for one in (self._patients.get(key) for key in keys) if one}.values())
+        if not there and create and keys:
+            there = [Patient(new_ref(), True, _UNKNOWN)]
+        for key in keys if there and create else ():
+            self._patients.setdefault(key, there[0])
+        return there
+
+    def view(self, arrival: Tried, patients: Sequence[Patient]) -> Patient:
+        """See `Ledger`."""
+        return combine(patients)
+
+    def carry_out(
+        self, arrival: Tried, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
+    ) -> None:
+        """Note which signals a patient or a report now rests on."""
+        said, made = arrival.signal.said, _made(arrival, decision)
+        refs = [one.patient_ref for one in patients]
+        if isinstance(said, Report):
+            ref = self._source_ref(said)
+            if said.withdrawn or ref in self._opened:
+                # whether the database holds an incident of this report is not known here
+                self._threads[ref] = [arrival] if said.withdrawn else [*self._threads.get(ref, []), arrival]
+                return
+            if decision.action != Action.NOTHING:
+                self._opened[ref] = current or made
+            refs = refs or [ref]
         if decision.action == Action.NOTHING:
             return
-        self._known.add(fingerprint)
-        if patients:
-            self._carry_out(patients, decision, tried, report)
-        else:
-            self._threads[fingerprint] = [tried]
+        tried = replace(arrival, indicator=combine(patients).indicator) if patients else arrival
+        for ref in refs:
+            earlier = self._threads.get(ref, []) if decision.action == Action.ADD else []
+            self._threads[ref] = [*earlier, tried]
+        if decision.action == Action.RETRACT and current:
+            current.state = "retracted"
+        elif decision.action != Action.ADD:
+            for patient in patients:
+                patient.current = made
+
+    def set_indicator(self, patient: Patient, indicator: Literal["", "Y", "N"]) -> None:
+        """See `Ledger`."""
+        patient.indicator = indicator
+
+    def _source_ref(self, report: Report) -> str:
+        return self._hasher.of_message(b"source_ref", report.source.encode(), report.source_ref.encode())
 
 
-def _made(decision: SignalDecision, said: PatientClaim | Report, at: datetime) -> Current:
+def _made(arrival: Arrival, decision: SignalDecision) -> Current:
+    said = arrival.signal.said
     claim = said if isinstance(said, PatientClaim) else None
     return Current(
         incident_ref="",
@@ -174,6 +173,6 @@ def _made(decision: SignalDecision, said: PatientClaim | Report, at: datetime) -
         by_disposition=bool(claim and claim.disposition == "dead"),
         source=said.source,
         visit=claim.visit if claim else Visit(),
-        accepted_at=bucket_down(at),
+        accepted_at=bucket_down(arrival.at),
         denied=DENIED in decision.reasons,
     )

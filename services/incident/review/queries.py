@@ -1,14 +1,18 @@
 """Incidents as the coordinator sees them: listed by state, confirmed, dismissed."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, or_, select, update
 
 from leeward.contracts import IncidentRecorded, Involved, Severity
 from leeward.store import Unit
 from services.incident.decisions.claims import State, current_of
-from services.incident.intake.batch import INCIDENT, INVOLVED, close
+from services.incident.intake.repository import close_incidents
+from services.incident.models import IncidentRow, InvolvedRow, table_of
+
+_INCIDENT: Final = table_of(IncidentRow)
+_INVOLVED: Final = table_of(InvolvedRow)
 
 
 class Settled(Exception):
@@ -17,16 +21,16 @@ class Settled(Exception):
 
 def list_incidents(conn: Connection, state: State | None, after: str | None, limit: int) -> list[Any]:
     """Rows, the newest first; `after` is the sort key of the last one seen."""
-    query = select(INCIDENT)
+    query = select(_INCIDENT)
     if state:
-        query = query.where(INCIDENT.c.state == state)
+        query = query.where(_INCIDENT.c.state == state)
     if after:
         moment, _, ref = after.partition(" ")
         at = datetime.fromisoformat(moment)
-        same = and_(INCIDENT.c.accepted_at == at, INCIDENT.c.incident_ref < ref)
-        query = query.where(or_(INCIDENT.c.accepted_at < at, same))
+        same = and_(_INCIDENT.c.accepted_at == at, _INCIDENT.c.incident_ref < ref)
+        query = query.where(or_(_INCIDENT.c.accepted_at < at, same))
     return list(
-        conn.execute(query.order_by(INCIDENT.c.accepted_at.desc(), INCIDENT.c.incident_ref.desc()).limit(limit))
+        conn.execute(query.order_by(_INCIDENT.c.accepted_at.desc(), _INCIDENT.c.incident_ref.desc()).limit(limit))
     )
 
 
@@ -37,7 +41,7 @@ def sort_key(row: Any) -> str:
 
 def find_incident(conn: Connection, incident_ref: str) -> Any:
     """One row, None where there is none."""
-    return conn.execute(select(INCIDENT).where(INCIDENT.c.incident_ref == incident_ref)).one_or_none()
+    return conn.execute(select(_INCIDENT).where(_INCIDENT.c.incident_ref == incident_ref)).one_or_none()
 
 
 def describe_incident(row: Any) -> dict[str, Any]:
@@ -62,7 +66,9 @@ def confirm_incident(unit: Unit, incident_ref: str) -> Any:
     if row is None or row.state == "recorded":
         return row
     _only_review(row)
-    unit.conn.execute(_of(incident_ref).values(state="recorded", certain=True))
+    this = _INCIDENT.c.incident_ref == incident_ref
+    unit.conn.execute(update(_INCIDENT).where(this).values(state="recorded", certain=True))
+    people = unit.conn.execute(select(_INVOLVED).where(_INVOLVED.c.incident_ref == incident_ref))
     unit.emit(
         IncidentRecorded(
             incident_ref=incident_ref,
@@ -71,7 +77,7 @@ def confirm_incident(unit: Unit, incident_ref: str) -> Any:
             unit=row.unit,
             occurred_at=row.occurred_at,
             urgency=row.urgency,
-            involved=_involved(unit.conn, incident_ref),
+            involved=tuple(Involved(person_ref=one.person_ref, reviewer=one.reviewer) for one in people),
         )
     )
     return find_incident(unit.conn, incident_ref)
@@ -89,19 +95,10 @@ def dismiss_incident(unit: Unit, incident_ref: str) -> Any:
     _only_review(row)
     current = current_of(row._mapping)
     current.state = "dismissed"
-    close(unit, [current])
+    close_incidents(unit.conn, [current])
     return find_incident(unit.conn, incident_ref)
 
 
 def _only_review(row: Any) -> None:
     if row.state != "review":
         raise Settled
-
-
-def _of(incident_ref: str) -> Any:
-    return update(INCIDENT).where(INCIDENT.c.incident_ref == incident_ref)
-
-
-def _involved(conn: Connection, incident_ref: str) -> tuple[Involved, ...]:
-    rows = conn.execute(select(INVOLVED).where(INVOLVED.c.incident_ref == incident_ref))
-    return tuple(Involved(person_ref=row.person_ref, reviewer=row.reviewer) for row in rows)

@@ -151,7 +151,7 @@ async def test_a_key_of_a_transaction_that_failed_is_not_used(desk: Desk, monkey
         raise ValueError("a fault of ours")
 
     with monkeypatch.context() as patched:
-        patched.setattr("services.incident.intake.intake.decide_claim", broken)
+        patched.setattr("services.incident.decisions.decide.decide_claim", broken)
         assert await desk.send(death(ident="1")) == ["AE"]
     assert await desk.send(death(ident="2")) == ["AA"]
     [key], [raw] = await desk.rows("day_key"), await desk.rows("raw_message")

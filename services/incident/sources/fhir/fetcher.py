@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import httpx
-from sqlalchemy import select, update
 
 from leeward import telemetry
 from leeward.clock import first_of
 from leeward.service import Context
 from leeward.store import StoreUnavailable, Unit
 from services.incident.decisions.claims import CodedSeverity, Evidence, Report
-from services.incident.hashing import Hasher
-from services.incident.intake.fetch_queue import FETCH, FetchRequest, delete_fetched
-from services.incident.intake.intake import Intake, Item, hash_signal
+from services.incident.hashing import Hasher, hash_signal
+from services.incident.intake import repository
+from services.incident.intake.fetch_queue import FetchRequest
+from services.incident.intake.intake import Intake, Item
 from services.incident.sealing import DayKeys
 from services.incident.sources.fhir.client import FhirServer, NotRead, private_key
 from services.incident.sources.fhir.notification import referenced
@@ -89,12 +89,12 @@ class Fetcher:
 
     def _claim(self, unit: Unit) -> list[FetchJob]:
         """What is due, put off first, so that what kills this process is not read again at once."""
-        due = select(FETCH).where(FETCH.c.source == self._source, FETCH.c.due_at <= unit.now)
         jobs: dict[tuple[str, ...], FetchJob] = {}
-        for row in unit.conn.execute(due.order_by(FETCH.c.due_at).limit(AT_ONCE)).all():
-            again = unit.now + timedelta(seconds=BACK_OFF[min(row.attempts, len(BACK_OFF) - 1)])
-            put_off = {"attempts": row.attempts + 1, "due_at": again}
-            unit.conn.execute(update(FETCH).where(FETCH.c.fetch_ref == row.fetch_ref).values(put_off))
+        rows = repository.find_due_fetches(unit.conn, self._source, unit.now, AT_ONCE)
+        waits = [timedelta(seconds=BACK_OFF[min(row.attempts, len(BACK_OFF) - 1)]) for row in rows]
+        put_off = [(row.fetch_ref, row.attempts + 1, unit.now + wait) for row, wait in zip(rows, waits, strict=True)]
+        repository.put_off_fetches(unit.conn, put_off)
+        for row in rows:
             wanted = self._open(unit, row)
             what = ("?", "") if wanted is None else (wanted.path and "one", wanted.path)
             before = jobs.get((row.source, *what))
@@ -121,7 +121,7 @@ class Fetcher:
             except NotRead as fault:
                 result = fault.reason
                 if fault.deleted:
-                    await self._store.write(lambda unit: delete_fetched(unit, job.refs))
+                    await self._store.write(lambda unit: repository.delete_fetches(unit.conn, job.refs))
                 elif fault.gone:
                     # it was told of, so perhaps it is the base_url that is wrong
                     await self._intake(self._given_up(job))

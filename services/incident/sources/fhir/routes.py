@@ -19,9 +19,9 @@ from leeward.store import Unit
 from leeward.web.access import SOURCE
 from leeward.web.problem import Problem
 from services.incident.decisions.claims import PatientClaim, Report
-from services.incident.hashing import Hasher
+from services.incident.hashing import Hasher, hash_signal
 from services.incident.intake.fetch_queue import FetchRequest, enqueue
-from services.incident.intake.intake import Intake, Item, hash_signal
+from services.incident.intake.intake import Intake, Item
 from services.incident.intake.subscriptions import Heard, record_heard
 from services.incident.sealing import DayKeys
 from services.incident.sources.access import authenticate_source

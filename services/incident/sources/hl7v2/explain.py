@@ -4,11 +4,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from leeward.settings import Settings
-from services.incident.decisions.claims import Mention, Patient, PatientClaim, Report, Visit
-from services.incident.decisions.policy import decide_claim, decide_report
+from services.incident.decisions.claims import (
+    Action,
+    Current,
+    Mention,
+    Patient,
+    PatientClaim,
+    Report,
+    Signal,
+    SignalDecision,
+    Visit,
+    combine,
+)
+from services.incident.decisions.decide import Arrival, decide
 from services.incident.sources.hl7v2.ack import build_answers
 from services.incident.sources.hl7v2.adt import EVENTS, message_event
 from services.incident.sources.hl7v2.parser import CONDITIONS, Hl7Error, Hl7Message
@@ -16,6 +27,11 @@ from services.incident.sources.hl7v2.receiver import Reading, read_hl7
 from services.incident.sources.hl7v2.site_rules import match_rules
 
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
+CASES: Final = {
+    "for a patient not seen before": Patient(""),
+    "for a patient last seen alive": Patient("", known=True, indicator="N"),
+    "for a patient last seen with PID-30 Y": Patient("", known=True, indicator="Y"),
+}
 
 
 def explain(raw: bytes, settings: Settings) -> list[str]:
@@ -63,19 +79,15 @@ def _decided(reading: Reading, settings: Settings, now: datetime) -> Sequence[st
         return ["decision: nothing (not_live)" if known else "decision: nothing (event_not_read)"]
     lines: list[str] = []
     for said in reading.said:
-        lines += _reported(said, settings, now) if isinstance(said, Report) else _claimed(said, settings, now)
+        if isinstance(said, Report):
+            lines += [*_people(said.mentions), _decision("by a rule of the site", said, (), settings, now)]
+        elif said.kind == "merge":
+            lines.append(f"decision: merge, {len(said.merges)} patient(s) with identifiers on both sides")
+        else:
+            plain = replace(said, patient=(), visit=Visit())
+            cases = {case: _decision(case, plain, (replace(one),), settings, now) for case, one in CASES.items()}
+            lines += [*_evidence(said), *_people(said.mentions), *cases.values()]
     return lines
-
-
-def _claimed(claim: PatientClaim, settings: Settings, now: datetime) -> list[str]:
-    if claim.kind == "merge":
-        return [f"decision: merge, {len(claim.merges)} patient(s) with identifiers on both sides"]
-    return [*_evidence(claim), *_people(claim.mentions), *_outcomes(claim, settings, now)]
-
-
-def _reported(report: Report, settings: Settings, now: datetime) -> list[str]:
-    one = decide_report(report, None, settings.incident, now)
-    return [*_people(report.mentions), f"decision by a rule of the site: {one.action} ({', '.join(one.reasons)})"]
 
 
 def _evidence(claim: PatientClaim) -> list[str]:
@@ -93,13 +105,43 @@ def _people(mentions: Sequence[Mention]) -> list[str]:
     return [f"people: {len(mentions)} listed, {unlisted} of them by an authority that is not in identifier_systems"]
 
 
-def _outcomes(claim: PatientClaim, settings: Settings, now: datetime) -> list[str]:
-    """The decision rests on what is known of the patient, which this command does not ask."""
-    cases = {
-        "for a patient not seen before": Patient(""),
-        "for a patient last seen alive": Patient("", known=True, indicator="N"),
-        "for a patient last seen with PID-30 Y": Patient("", known=True, indicator="Y"),
-    }
-    plain = replace(claim, patient=(), visit=Visit())
-    decided = {case: decide_claim(plain, patient, settings.incident, now) for case, patient in cases.items()}
-    return [f"decision {case}: {one.action} ({', '.join(one.reasons)})" for case, one in decided.items()]
+def _decision(
+    case: str, said: PatientClaim | Report, patients: Sequence[Patient], settings: Settings, now: datetime
+) -> str:
+    ledger = SupposedLedger(patients)
+    decide(Arrival(Signal(said), now), ledger, settings.incident)
+    return f"decision {case}: {ledger.decision.action} ({', '.join(ledger.decision.reasons)})"
+
+
+class SupposedLedger:
+    """A ledger of patients that are supposed: decisions rest on what is known, which this command does not ask."""
+
+    def __init__(self, patients: Sequence[Patient]) -> None:
+        self._patients = patients
+        self.decision = SignalDecision(Action.NOTHING, ())
+
+    def merge(self, surviving: Sequence[str], prior: Sequence[str]) -> None:
+        """Nobody is merged."""
+
+    def find_opened(self, report: Report) -> Current | None:
+        """Nothing has been reported before."""
+
+    def find_told(self, report: Report) -> Current | None:
+        """Nothing has been reported before."""
+
+    def find_patients(self, keys: Sequence[str], *, create: bool) -> Sequence[Patient]:
+        """Those that are supposed."""
+        return self._patients
+
+    def view(self, arrival: Arrival, patients: Sequence[Patient]) -> Patient:
+        """See `Ledger`."""
+        return combine(patients)
+
+    def carry_out(
+        self, arrival: Arrival, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
+    ) -> None:
+        """Note it."""
+        self.decision = decision
+
+    def set_indicator(self, patient: Patient, indicator: Literal["", "Y", "N"]) -> None:
+        """Nothing follows."""

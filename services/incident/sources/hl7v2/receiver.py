@@ -12,8 +12,8 @@ from leeward.clock import Clock
 from leeward.settings.policy import Source
 from leeward.store import StoreUnavailable
 from services.incident.decisions.claims import PatientClaim, Report
-from services.incident.hashing import Hasher
-from services.incident.intake.intake import Intake, Item, hash_signal
+from services.incident.hashing import Hasher, hash_signal
+from services.incident.intake.intake import Intake, Item
 from services.incident.sources.hl7v2.ack import Header, build_answers, guess_header, header_of, internal_error
 from services.incident.sources.hl7v2.adt import Incoming, check_header, read_message, source_of
 from services.incident.sources.hl7v2.mllp import Oversized

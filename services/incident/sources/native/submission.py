@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from leeward import telemetry
 from leeward.people import Fault
 from leeward.web.problem import Problem
-from services.incident.hashing import Hasher
-from services.incident.intake.intake import Accepted, Item, hash_signal
+from services.incident.hashing import Hasher, hash_signal
+from services.incident.intake.intake import Accepted, Item
 from services.incident.sources.native.report import NativeIncident
 from services.incident.sources.native.table import TableError, read_table
 

@@ -20,7 +20,8 @@ from leeward.testing import ManualClock, member
 from services.commands.console import Failed
 from services.commands.sources import reconcile
 from services.incident import reconciliation
-from services.incident.intake.intake import Item, hash_signal
+from services.incident.hashing import hash_signal
+from services.incident.intake.intake import Item
 from services.incident.models import METADATA
 from services.incident.review import queries
 from services.incident.sources.native.submission import parse_report

@@ -112,7 +112,7 @@ async def test_one_report_at_two_doors_is_one_incident(
 async def test_an_identifier_settled_while_another_message_names_it_serves_both(desk: Desk, other: Desk) -> None:
     await unknown(desk, "ZZ9")
     [row] = await desk.rows("unmatched")
-    settled = desk.context.store.write(lambda unit: unmatched.add_alias(unit, row, BEN))
+    settled = desk.context.store.write(lambda unit: unmatched.add_alias(unit, row.key_hash, BEN))
     late = other.send(death(ident="2", PID_3="other^^^HOSP", PV1_7="ZZ9"))
     await behind(other.context.store, lambda: late, lambda: settled)
     assert await involved(desk) == [BEN, BEN]

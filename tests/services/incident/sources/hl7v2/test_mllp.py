@@ -141,7 +141,7 @@ async def test_one_message_that_breaks_us_does_not_hold_up_the_feed(
 
     reader, writer = await port.open()
     with monkeypatch.context() as patched:
-        patched.setattr("services.incident.intake.intake.decide_claim", broken)
+        patched.setattr("services.incident.decisions.decide.decide_claim", broken)
         writer.write(framed(death(ident="1")))
         assert codes([await answer(reader)]) == ["AE"]
     writer.write(framed(death(ident="2")))
