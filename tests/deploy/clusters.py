@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from services.demo.servers import PostgreSQL
-from services.demo.servers.postgresql import USER, _programs
+from services.demo.servers.postgresql import USER, find_programs
 from services.demo.servers.supervisor import identity
 from tests.deploy.compose import ROOT, SERVICES
 
@@ -57,7 +57,7 @@ def begin(folder: Path) -> subprocess.CompletedProcess[str]:
     # by this name another user reaches the folder also where it may not pass those above it
     place = f"/proc/self/fd/{here}" if user else str(folder)
     words = SERVICES["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split()
-    command = [str(_programs(user) / "initdb"), "-D", place, "--username=postgres", "--no-sync", *words]
+    command = [str(find_programs(user) / "initdb"), "-D", place, "--username=postgres", "--no-sync", *words]
     try:
         return subprocess.run(
             command, cwd=folder, env={}, pass_fds=(here,), capture_output=True, text=True, **identity(user)

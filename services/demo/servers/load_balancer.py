@@ -1,9 +1,9 @@
 """What a site puts before its replicas: one address, whose connections go to each of them in turn."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from itertools import cycle
+from itertools import cycle, islice
 
 
 @asynccontextmanager
@@ -16,10 +16,15 @@ async def front(port: int, behind: Sequence[int]) -> AsyncIterator[None]:
         assert task
         carrying.add(task)
         task.add_done_callback(carrying.discard)
-        with closing(writer), suppress(OSError):
-            there, back = await _next(turns, len(behind))
-            with closing(back):
-                await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
+        with closing(writer):
+            for number in islice(turns, len(behind)):
+                try:
+                    there, back = await asyncio.open_connection("127.0.0.1", number)
+                except OSError:
+                    continue
+                with suppress(OSError), closing(back):
+                    await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
+                return
 
     async with await asyncio.start_server(carry, "127.0.0.1", port):
         try:
@@ -27,13 +32,6 @@ async def front(port: int, behind: Sequence[int]) -> AsyncIterator[None]:
         finally:
             for task in carrying:
                 task.cancel()
-
-
-async def _next(turns: Iterator[int], count: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    for _ in range(count):
-        with suppress(OSError):
-            return await asyncio.open_connection("127.0.0.1", next(turns))
-    raise ConnectionRefusedError
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

