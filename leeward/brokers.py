@@ -31,7 +31,7 @@ class Brokers:
         """What every client of aiokafka is given.
 
         Raises:
-            OSError: when a certificate cannot be read. ssl.SSLError: when it is none.
+            OSError: when a certificate cannot be read. ssl.SSLError: when it is not one.
         """
         found: dict[str, Any] = {"bootstrap_servers": self.servers.split(","), "client_id": "leeward"}
         found["security_protocol"] = self.security.upper()

@@ -153,7 +153,7 @@ def csv_rows(raw: bytes) -> list[tuple[int, list[str]]]:
     """The rows of a CSV file in UTF-8, each with the number of its first line; cells without blanks around them.
 
     Raises:
-        RosterError: naming the line where it is none.
+        RosterError: naming the line where it is not one.
     """
     try:
         text = raw.decode("utf-8-sig")

@@ -39,7 +39,7 @@ def replay(unit: Unit, seqs: Collection[int]) -> int:
 
 
 def drop(unit: Unit, seqs: Collection[int]) -> int:
-    """Remove these for good, unless they wait again meanwhile; gives how many were dropped."""
+    """Remove these permanently, unless they wait again meanwhile; gives how many were dropped."""
     table = unit.tables.parked
     return unit.conn.execute(delete(table).where(table.c.seq.in_(seqs), table.c.dead == 1)).rowcount
 

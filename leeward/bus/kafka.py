@@ -1,7 +1,7 @@
 """The distributed bus: Apache Kafka through aiokafka. Topics are made by `leeward migrate`, never by a service.
 
 CloudEvents travel in binary mode. Nothing here names a topic in a request for metadata: a broker that makes the topics
-it is asked for would make one that was deleted anew, empty and in silence.
+it is asked for would make one again that was deleted, empty and in silence.
 """
 
 import asyncio
@@ -121,7 +121,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             await consumer.start()
             self._checked = self._moved = _now()
             await self._require_topic(consumer)
-            # only now, lest it joins with metadata in which the topic is not yet, and has nothing until they are old
+            # only now: with metadata that lack the topic it would join and be given nothing until they are refreshed
             consumer.subscribe(pattern=f"^{re.escape(self._topic)}$", listener=self)
         return self._consumer
 

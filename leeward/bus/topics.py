@@ -40,7 +40,7 @@ async def make_topics(brokers: Brokers) -> list[str]:
 
 
 async def gaps(brokers: Brokers) -> list[str]:
-    """Topics that are missing, and brokers that would make one that was deleted anew, empty and in silence.
+    """Topics that are missing, and brokers that would make a deleted one again, empty and in silence.
 
     Raises:
         BusUnavailable: when Kafka cannot be reached, or refuses.

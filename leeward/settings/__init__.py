@@ -4,7 +4,7 @@ import base64
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -134,10 +134,14 @@ def load_settings(environ: Mapping[str, str] = os.environ, *, starting: bool = T
     variables = _variables(environ)
     policy = _policy(Path(variables.get("CONFIG") or "leeward.toml"), required=bool(variables.get("CONFIG")))
     settings = _settings(policy, variables)
-    _check_source_names(settings)
+    _check_sources(settings)
     _check_certificates(settings)
-    _check_fhir(settings)
-    _check_environment(settings)
+    _check_urls(settings)
+    _check_secrets(settings)
+    _check_addresses(settings)
+    _check_mode(settings)
+    _check_clock(settings)
+    _check_feedback(settings)
     if starting:
         _check_crisis_lines(settings)
     return settings
@@ -152,7 +156,15 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
             raise SettingsError(f"{name}: there is no such setting; docs/reference.md lists those there are")
         if key in found:
             raise SettingsError(f"LEEWARD_{key}: given both as a value and as a file; allowed is one of them")
-        found[key] = environ[name] if key == given else _read(name, environ[name])
+        if key == given:
+            found[key] = environ[name]
+            continue
+        try:
+            found[key] = Path(environ[name]).read_text(encoding="utf-8").strip()
+        except OSError as fault:
+            raise SettingsError(f"{name}: cannot be read ({fault.strerror}); allowed is the path of a file") from None
+        except ValueError:
+            raise SettingsError(f"{name}: is no path of a text file; allowed is the path of a file in UTF-8") from None
     return found
 
 
@@ -160,15 +172,6 @@ def _known(key: str) -> bool:
     service, _, rest = key.partition("_")
     source = re.fullmatch(r"SOURCE_.+_(SECRET|PRIVATE_KEY)", key) is not None
     return key in PLAIN or source or (service.lower() in SERVICES and rest in PER_SERVICE)
-
-
-def _read(name: str, path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as fault:
-        raise SettingsError(f"{name}: cannot be read ({fault.strerror}); allowed is the path of a file") from None
-    except ValueError:
-        raise SettingsError(f"{name}: is no path of a text file; allowed is the path of a file in UTF-8") from None
 
 
 def _policy(path: Path, *, required: bool) -> dict[str, Any]:
@@ -198,16 +201,13 @@ def _settings(policy: dict[str, Any], variables: dict[str, str]) -> Settings:
     try:
         return Settings.model_validate({**policy, **deployment})
     except ValidationError as fault:
-        raise SettingsError(_one_line(fault)) from None
-
-
-def _one_line(fault: ValidationError) -> str:
-    first = fault.errors(include_input=False, include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    name = f"LEEWARD_{place.upper()}" if place in ("env", "data", "host") else f"leeward.toml: {place}"
-    if first["type"] == "extra_forbidden":
-        return f"{name}: there is no such setting; docs/reference.md lists those there are"
-    return f"{name}: {first['msg'].removeprefix('Value error, ')}"
+        first = fault.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        name = f"LEEWARD_{place.upper()}" if place in ("env", "data", "host") else f"leeward.toml: {place}"
+        wrong = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            wrong = "there is no such setting; docs/reference.md lists those there are"
+        raise SettingsError(f"{name}: {wrong}") from None
 
 
 def _port(variables: Mapping[str, str], key: str, default: int) -> int:
@@ -217,16 +217,13 @@ def _port(variables: Mapping[str, str], key: str, default: int) -> int:
     return int(text)
 
 
-def _check_source_names(settings: Settings) -> None:
+def _check_sources(settings: Settings) -> None:
+    """A credential names a source that there is, and what concerns FHIR alone stands with FHIR sources alone."""
     for key in settings.variables:
         if key.startswith("SOURCE_"):
             name = key.removeprefix("SOURCE_").removesuffix("_SECRET").removesuffix("_PRIVATE_KEY").lower()
             if name not in settings.sources:
                 raise SettingsError(f"LEEWARD_{key}: no source of that name; allowed are {', '.join(settings.sources)}")
-
-
-def _check_fhir(settings: Settings) -> None:
-    """What concerns FHIR alone stands with FHIR sources alone."""
     for name, source in settings.sources.items():
         if source.kind != "fhir" and (stray := sorted(FHIR_ALONE & source.model_fields_set)):
             raise SettingsError(f"leeward.toml: sources.{name}.{stray[0]}: is for fhir sources alone")
@@ -246,11 +243,7 @@ def _check_certificates(settings: Settings) -> None:
                 raise SettingsError(f"leeward.toml: sources.{name}.certificate: names one of sources.{other} too")
 
 
-def _check_environment(settings: Settings) -> None:
-    _check_urls(settings)
-    _check_secrets(settings)
-    _check_addresses(settings)
-    _check_mode(settings)
+def _check_clock(settings: Settings) -> None:
     if text := settings.variable("CLOCK"):
         if settings.env == "production":
             raise SettingsError("LEEWARD_CLOCK: is for LEEWARD_ENV=test or demo; production keeps the system's time")
@@ -258,7 +251,6 @@ def _check_environment(settings: Settings) -> None:
             parse_clock(text)
         except ValueError as fault:
             raise SettingsError(f"LEEWARD_CLOCK: {fault}") from None
-    _check_feedback(settings)
 
 
 def _check_urls(settings: Settings) -> None:
@@ -270,7 +262,12 @@ def _check_urls(settings: Settings) -> None:
         **{f"{name.upper()}_DATABASE_URL": ("postgresql+asyncpg",) for name in SERVICES},
     }
     for key, schemes in allowed.items():
-        if (value := settings.variable(key)) and not _is_url(value, schemes):
+        try:
+            parts = urlsplit(settings.variable(key) or f"{schemes[0]}://unset")
+            usable = parts.scheme in schemes and bool(parts.netloc) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
             raise SettingsError(f"LEEWARD_{key}: is no address of this kind; allowed is {' or '.join(schemes)}://host…")
     for name in SERVICES:
         if url := settings.database_url(name):
@@ -278,14 +275,6 @@ def _check_urls(settings: Settings) -> None:
                 check_database(url)
             except ValueError as fault:
                 raise SettingsError(f"LEEWARD_{name.upper()}_DATABASE_URL: {fault}") from None
-
-
-def _is_url(value: str, schemes: Sequence[str]) -> bool:
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in schemes and bool(parts.netloc) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def _check_secrets(settings: Settings) -> None:

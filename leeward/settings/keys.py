@@ -128,20 +128,12 @@ def _kept(path: Path) -> bytes:
                 path.hardlink_to(draft)
         finally:
             draft.unlink()
-        _sync_folder(path.parent)
-    return _checked(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    # a key that a power cut took away would turn every reference made with it into a stranger's
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _checked(path: Path) -> bytes:
+        # a key that a power cut took away would turn every reference made with it into a stranger's
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     try:
         key = base64.b64decode(path.read_bytes().strip(), validate=True)
     except ValueError:

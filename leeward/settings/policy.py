@@ -33,14 +33,14 @@ def duration(value: object) -> timedelta:
 
 
 def optional_duration(value: object) -> timedelta | None:
-    """The same, with `""` for none; nought would be without end.
+    """The same, with `""` for none; a time of zero would never end.
 
     Raises:
         ValueError: for anything else.
     """
     span = None if value in ("", None) else duration(value)
     if span == timedelta(0):
-        raise ValueError('allowed is a time longer than nought, or "" for none')
+        raise ValueError('allowed is a time longer than zero, or "" for none')
     return span
 
 
@@ -294,16 +294,12 @@ FHIR_ALONE: Final = frozenset(
 )
 
 
-def _default_sources() -> dict[str, Source]:
-    return {"ehr": Source(kind="hl7v2"), "safety": Source(kind="native")}
-
-
 class Policy(Section):
     """The whole of `leeward.toml`."""
 
     incident: IncidentPolicy = IncidentPolicy()
     sources: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")], Source] = Field(
-        default_factory=_default_sources
+        default_factory=lambda: {"ehr": Source(kind="hl7v2"), "safety": Source(kind="native")}
     )
     outreach: Outreach = Outreach()
     supporters: Supporters = Supporters()

@@ -45,7 +45,7 @@ _FILLED: Final = text("SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_r
 _SESSION: Final = {
     "jit": "off",
     # a plan is made once a connection, maybe while its tables are small, and then kept: it must go by keys from the
-    # first row on, or a batch would read a whole table once that has grown; nor is one made anew for each short batch
+    # first row on, or a batch would read a whole table once that has grown; nor is one made again for each short batch
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",

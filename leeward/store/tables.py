@@ -32,12 +32,14 @@ def table_of(model: type[SQLModel]) -> Table:
 def ground_tables(metadata: MetaData) -> GroundTables:
     """Add the ground's tables to a service's metadata, once; later calls give the same tables."""
     if "outbox" not in metadata.tables:
-        _define(metadata)
+        _define_log(metadata)
+        _define_own(metadata)
     found = metadata.tables
     return GroundTables(*(found[name] for name in ("outbox", "inbox", "position", "parked", "timer", "access")))
 
 
-def _define(metadata: MetaData) -> None:
+def _define_log(metadata: MetaData) -> None:
+    """What is published, what was applied, and how far each topic was read."""
     # AUTOINCREMENT: SQLite would use the numbers of an emptied table again, and a consumer would skip events
     Table(
         "outbox",
@@ -59,6 +61,10 @@ def _define(metadata: MetaData) -> None:
         sqlite_with_rowid=False,
     )
     Table("position", metadata, Column("topic", String(80), primary_key=True), Column("seq", _Seq, nullable=False))
+
+
+def _define_own(metadata: MetaData) -> None:
+    """What waits to be tried again or for its time, and who may sign in."""
     parked = Table(
         "parked",
         metadata,

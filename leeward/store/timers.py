@@ -62,7 +62,7 @@ def fire(unit: "Unit", timers: Sequence[Timer], handlers: Mapping[str, TimerHand
 
 
 def postpone(unit: "Unit", timer: Timer) -> None:
-    """After a fault: try this timer again, later each time, never giving up; not one that was set anew meanwhile."""
+    """After a fault: try this timer again, later each time, never giving up, unless it was set again meanwhile."""
     table = unit.tables.timer
     same = _same(unit, timer) & (table.c.due_at <= unit.now)
     attempts = unit.conn.execute(select(table.c.attempts).where(same)).scalar() or 0

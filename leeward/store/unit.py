@@ -82,17 +82,14 @@ class Unit:
 
     def flush(self) -> None:
         """Write timers and, last of all, the outbox: its order is the order of the locks this transaction took."""
-        self._flush_timers()
+        table = self.tables.timer
+        cancelled = [pair for pair, due in self._timers.items() if due is None]
+        if cancelled:
+            self.conn.execute(delete(table).where(tuple_(table.c.name, table.c.key).in_(cancelled)))
+        self.writes.timers.run(self.conn, [(*pair, due, 0) for pair, due in self._timers.items() if due])
         day = self.now.date()
         rows = [
             (event.id, event.type, event.key, event.data.model_dump_json(exclude_none=True), event.accepted_at, day)
             for event in self.emitted
         ]
         self.writes.outbox.run(self.conn, rows)
-
-    def _flush_timers(self) -> None:
-        table = self.tables.timer
-        cancelled = [pair for pair, due in self._timers.items() if due is None]
-        if cancelled:
-            self.conn.execute(delete(table).where(tuple_(table.c.name, table.c.key).in_(cancelled)))
-        self.writes.timers.run(self.conn, [(*pair, due, 0) for pair, due in self._timers.items() if due])

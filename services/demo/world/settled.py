@@ -23,7 +23,7 @@ async def settled(stores: Mapping[ServiceName, Store], ends: Ends, now: datetime
             due = await store.read(queries.earliest_timer(store))
             if due is not None and due <= now:
                 return False
-            if name == "notify" and await store.read(queries.unsent_messages(now)):
+            if name == "notify" and (await store.read(queries.unsent_messages(now))) > 0:
                 return False
         return await ends() == before
     except StoreUnavailable:
