@@ -1,6 +1,6 @@
 """The hospital's own list of severe outcomes beside what incident knows, and the figures that are kept of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -17,7 +17,7 @@ from services.incident import repository
 from services.incident.decisions.claims import Identifier
 from services.incident.hashing import Hasher
 from services.incident.intake.repository import find_reported, find_told
-from services.incident.sources.native.table import TableError, identifiers
+from services.incident.sources.native.table import TableError, header_faults, identifiers
 
 NEEDED: Final = ("occurred_at", "unit")
 COLUMNS: Final = (*NEEDED, "patient", "source", "source_ref")
@@ -64,8 +64,13 @@ def read_list(raw: bytes) -> list[ListedOutcome]:
     except RosterError as fault:
         raise TableError(fault.faults) from None
     rows = [(line, row) for line, row in rows if any(row)]
-    rule = "has more or fewer cells than the header"
-    faults = [*_header_faults(header), *(Fault(line, "row", rule) for line, row in rows if len(row) != len(header))]
+    faults = list(header_faults(header, NEEDED, COLUMNS))
+    if "patient" not in header and not {"source", "source_ref"} <= set(header):
+        rule = "is missing from the header; or name source and source_ref"
+        faults.insert(sum(name not in header for name in NEEDED), Fault(1, "patient", rule))
+    faults += [
+        Fault(line, "row", "has more or fewer cells than the header") for line, row in rows if len(row) != len(header)
+    ]
     if faults:
         raise TableError(faults)
     outcomes = []
@@ -78,19 +83,6 @@ def read_list(raw: bytes) -> list[ListedOutcome]:
     if faults:
         raise TableError(faults)
     return outcomes
-
-
-def _header_faults(header: Sequence[str]) -> Iterator[Fault]:
-    for name in NEEDED:
-        if name not in header:
-            yield Fault(1, name, "is missing from the header")
-    if "patient" not in header and not {"source", "source_ref"} <= set(header):
-        yield Fault(1, "patient", "is missing from the header; or name source and source_ref")
-    for number, name in enumerate(header, 1):
-        if name not in COLUMNS:
-            yield Fault(1, f"column {number}", "is not a known column")
-    if len(set(header)) != len(header):
-        yield Fault(1, "header", "names a column twice")
 
 
 def _read_row(line: int, record: Mapping[str, str]) -> ListedOutcome | list[Fault]:

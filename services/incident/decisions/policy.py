@@ -17,7 +17,7 @@ from services.incident.decisions.claims import (
 
 RECENT: Final = timedelta(hours=72)
 SKEW: Final = timedelta(hours=1)  # how far ahead a sender's clock may be
-STILL_ARRIVING: Final = timedelta(hours=72)  # so long do further feeds of one death add people to it
+STILL_ARRIVING: Final = timedelta(hours=72)  # within this time further feeds of one death add people to it
 
 
 def decide_claim(claim: PatientClaim, patient: Patient, rules: IncidentPolicy, now: datetime) -> SignalDecision:
@@ -82,8 +82,8 @@ def _indicated(claim: PatientClaim, patient: Patient, now: datetime) -> Evidence
 def is_withdrawn(claim: PatientClaim, current: Current, finding: Evidence | None) -> bool:
     """Whether an A08 takes back what its own source had said; an empty field says nothing, so it takes nothing back.
 
-    Nor does the N in spite of which a death was confirmed. What a coordinator has dismissed can be taken back too: else
-    a later death would count as known.
+    A death that was confirmed although PID-30 said N is not taken back by another N. What a coordinator has dismissed
+    can be taken back too: otherwise a later death would count as known.
     """
     if current.state == "retracted" or claim.source != current.source or claim.disposition == "dead":
         return False

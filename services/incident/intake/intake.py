@@ -79,7 +79,15 @@ class Intake:
         if fresh:
             self._keep_raw(unit, fresh)
             noted = record_heard(unit, [item.heard for item in fresh if item.heard])
-            self._decide(unit, fresh, noted.behind)
+            signals = [
+                replace(one, said=limit_to_evidence(one.said)) if item.heard in noted.behind else one
+                for item in fresh
+                for one in item.signals
+            ]
+            ledger = DatabaseLedger[Arrival](unit, self._hasher, self._box, signals)
+            for signal in signals:
+                decide(Arrival(signal, unit.now), ledger, self._rules)
+            ledger.write()
             self._queue_fetches(unit, fresh, noted)
         return answers
 
@@ -92,17 +100,6 @@ class Intake:
             ref = new_ref()
             rows.append((ref, key.key_ref, item.source, unit.now, key.box.seal(item.raw, ref), self._place))
         repository.insert_raw(unit.conn, rows)
-
-    def _decide(self, unit: Unit, items: Sequence[Item], behind: set[Heard]) -> None:
-        signals = [
-            replace(one, said=limit_to_evidence(one.said)) if item.heard in behind else one
-            for item in items
-            for one in item.signals
-        ]
-        ledger = DatabaseLedger[Arrival](unit, self._hasher, self._box, signals)
-        for signal in signals:
-            decide(Arrival(signal, unit.now), ledger, self._rules)
-        ledger.write()
 
     def _queue_fetches(self, unit: Unit, items: Sequence[Item], noted: Noted) -> None:
         """What FHIR subscriptions leave to be read."""

@@ -73,13 +73,7 @@ class Trial:
     def feed(self, conn: Connection, messages: Iterable[tuple[Stored, Sequence[Signal]]]) -> None:
         """Further messages, in their order."""
         given = list(messages)
-        self._load(conn, {key for _, signals in given for one in signals for key in one.all_keys()})
-        for stored, signals in given:
-            for signal in signals:
-                decide(Tried(signal, stored.accepted_at, stored), self, self._rules)
-
-    def _load(self, conn: Connection, keys: set[str]) -> None:
-        new = keys - self._patients.keys()
+        new = {key for _, signals in given for one in signals for key in one.all_keys()} - self._patients.keys()
         book = Book(conn, self._since.date(), new)
         for key in new:
             for found in book.known([key]):
@@ -87,6 +81,9 @@ class Trial:
                 if found.current and found.current.accepted_at < self._since and one.current is None:
                     one.current = replace(found.current)
                 self._patients[key] = one
+        for stored, signals in given:
+            for signal in signals:
+                decide(Tried(signal, stored.accepted_at, stored), self, self._rules)
 
     # ---- as a ledger
 

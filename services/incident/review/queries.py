@@ -16,7 +16,7 @@ _INVOLVED: Final = table_of(InvolvedRow)
 
 
 class Settled(Exception):
-    """The incident is in another state for good."""
+    """The incident has been decided otherwise."""
 
 
 def list_incidents(conn: Connection, state: State | None, after: str | None, limit: int) -> list[Any]:
@@ -84,7 +84,7 @@ def confirm_incident(unit: Unit, incident_ref: str) -> Any:
 
 
 def dismiss_incident(unit: Unit, incident_ref: str) -> Any:
-    """A person says that it is none; who was listed around it is forgotten.
+    """A person says that it is not one; the list of people around it is deleted.
 
     Raises:
         Settled: when it was recorded or retracted.

@@ -64,14 +64,14 @@ def _review_routes(router: APIRouter, context: Context) -> None:
 
     @router.post("/v1/incidents/{incident_ref}/dismiss", dependencies=[COORDINATOR])
     async def dismiss(incident_ref: Ref) -> dict[str, Any]:
-        """It is none."""
+        """It is not one."""
         return _incident(await _settle(lambda unit: queries.dismiss_incident(unit, incident_ref)))
 
     async def _settle(work: Any) -> Any:
         try:
             return await context.store.write(work)
         except queries.Settled:
-            raise Problem(409, "already-settled", "This incident does not wait for a word any more.") from None
+            raise Problem(409, "already-settled", "This incident has already been decided.") from None
 
 
 def _incident(row: Any) -> dict[str, Any]:

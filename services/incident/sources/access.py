@@ -16,6 +16,11 @@ from leeward.web.problem import Problem
 
 SIGNED: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
 WINDOW: Final = timedelta(minutes=5)
+UNKNOWN: Final = "Say which source you are: its bearer token or its Standard Webhooks signature is needed."
+STALE: Final = (
+    "webhook-timestamp: is more than five minutes from the time here: the message is old, or a clock is wrong. "
+    "Send it again with the same webhook-id and a new signature."
+)
 _BEARER: Final = {"WWW-Authenticate": "Bearer"}
 
 
@@ -37,29 +42,13 @@ def authenticate_source(settings: Settings, kind: SourceKind, request: Request, 
             continue
         for secret in settings.source_secrets(name):
             signature = _signature(secret, headers, body)
-            if _same(bearer, secret) or signature == "good":
+            if signature == "good" or (bearer and hmac.compare_digest(bearer.encode(), secret.encode())):
                 return name
             stale = stale or signature == "stale"
-    raise _stale() if stale else _unknown()
-
-
-def _unknown() -> Problem:
-    telemetry.MESSAGES_REFUSED.labels("http", "unknown_sender").inc()
-    detail = "Say which source you are: its bearer token or its Standard Webhooks signature is needed."
-    return Problem(401, "unknown-source", detail, headers=_BEARER)
-
-
-def _stale() -> Problem:
-    telemetry.MESSAGES_REFUSED.labels("http", "stale_signature").inc()
-    detail = (
-        "webhook-timestamp: is more than five minutes from the time here: the message is old, or a clock is wrong. "
-        "Send it again with the same webhook-id, signed anew."
-    )
-    return Problem(401, "stale-signature", detail, headers=_BEARER)
-
-
-def _same(bearer: str, secret: str) -> bool:
-    return bool(bearer) and hmac.compare_digest(bearer.encode(), secret.encode())
+    telemetry.MESSAGES_REFUSED.labels("http", "stale_signature" if stale else "unknown_sender").inc()
+    if stale:
+        raise Problem(401, "stale-signature", STALE, headers=_BEARER)
+    raise Problem(401, "unknown-source", UNKNOWN, headers=_BEARER)
 
 
 def _signature(secret: str, headers: Mapping[str, str], body: bytes) -> Literal["good", "stale", "none"]:

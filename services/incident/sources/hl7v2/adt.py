@@ -131,8 +131,14 @@ def read_message(incoming: Incoming) -> tuple[PatientClaim | Report, ...]:
     if not is_live(incoming.header):
         return ()
     if kind == "merge":
-        merges = _merges(incoming.message, incoming.name, incoming.source)
-        return (PatientClaim(kind, incoming.name, (), Visit(), merges=merges),)
+        pairs = []
+        # every PID with the MRG behind it (A40, HL7 v2.9 §3.3.40)
+        for group in incoming.message.groups(b"PID", frozenset({b"MRG"})):
+            surviving = _cx(group[b"PID"], (3,), incoming.name, incoming.source)
+            prior = _cx(group[b"MRG"], (1,), incoming.name, incoming.source) if b"MRG" in group else ()
+            if surviving and prior:
+                pairs.append(Pair(surviving, prior))
+        return (PatientClaim(kind, incoming.name, (), Visit(), merges=tuple(pairs[:MOST])),)
     found = [] if kind == "cancel" else list(match_rules(incoming.message, names, incoming.source))
     ruled = next((rule for rule, _ in found if rule.category == DEATH), None)
     reports = [_report(incoming, rule, segment) for rule, segment in found if rule.category != DEATH]
@@ -237,16 +243,13 @@ def moment(text: str, zone: str) -> Moment | None:
     numbers = [int(part) for part in digits if part is not None]
     try:
         local = datetime(*(numbers + [1, 1][len(numbers) - 1 :] if len(numbers) < 3 else numbers))  # type: ignore[arg-type] # noqa: DTZ001
-        at = local.replace(tzinfo=_offset(offset) if offset else ZoneInfo(zone)).astimezone(UTC)
+        ahead = timedelta(hours=int(offset[1:3]), minutes=int(offset[3:5])) if offset else timedelta()
+        tzinfo = timezone(-ahead if offset[0] == "-" else ahead) if offset else ZoneInfo(zone)
+        at = local.replace(tzinfo=tzinfo).astimezone(UTC)
         at += timedelta(seconds=float(fraction or 0))
         return Moment(at, at + (_SPANS[len(numbers) - 1] if len(numbers) < 6 else timedelta(seconds=1)))
     except (ValueError, OverflowError):
         return None
-
-
-def _offset(text: str) -> timezone:
-    span = timedelta(hours=int(text[1:3]), minutes=int(text[3:5]))
-    return timezone(-span if text[0] == "-" else span)
 
 
 def occurred_at(message: Hl7Message, zone: str, now: datetime) -> datetime:
@@ -298,17 +301,6 @@ def _cx(segment: Segment, numbers: tuple[int, ...], name: str, source: Source) -
 def _placeholder(value: str) -> bool:
     """Values such as 0 or 999999999 that registration desks type for many patients; 1111 is the 1,111th patient."""
     return len(set(value)) == 1 and (len(value) > 5 or value[0] == "0")
-
-
-def _merges(message: Hl7Message, name: str, source: Source) -> tuple[Pair, ...]:
-    """Every PID with the MRG behind it (A40, HL7 v2.9 §3.3.40)."""
-    pairs = []
-    for group in message.groups(b"PID", frozenset({b"MRG"})):
-        surviving = _cx(group[b"PID"], (3,), name, source)
-        prior = _cx(group[b"MRG"], (1,), name, source) if b"MRG" in group else ()
-        if surviving and prior:
-            pairs.append(Pair(surviving, prior))
-    return tuple(pairs[:MOST])
 
 
 # ---- people

@@ -27,6 +27,7 @@ from services.incident.sources.hl7v2.receiver import Reading, read_hl7
 from services.incident.sources.hl7v2.site_rules import match_rules
 
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
+DISPOSITIONS: Final = {"": "empty", "dead": "one of death_dispositions", "living": "none of death_dispositions"}
 CASES: Final = {
     "for a patient not seen before": Patient(""),
     "for a patient last seen alive": Patient("", known=True, indicator="N"),
@@ -86,18 +87,14 @@ def _decided(reading: Reading, settings: Settings, now: datetime) -> Sequence[st
         else:
             plain = replace(said, patient=(), visit=Visit())
             cases = {case: _decision(case, plain, (replace(one),), settings, now) for case, one in CASES.items()}
-            lines += [*_evidence(said), *_people(said.mentions), *cases.values()]
+            lines += [
+                f"PV1-36: {DISPOSITIONS.get(said.disposition, 'deleted')}",
+                f"PID-30: {said.indicator or 'empty'}; PID-29: {'given' if said.death_given else 'empty'}",
+                f"patient: {len(said.patient)} identifier(s); visit: {'given' if any(said.visit) else 'empty'}",
+                *_people(said.mentions),
+                *cases.values(),
+            ]
     return lines
-
-
-def _evidence(claim: PatientClaim) -> list[str]:
-    disposition = {"": "empty", "dead": "one of death_dispositions", "living": "none of death_dispositions"}
-    given = {True: "given", False: "empty"}
-    return [
-        f"PV1-36: {disposition.get(claim.disposition, 'deleted')}",
-        f"PID-30: {claim.indicator or 'empty'}; PID-29: {given[claim.death_given]}",
-        f"patient: {len(claim.patient)} identifier(s); visit: {given[any(claim.visit)]}",
-    ]
 
 
 def _people(mentions: Sequence[Mention]) -> list[str]:

@@ -6,7 +6,6 @@ import errno
 import resource
 import socket
 from collections.abc import Awaitable, Callable
-from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
@@ -45,7 +44,13 @@ class Listener:
             accepting.cancel()
             await asyncio.gather(accepting, return_exceptions=True)
             bound.close()
-            await self._finish()
+            for task, connection in self._connections.items():
+                if connection:
+                    connection.finish()
+                else:
+                    task.cancel()
+            if self._connections:
+                await asyncio.wait(list(self._connections), timeout=FINISH_SECONDS)
         if not stop.is_set():
             accepting.result()
 
@@ -76,22 +81,26 @@ class Listener:
         if opened is None:
             return
         reader, writer = opened
-        allowed, source = self._who(writer)
-        if not allowed:
+        if self._verifier.mutual:
+            source = self._verifier.source_of(writer.get_extra_info("peercert") or {})
+            refused = "" if source else "unknown_certificate"
+        else:
+            # in the clear each frame says whose it is
+            source, refused = None, "" if on_loopback(writer) else "not_loopback"
+        if refused:
+            telemetry.MESSAGES_REFUSED.labels("mllp", refused).inc()
+            telemetry.log("mllp_refused", reason=refused)
             writer.close()
             return
         task = asyncio.current_task()
         assert task is not None
-        answer = partial(self._answered, source)
-        connection = self._connections[task] = Connection(answer, reader, writer, self._room)
+        connection = Connection(lambda frame: self._answer(frame, source), reader, writer, self._room)
+        self._connections[task] = connection
         telemetry.MLLP_CONNECTIONS.inc()
         try:
             await connection.run()
         finally:
             telemetry.MLLP_CONNECTIONS.dec()
-
-    async def _answered(self, source: str | None, frame: bytes | Oversized) -> list[bytes]:
-        return await self._answer(frame, source)
 
     async def _opened(self, taken: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """Streams once the handshake is over, None where it failed."""
@@ -110,28 +119,6 @@ class Listener:
                 taken.close()
             return None
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
-
-    def _who(self, writer: asyncio.StreamWriter) -> tuple[bool, str | None]:
-        """Whether this peer may speak, and for which source alone."""
-        if not self._verifier.mutual:
-            return self._known(on_loopback(writer), "not_loopback"), None
-        source = self._verifier.source_of(writer.get_extra_info("peercert") or {})
-        return self._known(source is not None, "unknown_certificate"), source
-
-    def _known(self, known: bool, reason: str) -> bool:
-        if not known:
-            telemetry.MESSAGES_REFUSED.labels("mllp", reason).inc()
-            telemetry.log("mllp_refused", reason=reason)
-        return known
-
-    async def _finish(self) -> None:
-        for task, connection in self._connections.items():
-            if connection:
-                connection.finish()
-            else:
-                task.cancel()
-        if self._connections:
-            await asyncio.wait(list(self._connections), timeout=FINISH_SECONDS)
 
 
 def on_loopback(writer: asyncio.StreamWriter) -> bool:

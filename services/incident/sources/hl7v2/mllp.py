@@ -1,7 +1,7 @@
 """MLLP (HL7 v2 minimal lower layer protocol, release 1): frames over raw bytes, answers in order.
 
 A frame is VT … FS CR. What stands between frames is dropped, a frame above the limit is refused without being held in
-memory, and a frame that begins anew inside another counts from its new beginning.
+memory, and a frame that begins again inside another counts from its new beginning.
 """
 
 import asyncio
@@ -53,9 +53,16 @@ class Framer:
         while self._begin():
             found = _END.search(self._buffer, self._scanned)
             if not found:
-                self._hold()
+                if len(self._buffer) > self._limit:
+                    self._head = self._head or bytes(self._buffer[:KEPT])
+                    del self._buffer[:-1]
+                self._scanned = max(0, len(self._buffer) - 1)
                 break
-            frames.append(self._cut(found.start()))
+            if self._head is not None or found.start() > self._limit:
+                frames.append(Oversized(self._head or bytes(self._buffer[:KEPT])))
+            else:
+                restart = self._buffer.rfind(_RESTART, 0, found.start())
+                frames.append(bytes(self._buffer[restart + 1 if restart >= 0 else 0 : found.start()]))
             del self._buffer[: found.end()]
             self._scanned, self._head, self.inside = 0, None, False
         return frames
@@ -69,19 +76,6 @@ class Framer:
             self.noise = self.noise or bool(self._buffer[:skipped].strip())
             del self._buffer[: skipped + self.inside]
         return self.inside
-
-    def _hold(self) -> None:
-        """Wait for more, keeping no more than the limit."""
-        if len(self._buffer) > self._limit:
-            self._head = self._head or bytes(self._buffer[:KEPT])
-            del self._buffer[:-1]
-        self._scanned = max(0, len(self._buffer) - 1)
-
-    def _cut(self, end: int) -> bytes | Oversized:
-        if self._head is not None or end > self._limit:
-            return Oversized(self._head or bytes(self._buffer[:KEPT]))
-        restart = self._buffer.rfind(_RESTART, 0, end)
-        return bytes(self._buffer[restart + 1 if restart >= 0 else 0 : end])
 
 
 def framed(content: bytes) -> bytes:
@@ -211,20 +205,17 @@ class Connection:
     async def _write_all(self) -> None:
         """One write for all the answers that are there: a commit gives many at once."""
         ready = bytearray()
-        while (taken := await self._next(ready)) is not None:
-            if not (taken.done() and taken.exception() is None):
+        while True:
+            if self._waiting.empty():
                 await self._flush(ready)
+            taken = await self._waiting.get()
+            if taken is None or not (taken.done() and taken.exception() is None):
+                await self._flush(ready)
+            if taken is None:
+                return
             for one in await taken:
                 ready += framed(one)
             self._slots.release()
-
-    async def _next(self, ready: bytearray) -> asyncio.Task[list[bytes]] | None:
-        if self._waiting.empty():
-            await self._flush(ready)
-        taken = await self._waiting.get()
-        if taken is None:
-            await self._flush(ready)
-        return taken
 
     async def _flush(self, ready: bytearray) -> None:
         if not ready:

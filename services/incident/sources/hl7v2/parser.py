@@ -96,18 +96,17 @@ class Notation:
         if not value:
             return ""
         if self.delimiters.escape and self.delimiters.escape in value:
-            value = self._unescaped(value)
-        try:
-            text = value.decode(self.charset)
-        except UnicodeDecodeError:
-            text = _guess(value)
-        return text.replace("\0", "").strip()
-
-    def _unescaped(self, value: bytes) -> bytes:
-        if self._unescape is None:
-            mark = re.escape(self.delimiters.escape)
-            self._unescape = re.compile(mark + rb"([A-Z.][0-9A-Za-z.+\-]{0,512})" + mark)
-        return self._unescape.sub(self._plain, value)
+            if self._unescape is None:
+                mark = re.escape(self.delimiters.escape)
+                self._unescape = re.compile(mark + rb"([A-Z.][0-9A-Za-z.+\-]{0,512})" + mark)
+            value = self._unescape.sub(self._plain, value)
+        # not all values are in the set the header names: the others are UTF-8, or else Windows' Latin
+        for charset in (self.charset, "utf-8"):
+            try:
+                return value.decode(charset).replace("\0", "").strip()
+            except UnicodeDecodeError:
+                continue
+        return value.decode("cp1252", "replace").replace("\0", "").strip()
 
     def _plain(self, found: re.Match[bytes]) -> bytes:
         """One escape sequence (HL7 v2.9 §2.7) as what it stands for; formatting and unknown ones leave nothing."""
@@ -229,14 +228,6 @@ def _nth(value: bytes, delimiter: bytes, number: int) -> bytes:
         return value if number == 1 else b""
     parts = value.split(delimiter, number)
     return parts[number - 1] if number <= len(parts) else b""
-
-
-def _guess(value: bytes) -> str:
-    """A value that is not in the set the header names: UTF-8 if it is that, else Windows' Latin."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("cp1252", "replace")
 
 
 def first_line(body: bytes) -> bytes:

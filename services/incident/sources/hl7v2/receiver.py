@@ -1,4 +1,4 @@
-"""The edge: bytes of an HL7 v2 message in, its acknowledgement out once it is stored. Patient data ends here."""
+"""Receives HL7 v2: bytes of an HL7 v2 message in, its acknowledgement out once it is stored. Patient data ends here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,21 +55,23 @@ class Hl7Receiver:
         if isinstance(frame, Oversized):
             fault = Hl7Error(104, "MSH^1", "too_large")
             return self._refuse(Reading(guess_header(frame.head), fault=fault), "mllp")
-        return await self._take(frame, source, "mllp")
+        return await self._receive(frame, source, "mllp")
 
     async def from_http(self, body: bytes, source: str) -> list[bytes]:
         """The same for a message of a source that has shown who it is."""
-        return await self._take(body, source, "http")
+        return await self._receive(body, source, "http")
 
-    async def _take(self, raw: bytes, source: str | None, way: str) -> list[bytes]:
+    async def _receive(self, raw: bytes, source: str | None, way: str) -> list[bytes]:
         try:
             reading = read_hl7(raw, self.sources, self.clock, source)
             if reading.fault:
                 return self._refuse(reading, way)
             if reading.header.is_acknowledgement:
                 return []
-            item = self._item(raw, reading)
-            accepted = await self.intake(item)
+            header = reading.header
+            fingerprint = self.hasher.of_message(header.raw(3), header.raw(4), header.control_id, raw)
+            signals = tuple(hash_signal(one, self.hasher) for one in reading.said)
+            accepted = await self.intake(Item(reading.source, raw, fingerprint, signals))
         except STORAGE_FAULTS:
             telemetry.MESSAGES_REFUSED.labels(way, "storage").inc()
             raise
@@ -79,18 +81,13 @@ class Hl7Receiver:
             telemetry.log("message_failed", fault=type(fault).__name__, place=telemetry.place(fault))
             return internal_error(guess_header(raw), self.clock.now(), uuid4().hex[:16])
         (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(reading.source).inc()
-        ident = self.hasher.of_message(b"answer", item.fingerprint.encode())[:16]
+        ident = self.hasher.of_message(b"answer", fingerprint.encode())[:16]
         return build_answers(reading.header, None, accepted.accepted_at, ident)
 
     def _refuse(self, reading: Reading, way: str) -> list[bytes]:
         assert reading.fault is not None
         telemetry.MESSAGES_REFUSED.labels(way, reading.fault.reason).inc()
         return build_answers(reading.header, reading.fault, self.clock.now(), uuid4().hex[:16])
-
-    def _item(self, raw: bytes, reading: Reading) -> Item:
-        names = (reading.header.raw(3), reading.header.raw(4), reading.header.control_id)
-        fingerprint = self.hasher.of_message(*names, raw)
-        return Item(reading.source, raw, fingerprint, tuple(hash_signal(one, self.hasher) for one in reading.said))
 
 
 def read_hl7(raw: bytes, sources: Mapping[str, Source], clock: Clock, source: str | None = None) -> Reading:

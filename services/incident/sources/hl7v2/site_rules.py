@@ -15,7 +15,7 @@ NO_RESULT: Final = frozenset({"D", "W", "X", "N", "O", "I"})
 def match_rules(message: Hl7Message, names: tuple[str, str], source: Source) -> Iterator[tuple[Rule, Segment]]:
     """The rules that a message fulfils, each with the first segment that does; `names` are MSH-9.1 and MSH-9.2."""
     for rule in source.rules:
-        if _concerns(rule, names):
+        if any(wanted in ("*", names[0], "^".join(names)) for wanted in rule.messages):
             found = next((one for one in message.segments(rule.segment.encode()) if _fulfils(one, rule)), None)
             if found:
                 yield rule, found
@@ -24,10 +24,6 @@ def match_rules(message: Hl7Message, names: tuple[str, str], source: Source) -> 
 def evidence_of(rule: Rule) -> Evidence:
     """What a rule that is fulfilled makes of a message."""
     return Evidence("site_rule", not rule.review)
-
-
-def _concerns(rule: Rule, names: tuple[str, str]) -> bool:
-    return any(wanted in ("*", names[0], "^".join(names)) for wanted in rule.messages)
 
 
 def _fulfils(segment: Segment, rule: Rule) -> bool:

@@ -1,14 +1,12 @@
 """`POST /v1/incidents`: one report as JSON or many as CSV, and the key by which a sender repeats them."""
 
 import re
-from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import Request
 from pydantic import ValidationError
 
 from leeward import telemetry
-from leeward.people import Fault
 from leeward.web.problem import Problem
 from services.incident.hashing import Hasher, hash_signal
 from services.incident.intake.intake import Accepted, Item
@@ -49,7 +47,14 @@ def build_item(body: bytes, media_type: str, source: str, key: str | None, hashe
     Raises:
         Problem: 422 naming every place and rule.
     """
-    reports = [one.report(source) for one in (_table(body) if media_type == CSV else [parse_report(body)])]
+    try:
+        given = read_table(body) if media_type == CSV else [parse_report(body)]
+    except TableError as fault:
+        errors = [{"place": f"line {one.line}, {one.column}", "rule": one.rule} for one in fault.faults[:SHOWN]]
+        if (more := len(fault.faults) - SHOWN) > 0:
+            errors.append({"place": "file", "rule": f"has {more} more faults"})
+        raise _not_valid(errors) from None
+    reports = [one.report(source) for one in given]
     body_fingerprint = hasher.of_message(b"body", body)
     # without a key the same body is the same request; the same report in another body is known by its source_ref
     names = (b"key", key.encode()) if key else (b"body", body_fingerprint.encode())
@@ -72,19 +77,6 @@ def parse_report(body: bytes) -> NativeIncident:
         return NativeIncident.model_validate_json(body)
     except ValidationError as fault:
         raise _not_valid([_fault(error) for error in fault.errors(include_input=False, include_url=False)]) from None
-
-
-def _table(body: bytes) -> list[NativeIncident]:
-    try:
-        return read_table(body)
-    except TableError as fault:
-        raise _not_valid(_faults(fault.faults)) from None
-
-
-def _faults(faults: Sequence[Fault]) -> list[dict[str, str]]:
-    errors = [{"place": f"line {one.line}, {one.column}", "rule": one.rule} for one in faults[:SHOWN]]
-    more = len(faults) - SHOWN
-    return [*errors, {"place": "file", "rule": f"has {more} more faults"}] if more > 0 else errors
 
 
 def _not_valid(errors: list[dict[str, str]]) -> Problem:

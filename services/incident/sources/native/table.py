@@ -49,7 +49,10 @@ def read_table(raw: bytes) -> list[NativeIncident]:
     reports = [(line, _report(line, record)) for line, record in records]
     faults = [fault for _, found in reports if isinstance(found, list) for fault in found]
     good = [(line, found) for line, found in reports if isinstance(found, NativeIncident)]
-    faults += _twice(good)
+    first: dict[str, int] = {}
+    for line, report in good:
+        if (earlier := first.setdefault(report.source_ref, line)) != line:
+            faults.append(Fault(line, "source_ref", f"is the same as in line {earlier}"))
     if faults:
         raise TableError(sorted(faults, key=lambda fault: (fault.line, fault.column)))
     return [found for _, found in good]
@@ -57,14 +60,7 @@ def read_table(raw: bytes) -> list[NativeIncident]:
 
 def _table_faults(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]]) -> Iterator[Fault]:
     """What must be right before a cell is looked at."""
-    for name in NEEDED:
-        if name not in header:
-            yield Fault(1, name, "is missing from the header")
-    for number, name in enumerate(header, 1):
-        if name not in COLUMNS:
-            yield Fault(1, f"column {number}", "is not a known column")
-    if len(set(header)) != len(header):
-        yield Fault(1, "header", "names a column twice")
+    yield from header_faults(header, NEEDED, COLUMNS)
     if not rows:
         yield Fault(2, "file", "holds no report")
     if len(rows) > MOST_ROWS:
@@ -72,6 +68,18 @@ def _table_faults(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]
     for line, row in rows:
         if len(row) != len(header):
             yield Fault(line, "row", f"has {len(row)} cells; the header has {len(header)}")
+
+
+def header_faults(header: Sequence[str], needed: Sequence[str], columns: Sequence[str]) -> Iterator[Fault]:
+    """What is wrong with a header, by the columns that a table needs and may have."""
+    for name in needed:
+        if name not in header:
+            yield Fault(1, name, "is missing from the header")
+    for number, name in enumerate(header, 1):
+        if name not in columns:
+            yield Fault(1, f"column {number}", "is not a known column")
+    if len(set(header)) != len(header):
+        yield Fault(1, "header", "names a column twice")
 
 
 def _report(line: int, record: Mapping[str, str]) -> NativeIncident | list[Fault]:
@@ -111,11 +119,3 @@ def _column(error: Any) -> str:
         return str(first)
     part = rest[0] if rest else error["ctx"]["part"]
     return f"severity_{part}"
-
-
-def _twice(good: Sequence[tuple[int, NativeIncident]]) -> Iterator[Fault]:
-    seen: dict[str, int] = {}
-    for line, report in good:
-        first = seen.setdefault(report.source_ref, line)
-        if first != line:
-            yield Fault(line, "source_ref", f"is the same as in line {first}")
