@@ -73,7 +73,14 @@ class Distributed:
     ) -> AsyncIterator[Ends]:
         ports = {name: [Port() for _ in range(count)] for name, count in REPLICAS.items()}
         numbers = {name: [port.number for port in ports.get(name, ())] or [settings.ports[name]] for name in SERVICES}
-        members = [_member(settings, name, number) for name in SERVICES for number in numbers[name]]
+        addresses = {f"LEEWARD_{name.upper()}_URL": settings.url(name) for name in SERVICES}
+        members: list[ServiceProcess] = []
+        for name in SERVICES:
+            own = {f"LEEWARD_{key}": value for key, value in settings.variables.items() if _concerns(name, key)}
+            members.extend(
+                ServiceProcess(name, number, {**own, **addresses, f"LEEWARD_{name.upper()}_PORT": str(number)})
+                for number in numbers[name]
+            )
         async with AsyncExitStack() as stack:
             for name in REPLICAS:
                 await stack.enter_async_context(front(settings.ports[name], numbers[name]))
@@ -99,14 +106,8 @@ def distributed(folder: Path) -> Iterator[Distributed]:
         yield made
 
 
-def _member(settings: Settings, service: ServiceName, port: int) -> ServiceProcess:
-    """A process with what is its own business alone."""
-    variables = {f"LEEWARD_{key}": value for key, value in settings.variables.items() if _concerns(service, key)}
-    variables |= {f"LEEWARD_{name.upper()}_URL": settings.url(name) for name in SERVICES}
-    return ServiceProcess(service, port, {**variables, f"LEEWARD_{service.upper()}_PORT": str(port)})
-
-
 def _concerns(service: ServiceName, key: str) -> bool:
+    """Whether a service is given this setting: another service's key, database and secret are none of its business."""
     if key == "ASSERTION_PUBLIC_KEY":
         return service == "issuer"
     if key.endswith(("_KEY", "_DATABASE_URL")):

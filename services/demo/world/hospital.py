@@ -6,9 +6,8 @@ Everything is the same on every run. Names are made up; addresses and numbers ar
 
 import csv
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from leeward.people import COLUMNS
@@ -129,38 +128,30 @@ def roster() -> str:
     writer.writeheader()
     for number, person in enumerate(everybody):
         head = heads["Direction"] if "h" in person.marks else heads[person.unit]
-        writer.writerow(_row(number, person, "" if head == person.staff_id else head))
-    return text.getvalue()
-
-
-def _row(number: int, person: StaffMember, head: str) -> dict[str, str]:
-    row = {
-        "staff_id": person.staff_id,
-        "identifiers": f"ehr={ehr_number(person)};npi={1_000_000_000 + 7919 * (number + 1)}",
-        "display_name": person.name,
-        "profession": person.profession,
-        "unit": person.unit,
-        "line_managers": head,
-        "languages": ";".join(person.languages),
-        "email": person.email,
-        "mobile": mobile(person),
-        "timezone": TIMEZONE,
-        "status": "away" if "a" in person.marks else "active",
-        "supporter": "yes" if person.supporter else "no",
-    }
-    if person.supporter:
-        row |= {
-            "introduction": INTRODUCTIONS[number % len(INTRODUCTIONS)],
-            "training_completed": "2025-02-10",
-            "training_expires": _training_ends(person).isoformat(),
+        row = {
+            "staff_id": person.staff_id,
+            "identifiers": f"ehr={ehr_number(person)};npi={1_000_000_000 + 7919 * (number + 1)}",
+            "display_name": person.name,
+            "profession": person.profession,
+            "unit": person.unit,
+            "line_managers": "" if head == person.staff_id else head,
+            "languages": ";".join(person.languages),
+            "email": person.email,
+            "mobile": mobile(person),
+            "timezone": TIMEZONE,
+            "status": "away" if "a" in person.marks else "active",
+            "supporter": "yes" if person.supporter else "no",
         }
-    return row
-
-
-def _training_ends(person: StaffMember) -> date:
-    if "x" in person.marks:
-        return date(2026, 10, 31)
-    return date(2026, 12, 15) if "q" in person.marks else date(2028, 2, 10)
+        if person.supporter:
+            expired = "2026-10-31" if "x" in person.marks else ""
+            expiring = "2026-12-15" if "q" in person.marks else ""
+            row |= {
+                "introduction": INTRODUCTIONS[number % len(INTRODUCTIONS)],
+                "training_completed": "2025-02-10",
+                "training_expires": expired or expiring or "2028-02-10",
+            }
+        writer.writerow(row)
+    return text.getvalue()
 
 
 def ehr_number(person: StaffMember) -> str:
@@ -173,29 +164,25 @@ SHIFTS: Final = (("early", "060000", "140000"), ("late", "140000", "220000"))
 
 def rota() -> str:
     """The rota as iCalendar: early and late shifts every day, and the surgeon on call at night."""
+    first = (START - timedelta(days=7)).strftime("%Y%m%d")
     lines = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//example//rota//EN"]
     for unit in sorted({person.unit for person in people()}):
         early = on_early_shift(unit)
         late = [person for person in people() if person.unit == unit and person not in early]
         for (name, start, end), crew in zip(SHIFTS, (early, late), strict=True):
             if crew:
-                lines += _shift(f"{unit}-{name}", unit, start, end, crew)
+                lines += [
+                    "BEGIN:VEVENT",
+                    f"UID:{unit}-{name}@{DOMAIN}",
+                    f"DTSTAMP:{first}T000000Z",
+                    f"DTSTART;TZID={TIMEZONE}:{first}T{start}",
+                    f"DTEND;TZID={TIMEZONE}:{first}T{end}",
+                    "RRULE:FREQ=DAILY",
+                    f"LOCATION:{unit}",
+                    *(f"ATTENDEE:urn:leeward:staff:{person.staff_id}" for person in crew),
+                    "END:VEVENT",
+                ]
     return "\r\n".join([*lines, "END:VCALENDAR", ""])
-
-
-def _shift(uid: str, unit: str, start: str, end: str, crew: Sequence[StaffMember]) -> list[str]:
-    first = (START - timedelta(days=7)).strftime("%Y%m%d")
-    return [
-        "BEGIN:VEVENT",
-        f"UID:{uid}@{DOMAIN}",
-        f"DTSTAMP:{first}T000000Z",
-        f"DTSTART;TZID={TIMEZONE}:{first}T{start}",
-        f"DTEND;TZID={TIMEZONE}:{first}T{end}",
-        "RRULE:FREQ=DAILY",
-        f"LOCATION:{unit}",
-        *(f"ATTENDEE:urn:leeward:staff:{person.staff_id}" for person in crew),
-        "END:VEVENT",
-    ]
 
 
 @dataclass(frozen=True)

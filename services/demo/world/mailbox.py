@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter, FastAPI, Form, Request
+from fastapi import FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from leeward.settings import Settings
@@ -82,41 +82,28 @@ def web(mailbox: Mailbox, settings: Settings, clock: DemoClock, door: Door) -> F
         "Ratings and reports": settings.box_url,
     }
     app.include_router(files(settings, clock))
-    app.include_router(_mails(mailbox, look.render, clock, links))
-    app.include_router(_passing(clock, door))
     app.add_middleware(Guard)
-    return app
 
-
-def _mails(mailbox: Mailbox, render: Callable[..., HTMLResponse], clock: DemoClock, links: dict[str, str]) -> APIRouter:
-    router = APIRouter()
-
-    @router.get("/")
-    async def index(request: Request, to: str = "") -> HTMLResponse:
+    @app.get("/")
+    async def list_mails(request: Request, to: str = "") -> HTMLResponse:
         shown = [mail for mail in reversed(mailbox.mails) if to in ("", mail.to)]
-        return render(request, "mailbox.html", mails=shown, to=to, now=clock.now(), links=links, spans=SPANS)
+        return look.render(request, "mailbox.html", mails=shown, to=to, now=clock.now(), links=links, spans=SPANS)
 
-    @router.get("/mail/{number}")
-    async def one(request: Request, number: int) -> HTMLResponse:
+    @app.get("/mail/{number}")
+    async def show_mail(request: Request, number: int) -> HTMLResponse:
         found = [mail for mail in mailbox.mails if mail.number == number]
         if not found:
-            return render(request, "no_mail.html", status=404)
+            return look.render(request, "no_mail.html", status=404)
         before, link, after = found[0].text.partition(found[0].link) if found[0].link else (found[0].text, "", "")
-        return render(request, "mail.html", mail=found[0], before=before, link=link, after=after)
+        return look.render(request, "mail.html", mail=found[0], before=before, link=link, after=after)
 
-    return router
-
-
-def _passing(clock: DemoClock, door: Door) -> APIRouter:
-    router = APIRouter()
-
-    @router.post("/time")
+    @app.post("/time")
     async def pass_time(span: str = Form(default="hour")) -> RedirectResponse:
         await clock.skip(SPANS.get(span, SPANS["hour"]))
         return RedirectResponse("/", 303)
 
-    @router.get("/board")
-    async def board() -> RedirectResponse:
+    @app.get("/board")
+    async def open_board() -> RedirectResponse:
         return RedirectResponse(await door(), 303)
 
-    return router
+    return app

@@ -31,25 +31,20 @@ def main() -> None:
 
 
 async def _run(settings: Settings, services: Sequence[Service]) -> None:
-    told = await _input()
-    clock = DemoClock.set_to((await told.readline()).decode())
+    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    clock = DemoClock.set_to((await reader.readline()).decode())
     runtime = Runtime(settings, services, clock)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, runtime.stop)
-    following = asyncio.create_task(_follow(told, clock, runtime))
+    loop.add_signal_handler(signal.SIGTERM, runtime.stop)
+
+    async def follow_clock() -> None:
+        while line := await reader.readline():
+            clock.follow(line.decode())
+        runtime.stop()
+
+    following = asyncio.create_task(follow_clock())
     await runtime.run()
     following.cancel()
-
-
-async def _input() -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    return reader
-
-
-async def _follow(told: asyncio.StreamReader, clock: DemoClock, runtime: Runtime) -> None:
-    while line := await told.readline():
-        clock.follow(line.decode())
-    runtime.stop()
 
 
 if __name__ == "__main__":

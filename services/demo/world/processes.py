@@ -59,8 +59,8 @@ class StartedProcess:
     process: asyncio.subprocess.Process
     input: asyncio.StreamWriter
 
-    def tell(self, setting: str) -> None:
-        """Set its clock."""
+    def set_clock(self, setting: str) -> None:
+        """Set its clock, as `DemoClock.setting` gives it."""
         if not self.input.is_closing():
             self.input.write(f"{setting}\n".encode())
 
@@ -102,8 +102,8 @@ async def run_together(
         for member in members:
             one = await member.start(log)
             started.append(one)
-            clock.followers.append(one.tell)
-            one.tell(clock.setting)
+            clock.followers.append(one.set_clock)
+            one.set_clock(clock.setting)
         await _ready(started)
         yield started
     finally:

@@ -99,11 +99,12 @@ class World:
 
     async def send(self, death: hospital.Death) -> Acknowledgement:
         """What `leeward hl7 send` does."""
-        return await asyncio.to_thread(self._send, death.message())
 
-    def _send(self, message: bytes) -> Acknowledgement:
-        with MllpConnection(self.settings.host, self.settings.mllp_port) as line:
-            return line.exchange(message)
+        def exchange() -> Acknowledgement:
+            with MllpConnection(self.settings.host, self.settings.mllp_port) as line:
+                return line.exchange(death.message())
+
+        return await asyncio.to_thread(exchange)
 
     async def token(self, role: Role) -> str:
         """An API token for matching."""
@@ -140,7 +141,7 @@ async def running_world(folder: Path, system: System) -> AsyncIterator[World]:
         client = await stack.enter_async_context(http_client())
         url = f"http://127.0.0.1:{ports['web'].number}"
         world = World(folder, settings, clock, mailbox, url, system.told, stores, client)
-        await stack.enter_async_context(_shown(world, ports["web"].number))
+        await stack.enter_async_context(_serve_mailbox(world, ports["web"].number))
         yield world
 
 
@@ -175,7 +176,7 @@ def prepared(folder: Path, ports: Mapping[str, Port], more: Mapping[str, str]) -
 
 
 @asynccontextmanager
-async def _shown(world: World, web_port: int) -> AsyncIterator[None]:
+async def _serve_mailbox(world: World, web_port: int) -> AsyncIterator[None]:
     """Serve the page of all mailboxes."""
     import uvicorn
 

@@ -129,7 +129,7 @@ def box(port: int, **more: str) -> ServiceProcess:
 async def test_a_process_ends_with_its_input(tmp_path: Path) -> None:
     port, clock = Port(), DemoClock(START, 1)
     one = await box(port.number).start(tmp_path / "log")
-    one.tell(clock.setting)
+    one.set_clock(clock.setting)
     async with httpx.AsyncClient() as client, asyncio.timeout(30):
         while not await alive(client, port.number):
             await asyncio.sleep(0.1)
