@@ -41,13 +41,11 @@ class Reader(HTMLParser):
             self._form = Form(given.get("action", ""), given.get("method", "get").lower())
             self.forms.append(self._form)
         elif tag in ("input", "button", "select", "textarea") and self._form and (name := given.get("name")):
-            self._control(self._form, tag, name, given)
-
-    def _control(self, form: Form, tag: str, name: str, given: Mapping[str, str]) -> None:
-        if tag == "input" and given.get("type") == "hidden":
-            form.hidden.append((name, given.get("value", "")))
-        else:
-            form.choices.setdefault(name, []).append(given.get("value", ""))
+            value = given.get("value", "")
+            if tag == "input" and given.get("type") == "hidden":
+                self._form.hidden.append((name, value))
+            else:
+                self._form.choices.setdefault(name, []).append(value)
 
     def handle_endtag(self, tag: str) -> None:
         self._unread -= tag in UNREAD

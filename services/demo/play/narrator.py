@@ -1,4 +1,4 @@
-"""Tells what happens, a line each, and sees that it did."""
+"""Says what happens, a line each, and checks that it did."""
 
 import asyncio
 import time
