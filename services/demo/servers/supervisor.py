@@ -1,7 +1,7 @@
 """Keeps one server for the process that started it: `supervisor.py SIGNAL SECONDS USER COMMAND…`, with words on input.
 
 "s": ask the server with SIGNAL to stop, and kill it when it is still there after SECONDS. "k", or the end of the input
-or of the starter: kill -9. Ends when the server and all it started are gone, with STAYED when something would not go.
+or of the starter: kill -9. It ends when the server and all its children have ended, with STAYED when one of them stays.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 STAYED: Final = 3
-ADOPT: Final = 36  # PR_SET_CHILD_SUBREAPER: who loses its parent becomes our child
-DYING: Final = 30.0  # seconds: what was killed is gone at once, unless the machine is stuck
+ADOPT: Final = 36  # PR_SET_CHILD_SUBREAPER: a process that loses its parent becomes our child
+DYING: Final = 30.0  # seconds: a killed process ends at once, unless the machine is stuck
 
 
 def identity(user: str) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def start(user: str, command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
     return server, alive
 
 
-def word(server: subprocess.Popen[bytes], starter: int) -> bytes:
-    """Wait for what the starter says, "" when it or the server is gone."""
+def read_word(server: subprocess.Popen[bytes], starter: int) -> bytes:
+    """Wait for the starter's word; "" when the starter or the server has ended."""
     while server.poll() is None:
         if select.select([0], [], [], 0.5)[0]:
             return os.read(0, 1)
@@ -49,12 +49,12 @@ def word(server: subprocess.Popen[bytes], starter: int) -> bytes:
     return b""
 
 
-def gone(alive: int, seconds: float) -> bool:
-    """Wait until no process of the server is left."""
+def wait_for_end(alive: int, seconds: float) -> bool:
+    """Wait until no process of the server is left; False when one is left after these seconds."""
     return bool(select.select([alive], [], [], seconds)[0])
 
 
-def kill(server: subprocess.Popen[bytes]) -> None:
+def kill_all(server: subprocess.Popen[bytes]) -> None:
     """End the server and its children: stopped first, so that none is born unseen."""
     import psutil
 
@@ -64,7 +64,7 @@ def kill(server: subprocess.Popen[bytes]) -> None:
             process.kill()
 
 
-def bury() -> None:
+def reap_children() -> None:
     """Take the dead out of the table of processes: where we run, nobody else may."""
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -83,13 +83,13 @@ def main() -> int:
     stop, seconds, user, *command = sys.argv[1:]
     starter = os.getppid()
     server, alive = start(user, command)
-    if word(server, starter) == b"s":
+    if read_word(server, starter) == b"s":
         server.send_signal(signal.Signals[stop])
-        gone(alive, float(seconds))
-    kill(server)
-    if not gone(alive, DYING):
+        wait_for_end(alive, float(seconds))
+    kill_all(server)
+    if not wait_for_end(alive, DYING):
         return STAYED
-    bury()
+    reap_children()
     free_memory(server)
     return 0
 

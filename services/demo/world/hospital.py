@@ -115,7 +115,7 @@ def people() -> list[StaffMember]:
 
 
 def on_early_shift(unit: str) -> list[StaffMember]:
-    """Who works in a unit when somebody dies there."""
+    """The people who work in a unit when somebody dies there."""
     return [person for person in people() if person.unit == unit and "1" in person.marks]
 
 
