@@ -147,7 +147,17 @@ class Records:
         repository.close_incidents(unit.conn, [step.current for step in self._steps if isinstance(step, EndedIncident)])
         for step, involved in zip(self._steps, people, strict=True):
             if isinstance(step, OpenedIncident) and step.decision.action == Action.RECORD:
-                unit.emit(self._event(step, involved))
+                said = step.said
+                recorded = IncidentRecorded(
+                    incident_ref=step.current.incident_ref,
+                    category=said.category if isinstance(said, Report) else DEATH,
+                    severity=Severity(**said.severity._asdict()),
+                    unit=said.unit,
+                    occurred_at=self._occurred_at(said),
+                    urgency=said.urgency if isinstance(said, Report) else "routine",
+                    involved=involved,
+                )
+                unit.emit(recorded)
             elif isinstance(step, AddedPeople) and involved and step.current.state == "recorded":
                 unit.emit(IncidentAmended(incident_ref=step.current.incident_ref, involved=involved))
             elif isinstance(step, EndedIncident) and step.published:
@@ -171,18 +181,6 @@ class Records:
             current.certain,
             current.by_disposition,
             *current.visit,
-        )
-
-    def _event(self, step: OpenedIncident, involved: tuple[Involved, ...]) -> IncidentRecorded:
-        said = step.said
-        return IncidentRecorded(
-            incident_ref=step.current.incident_ref,
-            category=said.category if isinstance(said, Report) else DEATH,
-            severity=Severity(**said.severity._asdict()),
-            unit=said.unit,
-            occurred_at=self._occurred_at(said),
-            urgency=said.urgency if isinstance(said, Report) else "routine",
-            involved=involved,
         )
 
     def _occurred_at(self, said: PatientClaim | Report) -> datetime:

@@ -100,9 +100,9 @@ class Silence:
     async def run(self, stop: asyncio.Event) -> None:
         """Look once a minute until `stop` is set; of replicas each sees what any of them has heard."""
         if self._sources:
-            await every(LOOK, self.once, self._clock)(stop)
+            await every(LOOK, self.watch, self._clock)(stop)
 
-    async def once(self) -> None:
+    async def watch(self) -> None:
         """Say for how long each is silent, once in the log when that is longer than it should be."""
         heard = await self._store.read(repository.last_heard)
         for source, heartbeat in self._sources.items():

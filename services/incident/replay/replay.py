@@ -72,9 +72,14 @@ class Replay:
         done: set[str] = set()
         # what is undone after each batch would be decided again in the next
         most = None if dry_run else AT_ONCE
-        while batch := _whole_messages(
-            [one for one in trial.list_standing() if concerns(one.stored) and one.stored.raw_ref not in done], most
-        ):
+
+        def next_messages() -> list[Tried]:
+            """The signals of the first messages that are left, all of each."""
+            left = [one for one in trial.list_standing() if concerns(one.stored) and one.stored.raw_ref not in done]
+            refs = set(list(dict.fromkeys(one.stored.raw_ref for one in left))[:most])
+            return [one for one in left if one.stored.raw_ref in refs]
+
+        while batch := next_messages():
             replayed.decided += await self._decide(inbox, trial, batch, since, dry_run=dry_run)
             done |= {one.stored.raw_ref for one in batch}
         replayed.refused = dict(sorted(inbox.refused.items()))
@@ -101,9 +106,3 @@ class Replay:
         with suppress(_Undo):
             await self._store.write(work)
         return decided
-
-
-def _whole_messages(signals: Sequence[Tried], most: int | None) -> list[Tried]:
-    """The signals of the first messages, `most` of them or all."""
-    refs = set(list(dict.fromkeys(one.stored.raw_ref for one in signals))[:most])
-    return [one for one in signals if one.stored.raw_ref in refs]

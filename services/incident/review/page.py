@@ -71,14 +71,14 @@ class Typed:
 
 def add_routes(router: APIRouter, context: Context, hasher: Hasher) -> None:
     """GET /, one signal by itself, and the forms on them."""
-    desk = ReviewPage(context, hasher)
+    review = ReviewPage(context, hasher)
     signal, identifier = "/review/signals/{incident_ref}", "/review/identifiers/{unmatched_ref}"
     for method, path, route in (
-        ("GET", "/", desk.show),
-        ("GET", signal, desk.one),
-        ("POST", signal + "/{action}", desk.settle),
-        ("POST", identifier + "/same-as", desk.same_as),
-        ("POST", identifier + "/ignore", desk.ignore),
+        ("GET", "/", review.show_page),
+        ("GET", signal, review.show_signal),
+        ("POST", signal + "/{action}", review.settle_signal),
+        ("POST", identifier + "/same-as", review.resolve_identifier),
+        ("POST", identifier + "/ignore", review.ignore_identifier),
     ):
         router.add_api_route(path, route, methods=[method], dependencies=[COORDINATOR], include_in_schema=False)
 
@@ -92,18 +92,18 @@ class ReviewPage:
         self._box = identifier_box(context.keys)
         self._look = pages(Path(__file__).parents[1] / "templates", context.settings)
 
-    async def show(self, request: Request, said: str = "") -> Response:
+    async def show_page(self, request: Request, said: str = "") -> Response:
         """Everything that waits; `said` is what has just been done."""
         return await self._page(request, said=said if said in SAID else "")
 
-    async def one(self, request: Request, incident_ref: Ref) -> Response:
+    async def show_signal(self, request: Request, incident_ref: Ref) -> Response:
         """One signal in whatever state it is, for links from the board."""
         row = await self._context.store.read(lambda conn: queries.find_incident(conn, incident_ref))
         if row is None:
             return await self._page(request, 404, said="gone")
         return self._render(request, "signal.html", 200, line=_signal(row))
 
-    async def settle(self, request: Request, incident_ref: Ref, action: str) -> Response:
+    async def settle_signal(self, request: Request, incident_ref: Ref, action: str) -> Response:
         """Confirm or dismiss."""
         if action not in _ACTIONS:
             raise Problem(404, "unknown-action", "There is no such action.")
@@ -114,7 +114,7 @@ class ReviewPage:
             return await self._page(request, 409, said="settled")
         return _back(said) if row is not None else await self._page(request, 404, said="gone")
 
-    async def same_as(self, request: Request, unmatched_ref: Ref) -> Response:
+    async def resolve_identifier(self, request: Request, unmatched_ref: Ref) -> Response:
         """The identifier is another one of somebody on the roster."""
         async with request.form() as form:
             given = {name: typed if isinstance(typed := form.get(name), str) else "" for name in ("system", "value")}
@@ -127,7 +127,7 @@ class ReviewPage:
                 problems = {"value": "not_on_roster"}
         return await self._page(request, 422, typed=Typed(unmatched_ref, **given, problems=problems))
 
-    async def ignore(self, request: Request, unmatched_ref: Ref) -> Response:
+    async def ignore_identifier(self, request: Request, unmatched_ref: Ref) -> Response:
         """The identifier is nobody's."""
         return await self._resolve(request, unmatched_ref, None)
 
@@ -142,7 +142,7 @@ class ReviewPage:
     async def _page(
         self, request: Request, status: int = 200, *, said: str = "", typed: Typed | None = None
     ) -> Response:
-        view = await self._context.store.read(lambda conn: read(conn, self._box))
+        view = await self._context.store.read(lambda conn: list_waiting(conn, self._box))
         return self._render(request, "review.html", status, view=view, said=said, typed=typed or Typed())
 
     def _render(self, request: Request, template: str, status: int, **context: Any) -> Response:
@@ -158,7 +158,7 @@ class ReviewPage:
         )
 
 
-def read(conn: Connection, box: Box) -> ReviewView:
+def list_waiting(conn: Connection, box: Box) -> ReviewView:
     """What waits now: the newest signals first, identifiers in the order of their random references."""
     rows = queries.list_incidents(conn, "review", None, SHOWN + 1)
     identifiers = unmatched.list_open(conn, box, None, SHOWN + 1)

@@ -124,11 +124,11 @@ class FhirServer:
         url = f"{self.base}{path}" if path.startswith(("/", "?")) else f"{self.base}/{path}"
         extra = {"Content-Type": JSON, "Prefer": "return=representation"} if "content" in given else {}
         for last in (False, True):
-            who = await self._who()
-            status, body = await self._exchange(method, url, {"Accept": JSON, **extra, **who}, given)
+            authorization = await self._authorize()
+            status, body = await self._exchange(method, url, {"Accept": JSON, **extra, **authorization}, given)
             if status == 401 and self.key and not last:
                 # others may have been told the same, and have asked for a new one
-                if who == self._header():
+                if authorization == self._header():
                     self._token = ""
                 continue
             return _resource(status, body)
@@ -149,7 +149,7 @@ class FhirServer:
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as fault:
             raise NotRead(type(fault).__name__) from None
 
-    async def _who(self) -> dict[str, str]:
+    async def _authorize(self) -> dict[str, str]:
         """The header that says who asks; none for a server that is set up without a client."""
         if self.key is None or not self.source.client_id:
             return {}
@@ -162,12 +162,17 @@ class FhirServer:
         return {"Authorization": f"Bearer {self._token}"}
 
     async def _ask_token(self) -> None:
+        assert self.key is not None
         url = self.source.token_url or await self._token_endpoint()
+        who, kind = self.source.client_id, algorithm(self.key)
+        expires = int(time.time()) + LIFE
+        claims = {"iss": who, "sub": who, "aud": url, "jti": secrets.token_urlsafe(24), "exp": expires}
+        header = {"alg": kind, "kid": self.key.thumbprint(), "typ": "JWT"}
         form = {
             "grant_type": "client_credentials",
             "scope": self.source.scopes,
             "client_assertion_type": ASSERTION,
-            "client_assertion": self._assertion(url),
+            "client_assertion": jwt.encode(header, claims, self.key, algorithms=[kind]),
         }
         headers = {"Accept": "application/json"}
         status, body = await self._exchange("POST", url, headers, {"data": form})
@@ -186,19 +191,6 @@ class FhirServer:
         if not isinstance(found, str) or not found.startswith(("https://", "http://")):
             raise NotRead("no_token_endpoint")
         return found
-
-    def _assertion(self, audience: str) -> str:
-        assert self.key is not None
-        who = self.source.client_id
-        claims = {
-            "iss": who,
-            "sub": who,
-            "aud": audience,
-            "jti": secrets.token_urlsafe(24),
-            "exp": int(time.time()) + LIFE,
-        }
-        header = {"alg": algorithm(self.key), "kid": self.key.thumbprint(), "typ": "JWT"}
-        return jwt.encode(header, claims, self.key, algorithms=[algorithm(self.key)])
 
 
 def _resource(status: int, body: bytes) -> Node:

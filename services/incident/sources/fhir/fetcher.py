@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
@@ -74,14 +74,14 @@ class Fetcher:
             self._intake.left.clear()
             try:
                 if await self._store.hold(self._lock):
-                    busy = await self.once()
+                    busy = await self.read_due()
             except StoreUnavailable as fault:
                 telemetry.log("store_away", service="incident", fault=type(fault).__name__)
             if not busy:
                 await first_of(stop.wait(), self._intake.left.wait(), asyncio.sleep(LOOK))
         await self._store.release(self._lock)
 
-    async def once(self) -> bool:
+    async def read_due(self) -> bool:
         """Read what is due; False where nothing is."""
         jobs = await self._store.write(self._claim)
         await asyncio.gather(*(self._do(job) for job in jobs))
@@ -95,7 +95,9 @@ class Fetcher:
         put_off = [(row.fetch_ref, row.attempts + 1, unit.now + wait) for row, wait in zip(rows, waits, strict=True)]
         repository.put_off_fetches(unit.conn, put_off)
         for row in rows:
-            wanted = self._open(unit, row)
+            box = self._keys.open(unit.conn, row.key_ref)
+            opened = json.loads(box.open(row.sealed, row.fetch_ref)) if box else None
+            wanted = FetchRequest(row.source, *opened) if opened else None
             what = ("?", "") if wanted is None else (wanted.path and "one", wanted.path)
             before = jobs.get((row.source, *what))
             # one search answers for all, from the earliest time on
@@ -106,16 +108,10 @@ class Fetcher:
             jobs[row.source, *what] = FetchJob(refs, row.source, joined, row.made_at)
         return list(jobs.values())
 
-    def _open(self, unit: Unit, row: Any) -> FetchRequest | None:
-        box = self._keys.open(unit.conn, row.key_ref)
-        return FetchRequest(row.source, *json.loads(box.open(row.sealed, row.fetch_ref))) if box else None
-
     async def _do(self, job: FetchJob) -> None:
         async with self._lanes:
             try:
-                item = (
-                    self._given_up(job) if job.wanted is None else self._item(job, await self._found(job, job.wanted))
-                )
+                item = await self._read(job, job.wanted) if job.wanted else self._given_up(job)
                 await self._intake(item)
                 result = "read" if item.fetched else "partly"
             except NotRead as fault:
@@ -131,18 +127,23 @@ class Fetcher:
                 await self._intake(self._given_up(job))
             telemetry.FHIR_FETCHES.labels(job.source, result if job.wanted else "too_late").inc()
 
-    def _item(self, job: FetchJob, found: "FetchedResources") -> Item:
+    async def _read(self, job: FetchJob, wanted: FetchRequest) -> Item:
         """What was read. It is read again where something of it could not be had for now: the rest does not wait."""
+        reading = FhirReading(self._server)
+        found = [await reading.read_resource(wanted.path)] if wanted.path else await reading.read_changed(wanted.since)
+        about = list_mattering(read_each(self._resources(job.source, found)))
+        found = [*found, *(await reading.read_around(about, found) if about else [])]
+        if reading.late:
+            telemetry.log("fhir_not_read", source=job.source, reason=reading.late[0], count=len(reading.late))
         raw = json.dumps(
-            {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one.value} for one in found.each]}
+            {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one.value} for one in found]}
         ).encode()
-        said = read_resources(self._resources(job.source, found.each, more_comes=not found.whole))
+        said = read_resources(self._resources(job.source, found, more_comes=bool(reading.late)))
         signals = tuple(hash_signal(one, self._hasher) for one in said)
         ref = job.refs[0].encode()
-        fingerprint = (
-            self._hasher.of_message(b"fetched", ref) if found.whole else self._hasher.of_message(b"partly", ref, raw)
-        )
-        return Item(job.source, raw, fingerprint, signals, fetched=job.refs if found.whole else ())
+        names = (b"partly", ref, raw) if reading.late else (b"fetched", ref)
+        fetched = () if reading.late else job.refs
+        return Item(job.source, raw, self._hasher.of_message(*names), signals, fetched=fetched)
 
     def _given_up(self, job: FetchJob) -> Item:
         """What can never be read is the coordinator's to look after, once a day and source."""
@@ -165,24 +166,6 @@ class Fetcher:
         rules = self._context.settings.sources[source]
         return Resources(source, rules, self._context.clock.now(), found, more_comes=more_comes)
 
-    async def _found(self, job: FetchJob, wanted: FetchRequest) -> "FetchedResources":
-        reading = FhirReading(self._server)
-        path, since = wanted.path, wanted.since
-        found = [await reading.one(path)] if path else await reading.changed(since)
-        about = list_mattering(read_each(self._resources(job.source, found)))
-        more = await reading.around(about, found) if about else []
-        if reading.late:
-            telemetry.log("fhir_not_read", source=job.source, reason=reading.late[0], count=len(reading.late))
-        return FetchedResources([*found, *more], not reading.late)
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedResources:
-    """What was read; not whole where something could not be had for now."""
-
-    each: Sequence[Node]
-    whole: bool
-
 
 class FhirReading:
     """What one server is asked for at one time."""
@@ -192,7 +175,7 @@ class FhirReading:
         self._lanes = asyncio.Semaphore(LANES)
         self.late: list[str] = []  # why things could not be had for now
 
-    async def one(self, path: str) -> Node:
+    async def read_resource(self, path: str) -> Node:
         """A resource by its path.
 
         Raises:
@@ -200,7 +183,7 @@ class FhirReading:
         """
         return _of_type(path.partition("/")[0], await self._server.get(path))
 
-    async def changed(self, since: str) -> list[Node]:
+    async def read_changed(self, since: str) -> list[Node]:
         """Whatever has changed; of types that the server does not give, nothing.
 
         Raises:
@@ -225,7 +208,7 @@ class FhirReading:
         for _ in range(PAGES):
             page = _of_type("Bundle", await self._server.get(path, params))
             found += [one for one in referenced(page) if one.kind == kind]
-            following = [one.text("url") for one in page.many("link") if one.text("relation") == "next"]
+            following = [one.text("url") for one in page.children("link") if one.text("relation") == "next"]
             if not following:
                 return found
             path, params = _below(self._server.base, following[0]), None
@@ -234,7 +217,7 @@ class FhirReading:
         telemetry.log("fhir_not_read", source=self._server.name, reason="further_pages")
         return found
 
-    async def around(self, about: Sequence[Node], found: Sequence[Node]) -> list[Node]:
+    async def read_around(self, about: Sequence[Node], found: Sequence[Node]) -> list[Node]:
         """Patient, people, places and care teams of what matters: two steps of references, as far as they are given."""
         here = {f"{one.kind}/{one.text('id')}" for one in found}
         more: list[Node] = []

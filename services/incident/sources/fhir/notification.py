@@ -4,8 +4,9 @@ Written against what HAPI FHIR 8.8, sekmet-fhir and Inferno's fixtures send: eve
 that are missing, references that are relative, absolute or bare, kebab and camel case.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal, cast, get_args
 
 from services.incident.sources.fhir.references import local_reference, own_reference
@@ -63,11 +64,20 @@ def parse(bundle: Node, base_url: str) -> Notification:
     """
     if bundle.text("type") not in BUNDLES:
         raise JsonError("not-supported", "Bundle.type", "must be history or subscription-notification", "bundle_type")
-    entries = list(bundle.many("entry"))
+    entries = list(bundle.children("entry"))
     if not 1 <= len(entries) <= ENTRIES:
         raise JsonError("structure", "Bundle.entry", f"must hold 1 to {ENTRIES} entries", "entries")
-    _conforms(bundle, entries[0])
-    kind, name, counted, events = _status(entries[0].one("resource"))
+    profiles = bundle.child("meta").value.get("profile")
+    if isinstance(profiles, list) and PROFILE in profiles:
+        # invariants of the backport's profile
+        for key in ("request", "response"):
+            if not entries[0].child(key):
+                raise JsonError("required", f"Bundle.entry[0].{key}", "is required by the profile", "profile")
+    status = entries[0].child("resource")
+    if status.kind not in STATUSES:
+        rule = "must be a Parameters or a SubscriptionStatus"
+        raise JsonError("structure", "Bundle.entry[0].resource", rule, "no_status")
+    kind, name, counted, events = STATUSES[status.kind](status)
     return Notification(
         kind=kind,
         name=local_reference(name) or name,
@@ -77,51 +87,40 @@ def parse(bundle: Node, base_url: str) -> Notification:
     )
 
 
-def _conforms(bundle: Node, first: Node) -> None:
-    """A bundle that claims the backport's profile has a request and a response with its status (invariants of it)."""
-    meta = bundle.one("meta").value.get("profile")
-    if isinstance(meta, list) and PROFILE in meta:
-        for key in ("request", "response"):
-            if not first.one(key):
-                raise JsonError("required", f"Bundle.entry[0].{key}", "is required by the profile", "profile")
-
-
 Status = tuple[Type, str, int | None, list[tuple[int | None, str, str]]]
 
 
-def _status(status: Node) -> Status:
-    if status.kind == "Parameters":
-        return _of_parameters(status)
-    if status.kind == "SubscriptionStatus":
-        return _of_status(status)
-    rule = "must be a Parameters or a SubscriptionStatus"
-    raise JsonError("structure", "Bundle.entry[0].resource", rule, "no_status")
-
-
-def _of_parameters(status: Node) -> Status:
+def read_parameters(status: Node) -> Status:
+    """The backport's status for R4."""
     given: dict[str, Node] = {}
     events: list[tuple[int | None, str, str]] = []
-    for one in status.many("parameter"):
+    for one in status.children("parameter"):
         name = one.text("name").replace("-", "").casefold()
         given.setdefault(name, one)
         if name == "notificationevent":
-            parts = {part.text("name").replace("-", "").casefold(): part for part in one.many("part")}
-            focus = parts.get("focus", NOTHING).one("valueReference")
+            parts = {part.text("name").replace("-", "").casefold(): part for part in one.children("part")}
+            focus = parts.get("focus", NOTHING).child("valueReference")
             events.append((_number(parts.get("eventnumber", NOTHING)), focus.text("reference"), focus.place))
     kind = given.get("type", NOTHING)
-    name = given.get("subscription", NOTHING).one("valueReference").text("reference")
+    name = given.get("subscription", NOTHING).child("valueReference").text("reference")
     counted = _number(given.get("eventssincesubscriptionstart", NOTHING))
     return _kind(kind.text("valueCode"), status.place), name, counted, events
 
 
-def _of_status(status: Node) -> Status:
+def read_status(status: Node) -> Status:
+    """The status of R4B and R5."""
     events = [
-        (one.number("eventNumber"), one.one("focus").text("reference"), one.one("focus").place)
-        for one in status.many("notificationEvent")
+        (one.number("eventNumber"), one.child("focus").text("reference"), one.child("focus").place)
+        for one in status.children("notificationEvent")
     ]
     kind = _kind(status.text("type"), status.place)
-    name = status.one("subscription").text("reference")
+    name = status.child("subscription").text("reference")
     return kind, name, status.number("eventsSinceSubscriptionStart"), events
+
+
+STATUSES: Final[Mapping[str, Callable[[Node], Status]]] = MappingProxyType(
+    {"Parameters": read_parameters, "SubscriptionStatus": read_status}
+)
 
 
 def _number(parameter: Node) -> int | None:
@@ -136,7 +135,7 @@ def _kind(text: str, place: str) -> Type:
 
 
 def _focus(text: str, place: str, base_url: str) -> str:
-    """`Encounter/12`; what points to another server is refused, lest anybody makes this one read from there."""
+    """`Encounter/12`; what points to another server is refused: nobody shall make this one read from there."""
     local = own_reference(text, base_url) if base_url else local_reference(text)
     if text and not local and not text.startswith("urn:"):
         if ":" in text or text.startswith("/"):
@@ -147,10 +146,10 @@ def _focus(text: str, place: str, base_url: str) -> str:
 
 def referenced(bundle: Node) -> Iterator[Node]:
     """The resources of a search's answer."""
-    yield from _resources(bundle.many("entry"))
+    yield from _resources(bundle.children("entry"))
 
 
 def _resources(entries: Iterable[Node]) -> Iterator[Node]:
     for entry in entries:
-        if found := entry.one("resource"):
+        if found := entry.child("resource"):
             yield Node(found.value, found.place, entry.text("fullUrl"))

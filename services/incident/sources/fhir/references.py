@@ -45,30 +45,24 @@ class Resources:
         """What a reference leads to: contained, or in the same message; an empty node where it is not here."""
         text = reference.text("reference")
         if text.startswith("#"):
-            return next((one for one in inside.many("contained") if one.text("id") == text[1:]), NOTHING)
+            return next((one for one in inside.children("contained") if one.text("id") == text[1:]), NOTHING)
         wanted = text if text.startswith("urn:") else local_reference(text)
         return self._index.get(wanted, NOTHING) if wanted else NOTHING
 
 
 def references(resources: Iterable[Node], base_url: str) -> Iterator[str]:
     """What resources refer to on their own server, as far as it tells who was there, where, and about whom."""
-    for value in _objects([one.value for one in resources]):
-        text = value.get("reference")
-        local = own_reference(text, base_url) if isinstance(text, str) else ""
-        if local.partition("/")[0] in AROUND:
-            yield local
-
-
-def _objects(values: Sequence[object]) -> Iterator[dict[str, object]]:
-    """Every object in a tree, the outer before the inner."""
-    waiting = deque(values)
+    waiting: deque[object] = deque(one.value for one in resources)
     while waiting:
         value = waiting.popleft()
-        if isinstance(value, dict):
-            yield value
-            waiting += value.values()
-        elif isinstance(value, list):
+        if isinstance(value, list):
             waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+            text = value.get("reference")
+            local = own_reference(text, base_url) if isinstance(text, str) else ""
+            if local.partition("/")[0] in AROUND:
+                yield local
 
 
 def local_reference(text: str) -> str:

@@ -81,7 +81,7 @@ def read_each(resources: Resources) -> Iterator[Said]:
     """The same with the resource that says it."""
     told: set[str] = set()
     for encounter in resources.of("Encounter"):
-        patient = resources.find(encounter.one("subject"), encounter)
+        patient = resources.find(encounter.child("subject"), encounter)
         told.add(_ident(patient) if patient else "")
         yield encounter, _encounter(encounter, patient, resources)
     for patient in resources.of("Patient"):
@@ -96,15 +96,16 @@ def read_each(resources: Resources) -> Iterator[Said]:
 
 def _encounter(encounter: Node, patient: Node, resources: Resources) -> PatientClaim:
     seen = Visit(_number(encounter))
-    keys = _patient_keys(encounter.one("subject"), patient, resources)
+    keys = _patient_keys(encounter.child("subject"), patient, resources)
     keys = keys or (Identifier(f"visit:{resources.name}", seen.number),)
     if encounter.text("status") in NEVER_WAS:
         return PatientClaim("cancel", resources.name, keys, seen)
-    stay = encounter.one("hospitalization") or encounter.one("admission")
-    given = codes(stay.many("dischargeDisposition"))
+    stay = encounter.child("hospitalization") or encounter.child("admission")
+    given = codes(stay.children("dischargeDisposition"))
     dead = [code for code in given if code == EXPIRED or code in resources.source.death_dispositions]
     indicator, died = _deceased(patient, resources)
-    period = encounter.one("period") or encounter.one("actualPeriod")
+    listed = [(one.child("individual") or one.child("actor"), one) for one in encounter.children("participant")]
+    period = encounter.child("period") or encounter.child("actualPeriod")
     return PatientClaim(
         kind="update",
         source=resources.name,
@@ -115,9 +116,9 @@ def _encounter(encounter: Node, patient: Node, resources: Resources) -> PatientC
         severity=_dead(dead[0] if dead else ""),
         death_given=bool(died),
         death_until=died.until if died else None,
-        occurred_at=_first(resources, died, period.text("end"), encounter.one("meta").text("lastUpdated")),
+        occurred_at=_first(resources, died, period.text("end"), encounter.child("meta").text("lastUpdated")),
         unit=_unit(encounter, resources),
-        mentions=_around(encounter, resources),
+        mentions=tuple(dict.fromkeys([*_mentions(listed, encounter, resources), *_teams(encounter, resources)]))[:MOST],
         merges=_merges(patient, resources),
     )
 
@@ -146,7 +147,7 @@ def _patient(patient: Node, resources: Resources) -> PatientClaim:
         severity=_dead(""),
         death_given=bool(died),
         death_until=died.until if died else None,
-        occurred_at=_first(resources, died, patient.one("meta").text("lastUpdated")),
+        occurred_at=_first(resources, died, patient.child("meta").text("lastUpdated")),
         mentions=_teams(patient, resources),
         merges=_merges(patient, resources),
     )
@@ -163,14 +164,14 @@ def _deceased(patient: Node, resources: Resources) -> tuple[Indicator, Moment | 
 
 def _number(encounter: Node) -> str:
     """The visit number that other feeds share, else the resource's own id."""
-    given = [one for one in encounter.many("identifier") if one.text("value")]
+    given = [one for one in encounter.children("identifier") if one.text("value")]
     official = [one for one in given if one.text("use") in ("official", "usual")]
     return (official or given or [NOTHING])[0].text("value") or _ident(encounter)
 
 
 def _patient_keys(reference: Node, patient: Node, resources: Resources) -> tuple[Identifier, ...]:
     """Whatever tells one patient from another, for each the name that other feeds may call it by."""
-    listed = [*patient.many("identifier"), *reference.many("identifier")]
+    listed = [*patient.children("identifier"), *reference.children("identifier")]
     found = {
         Identifier(system(one, resources).casefold(), one.text("value")): None for one in listed if one.text("value")
     }
@@ -184,8 +185,8 @@ def _merges(patient: Node, resources: Resources) -> tuple[Pair, ...]:
     """Patient.link: which of two records of one patient's is given up for the other, as A40 does."""
     own = _patient_keys(NOTHING, patient, resources)
     pairs = []
-    for link in list(patient.many("link"))[:MOST]:
-        other = _patient_keys(link.one("other"), resources.find(link.one("other"), patient), resources)
+    for link in list(patient.children("link"))[:MOST]:
+        other = _patient_keys(link.child("other"), resources.find(link.child("other"), patient), resources)
         if link.text("type") == "replaced-by":
             pairs.append(Pair(other, own))
         elif link.text("type") == "replaces":
@@ -204,18 +205,19 @@ def system(identifier: Node, resources: Resources) -> str:
 
 def _adverse_event(event: Node, resources: Resources) -> Report:
     level, code = _harm(event, resources)
-    own = next((one for one in event.many("identifier") if one.text("value")), NOTHING)
-    patient = resources.find(event.one("subject"), event)
+    own = next((one for one in event.children("identifier") if one.text("value")), NOTHING)
+    patient = resources.find(event.child("subject"), event)
+    given, categories = codes(event.children("category", "event", "code")), resources.source.categories
     times = [event.text(key) for key in ("date", "occurrenceDateTime", "detected", "recordedDate")]
     return Report(
         source=resources.name,
         source_ref=f"{own.text('system')}|{own.text('value')}" if own else _ident(event),
-        category=_category(event, resources.source),
+        category=next((categories[code] for code in given if code in categories), "adverse_event"),
         severity=CodedSeverity(ADVERSE_EVENT, code, level),
-        occurred_at=_first(resources, None, *times, event.one("occurrencePeriod").text("start")),
-        unit=_place(event.one("location"), event, resources),
+        occurred_at=_first(resources, None, *times, event.child("occurrencePeriod").text("start")),
+        unit=_place(event.child("location"), event, resources),
         urgency="routine",
-        patient=_patient_keys(event.one("subject"), patient, resources),
+        patient=_patient_keys(event.child("subject"), patient, resources),
         mentions=_mentions(_reporters(event), event, resources),
         withdrawn=event.text("actuality").casefold() == "potential" or event.text("status") == "entered-in-error",
     )
@@ -225,7 +227,7 @@ def _harm(event: Node, resources: Resources) -> tuple[Level, str]:
     """The worst that outcome, severity, seriousness and the site's own extensions say, with the code that said it."""
     told = [
         (HARM[code.casefold()], code)
-        for code in codes(event.many("outcome", "severity", "seriousness"))
+        for code in codes(event.children("outcome", "severity", "seriousness"))
         if code.casefold() in HARM
     ]
     told += [(severity.severity("lfpse", word).level, word) for word in _by_extension(event, resources.source)]
@@ -234,38 +236,30 @@ def _harm(event: Node, resources: Resources) -> tuple[Level, str]:
 
 def _by_extension(event: Node, source: Source) -> Iterator[str]:
     """LFPSE degrees of harm in extensions, at any depth, here and in the contained patients (`sources.NAME.harm`)."""
-    waiting = [*event.many("extension"), *(inner for one in event.many("contained") for inner in one.many("extension"))]
+    waiting = [
+        *event.children("extension"),
+        *(inner for one in event.children("contained") for inner in one.children("extension")),
+    ]
     while waiting:
         extension = waiting.pop()
-        waiting += extension.many("extension")
+        waiting += extension.children("extension")
         levels = source.harm.get(extension.text("url").rpartition("/")[2])
         if levels:
-            given = [extension.text("valueCode"), *codes(extension.many("valueCodeableConcept"))]
-            given += [extension.one("valueCoding").text("code")]
+            given = [extension.text("valueCode"), *codes(extension.children("valueCodeableConcept"))]
+            given += [extension.child("valueCoding").text("code")]
             yield from (levels[code] for code in given if code in levels)
-
-
-def _category(event: Node, source: Source) -> str:
-    given = codes(event.many("category", "event", "code"))
-    return next((source.categories[code] for code in given if code in source.categories), "adverse_event")
 
 
 def _reporters(event: Node) -> Iterator[tuple[Node, Node]]:
     """Recorder, contributors (R4: references; R5: participants with an actor), each with where its role stands."""
-    yield event.one("recorder"), NOTHING
-    for one in event.many("contributor"):
-        yield (one.one("actor") or one), one
-    for one in event.many("participant"):
-        yield one.one("actor"), one
+    yield event.child("recorder"), NOTHING
+    for one in event.children("contributor"):
+        yield (one.child("actor") or one), one
+    for one in event.children("participant"):
+        yield one.child("actor"), one
 
 
 # ---- people
-
-
-def _around(encounter: Node, resources: Resources) -> tuple[Mention, ...]:
-    """Encounter.participant, and the care teams of this encounter."""
-    listed = [(one.one("individual") or one.one("actor"), one) for one in encounter.many("participant")]
-    return tuple(dict.fromkeys([*_mentions(listed, encounter, resources), *_teams(encounter, resources)]))[:MOST]
 
 
 def _teams(about: Node, resources: Resources) -> tuple[Mention, ...]:
@@ -273,10 +267,10 @@ def _teams(about: Node, resources: Resources) -> tuple[Mention, ...]:
     wanted = f"{about.kind}/{about.text('id')}"
     found: list[Mention] = []
     for team in resources.of("CareTeam"):
-        about_it = [local_reference(team.one(key).text("reference")) for key in ("encounter", "subject")]
-        referred = [local_reference(one.text("reference")) for one in about.many("careTeam")]
+        about_it = [local_reference(team.child(key).text("reference")) for key in ("encounter", "subject")]
+        referred = [local_reference(one.text("reference")) for one in about.children("careTeam")]
         if (wanted in about_it or f"CareTeam/{team.text('id')}" in referred) and team.text("status") not in OLD_TEAMS:
-            found += _mentions([(one.one("member"), one) for one in team.many("participant")], team, resources)
+            found += _mentions([(one.child("member"), one) for one in team.children("participant")], team, resources)
     return tuple(found)
 
 
@@ -286,13 +280,10 @@ def _mentions(listed: Iterable[tuple[Node, Node]], inside: Node, resources: Reso
 
 
 def _outside(role: Node) -> bool:
-    concepts = [*role.many("type", "role", "function")]
-    words = " ".join(text for one in concepts for text in (one.text("text"), *_displays(one))).casefold()
+    concepts = [*role.children("type", "role", "function")]
+    displays = (coding.text("display") for one in concepts for coding in one.children("coding"))
+    words = " ".join((*(one.text("text") for one in concepts), *displays)).casefold()
     return bool({code.upper() for code in codes(concepts)} & OUTSIDE) or any(one in words for one in OUTSIDE_WORDS)
-
-
-def _displays(concept: Node) -> list[str]:
-    return [coding.text("display") for coding in concept.many("coding")]
 
 
 def _who(reference: Node, inside: Node, resources: Resources) -> Identifier | None:
@@ -301,13 +292,13 @@ def _who(reference: Node, inside: Node, resources: Resources) -> Identifier | No
     if found.kind == "PractitionerRole":
         # a role that is contained leads to whom the same resource contains
         inside = inside if reference.text("reference").startswith("#") else found
-        reference = found.one("practitioner")
+        reference = found.child("practitioner")
         found = resources.find(reference, inside)
     local = local_reference(reference.text("reference"))
     kind = found.kind or local.partition("/")[0] or reference.text("type") or "Practitioner"
     if kind not in ("Practitioner", "PractitionerRole"):
         return None
-    listed = [*found.many("identifier"), *reference.many("identifier")]
+    listed = [*found.children("identifier"), *reference.children("identifier")]
     given = [(one.text("system").removeprefix("urn:oid:"), one.text("value")) for one in listed]
     known = resources.source.identifier_systems
     usable = [(system, value) for system, value in given if value and len(value) <= LONGEST]
@@ -328,22 +319,22 @@ def _who(reference: Node, inside: Node, resources: Resources) -> Identifier | No
 
 
 def _ident(resource: Node) -> str:
-    """`Encounter/12`; of one without an id all that it says, lest two of them be taken for one."""
+    """`Encounter/12`; of one without an id all that it says, so that two of them are not taken for one."""
     return f"{resource.kind}/{resource.text('id') or json.dumps(resource.value, sort_keys=True)}"
 
 
 def _unit(encounter: Node, resources: Resources) -> str:
     """The location the encounter ends in: an active one before others, the last before the first."""
-    places = list(encounter.many("location"))
+    places = list(encounter.children("location"))
     active = [one for one in places if one.text("status") == "active"]
     here = (active or places or [NOTHING])[-1]
-    return _place(here.one("location"), encounter, resources)
+    return _place(here.child("location"), encounter, resources)
 
 
 def _place(reference: Node, inside: Node, resources: Resources) -> str:
     """A location under the name the site gives it: by its identifier, its reference, its name."""
     found = resources.find(reference, inside)
-    names = [one.text("value") for one in [*found.many("identifier"), *reference.many("identifier")]]
+    names = [one.text("value") for one in [*found.children("identifier"), *reference.children("identifier")]]
     names += [local_reference(reference.text("reference")), found.text("name"), reference.text("display")]
     given = [one for one in names if one]
     known = next((resources.source.units[one] for one in given if one in resources.source.units), "")
@@ -352,7 +343,7 @@ def _place(reference: Node, inside: Node, resources: Resources) -> str:
 
 def codes(concepts: Iterable[Node]) -> list[str]:
     """The codes of CodeableConcepts."""
-    return [code for one in concepts for coding in one.many("coding") if (code := coding.text("code"))]
+    return [code for one in concepts for coding in one.children("coding") if (code := coding.text("code"))]
 
 
 def _moment(text: str, resources: Resources) -> Moment | None:

@@ -70,7 +70,8 @@ def said_by(raw: bytes, name: str, source: Source, now: datetime) -> tuple[Patie
     Raises:
         JsonError: where it is none.
     """
-    found = _resources(load(raw)) if raw else []
+    body = load(raw) if raw else NOTHING
+    found = list(referenced(body)) if body.kind == "Bundle" else [body] if raw else []
     return read_resources(Resources(name, source, now, found, more_comes=bool(source.base_url)))
 
 
@@ -86,10 +87,6 @@ def turn_of(raw: bytes) -> tuple[str, int] | None:
     told = parse(body, "")
     numbers = [event.number for event in told.events if event.number is not None]
     return (told.name, max(numbers)) if numbers else None
-
-
-def _resources(body: Node) -> list[Node]:
-    return list(referenced(body)) if body.kind == "Bundle" else [body]
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,14 @@ class FhirDoor:
         subscription = self.hasher.of_message(b"subscription", told.name.encode())
         heard = Heard(name, subscription, numbers, told.counted, began=told.kind == "handshake")
         if told.kind in ("handshake", "heartbeat"):
-            await self.context.store.write(lambda unit: self._only_heard(unit, heard))
+
+            def note(unit: Unit) -> None:
+                # nothing has happened; where a heartbeat counts an event that never came, what changed is looked for
+                noted = record_heard(unit, [heard])
+                if noted.gaps and self.context.settings.sources[name].base_url:
+                    enqueue(unit, DayKeys(self.context.keys), [FetchRequest(name, since=noted.since[name])])
+
+            await self.context.store.write(note)
             return
         source = self.context.settings.sources[name]
         search = told.empty and (source.base_url or not told.resources)
@@ -150,12 +154,6 @@ class FhirDoor:
         if wanted:
             _require_base(source)
         await self._store(name, body, told.resources, heard, wanted)
-
-    def _only_heard(self, unit: Unit, heard: Heard) -> None:
-        """Nothing has happened; where a heartbeat counts an event that never came, what changed is looked for."""
-        noted = record_heard(unit, [heard])
-        if noted.gaps and self.context.settings.sources[heard.source].base_url:
-            enqueue(unit, DayKeys(self.context.keys), [FetchRequest(heard.source, since=noted.since[heard.source])])
 
     async def _store(
         self, name: str, body: bytes, resources: Sequence[Node], heard: Heard, wanted: Sequence[FetchRequest]

@@ -47,22 +47,9 @@ def _depth(value: object) -> int:
     level, depth = [value], 0
     while level and depth <= DEEPEST:
         depth += 1
-        level = [inner for one in level for inner in _inside(one)]
+        inside = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [inner for group in inside for inner in group if isinstance(inner, dict | list)]
     return depth
-
-
-def _inside(value: object) -> list[object]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [one for one in inner if isinstance(one, dict | list)]
-
-
-def _is_unicode(text: str) -> bool:
-    r"""Whether it can be stored: JSON's escapes can name half a character (`\ud800`)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class Node:
@@ -94,7 +81,10 @@ class Node:
             return ""
         if not isinstance(value, str):
             self._wrong(key, "must be a string")
-        if not _is_unicode(value):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            # JSON's escapes can name half a character (`\ud800`), which cannot be stored
             self._wrong(key, "must be Unicode")
         return value.replace("\0", "").strip()
 
@@ -114,7 +104,7 @@ class Node:
             return value
         return self._wrong(key, "must be true or false")
 
-    def one(self, key: str) -> "Node":
+    def child(self, key: str) -> "Node":
         """An object; an empty one where there is none."""
         value = self.value.get(key)
         if value is None:
@@ -123,7 +113,7 @@ class Node:
             self._wrong(key, "must be an object")
         return Node(value, f"{self.place}.{key}")
 
-    def many(self, *keys: str) -> Iterator["Node"]:
+    def children(self, *keys: str) -> Iterator["Node"]:
         """The objects of a list, or the one that stands in its place: releases differ in what repeats."""
         for key in keys:
             value = self.value.get(key)

@@ -40,8 +40,14 @@ def explain(raw: bytes, settings: Settings) -> list[str]:
     body = raw.strip(b"\x0b\x1c\r\n ")
     clock = settings.clock()
     reading = read_hl7(body, settings.sources, clock)
-    lines = [*_read(body, reading, settings), *_answered(reading, clock.now())]
-    if reading.fault is None:
+    conditions = reading.header.conditions()
+    mode = f"enhanced mode ({'/'.join(conditions)})" if conditions else "original mode"
+    given = build_answers(reading.header, reading.fault, clock.now(), "0")
+    answered = " then ".join(re.split(rb"[\r]", one)[1][4:6].decode() for one in given) or "no answer"
+    fault = reading.fault
+    why = f", {fault.code} {CONDITIONS[fault.code]} at {fault.place} ({fault.reason})" if fault else ""
+    lines = [*_read(body, reading, settings), f"answer: {answered}, {mode}{why}"]
+    if fault is None:
         lines += _decided(reading, settings, clock.now())
     return lines
 
@@ -61,16 +67,6 @@ def _read(body: bytes, reading: Reading, settings: Settings) -> list[str]:
         met = [rule.name for rule, _ in match_rules(message, names, settings.sources[reading.source])]
         lines += [f"rules of the site met: {', '.join(met)}"] if met else []
     return lines
-
-
-def _answered(reading: Reading, now: datetime) -> list[str]:
-    conditions = reading.header.conditions()
-    mode = f"enhanced mode ({'/'.join(conditions)})" if conditions else "original mode"
-    codes = [re.split(rb"[\r]", one)[1][4:6].decode() for one in build_answers(reading.header, reading.fault, now, "0")]
-    said = " then ".join(codes) or "no answer"
-    fault = reading.fault
-    why = f", {fault.code} {CONDITIONS[fault.code]} at {fault.place} ({fault.reason})" if fault else ""
-    return [f"answer: {said}, {mode}{why}"]
 
 
 def _decided(reading: Reading, settings: Settings, now: datetime) -> Sequence[str]:

@@ -192,7 +192,19 @@ class Connection:
     async def _write(self) -> None:
         """Answer in order. A message that was not stored gets no answer: the connection closes instead."""
         try:
-            await self._write_all()
+            # one write for all the answers that are there: a commit gives many at once
+            ready = bytearray()
+            while True:
+                if self._waiting.empty():
+                    await self._flush(ready)
+                taken = await self._waiting.get()
+                if taken is None or not (taken.done() and taken.exception() is None):
+                    await self._flush(ready)
+                if taken is None:
+                    break
+                for one in await taken:
+                    ready += framed(one)
+                self._slots.release()
         except Exception as fault:
             telemetry.MLLP_CLOSED.labels(type(fault).__name__).inc()
             self.finish()
@@ -201,21 +213,6 @@ class Connection:
             if task:
                 task.cancel()
         await asyncio.gather(*(task for task in rest if task), return_exceptions=True)
-
-    async def _write_all(self) -> None:
-        """One write for all the answers that are there: a commit gives many at once."""
-        ready = bytearray()
-        while True:
-            if self._waiting.empty():
-                await self._flush(ready)
-            taken = await self._waiting.get()
-            if taken is None or not (taken.done() and taken.exception() is None):
-                await self._flush(ready)
-            if taken is None:
-                return
-            for one in await taken:
-                ready += framed(one)
-            self._slots.release()
 
     async def _flush(self, ready: bytearray) -> None:
         if not ready:

@@ -5,7 +5,6 @@ raises nothing but `Hl7Error`, whatever the bytes.
 """
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -189,17 +188,15 @@ class Hl7Message:
         """All segments of a name, in order."""
         found = self._found.get(name)
         if found is None:
-            found = self._found[name] = [Segment(self.notation, line) for line in self._lines(name)]
+            found = self._found[name] = []
+            body, mark = self._body, b"\r" + name
+            start = body.find(mark)
+            while start >= 0:
+                end = body.index(b"\r", start + 1)
+                if body[start + 4 : start + 5] in (self.notation.delimiters.field, b"\r"):
+                    found.append(Segment(self.notation, body[start + 1 : end]))
+                start = body.find(mark, end)
         return found
-
-    def _lines(self, name: bytes) -> Iterator[bytes]:
-        body, mark = self._body, b"\r" + name
-        start = body.find(mark)
-        while start >= 0:
-            end = body.index(b"\r", start + 1)
-            if body[start + 4 : start + 5] in (self.notation.delimiters.field, b"\r"):
-                yield body[start + 1 : end]
-            start = body.find(mark, end)
 
     def names(self) -> list[str]:
         """The segment names there are, each once; what is not a name is left out, such as a text's next line."""

@@ -29,14 +29,13 @@ def evidence_of(rule: Rule) -> Evidence:
 def _fulfils(segment: Segment, rule: Rule) -> bool:
     if segment.name == b"OBX" and segment.text(11).upper() in NO_RESULT:
         return False
-    return all(_values(segment, place) & set(wanted) for place, wanted in rule.when.items())
-
-
-def _values(segment: Segment, place: str) -> set[str]:
-    """What stands at `FIELD`, `FIELD.COMPONENT` or `FIELD.COMPONENT.SUBCOMPONENT`, in any repetition."""
-    field, component, subcomponent = [*(int(part) for part in place.split(".")), 1, 1][:3]
-    part = segment.notation.part
-    return {part(one, component, subcomponent) for one in segment.repetitions(field)}
+    for place, wanted in rule.when.items():
+        # `FIELD`, `FIELD.COMPONENT` or `FIELD.COMPONENT.SUBCOMPONENT`, in any repetition
+        field, component, subcomponent = [*(int(part) for part in place.split(".")), 1, 1][:3]
+        given = {segment.notation.part(one, component, subcomponent) for one in segment.repetitions(field)}
+        if not given & set(wanted):
+            return False
+    return True
 
 
 def same_observation(message: Hl7Message, header: Header, visit: Visit) -> str:

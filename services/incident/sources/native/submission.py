@@ -1,7 +1,7 @@
 """`POST /v1/incidents`: one report as JSON or many as CSV, and the key by which a sender repeats them."""
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -17,6 +17,7 @@ JSON: Final = "application/json"
 CSV: Final = "text/csv"
 SHOWN: Final = 200  # faults; a table with more of them has one cause
 LONGEST_KEY: Final = 255
+RULES: Final = {"extra_forbidden": "holds a key that is not known", "json_invalid": "is not JSON"}
 # a String of RFC 8941 (parameters are allowed and mean nothing here), or the bare word that most senders give
 _QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"(?: *;[ -~]*)?')
 _BARE: Final = re.compile(r"[!#-~]+")
@@ -76,19 +77,18 @@ def parse_report(body: bytes) -> NativeIncident:
     try:
         return NativeIncident.model_validate_json(body)
     except ValidationError as fault:
-        raise _not_valid([_fault(error) for error in fault.errors(include_input=False, include_url=False)]) from None
+        errors = []
+        for error in fault.errors(include_input=False, include_url=False):
+            unknown = error["type"] == "extra_forbidden"
+            known = error["loc"][:-1] if unknown else error["loc"]
+            rule = RULES.get(error["type"], error["msg"])
+            errors.append({"place": ".".join(str(part) for part in known) or "body", "rule": rule})
+        raise _not_valid(errors) from None
 
 
 def _not_valid(errors: list[dict[str, str]]) -> Problem:
     telemetry.MESSAGES_REFUSED.labels("http", "not_valid").inc()
     return Problem(422, "not-valid", "Nothing was stored: some of the body does not fit; see errors.", errors=errors)
-
-
-def _fault(error: Any) -> dict[str, str]:
-    known = error["loc"][:-1] if error["type"] == "extra_forbidden" else error["loc"]
-    rule = "holds a key that is not known" if error["type"] == "extra_forbidden" else error["msg"]
-    rule = "is not JSON" if error["type"] == "json_invalid" else rule
-    return {"place": ".".join(str(part) for part in known) or "body", "rule": rule}
 
 
 def receipt_of(accepted: Accepted, source: str) -> str:

@@ -131,7 +131,7 @@ async def test_a_server_that_does_not_answer_holds_up_no_other(desk: Desk) -> No
         for number, name in enumerate([*["slow"] * 60, "chart"]):
             wanted = (FetchRequest(name, f"Encounter/e{number}"),)
             await intake(Item(name, b"", str(number), heard=Heard(name, "s"), wanted=wanted))
-        reading = [asyncio.create_task(one.once()) for one in fetchers(context, intake)]
+        reading = [asyncio.create_task(one.read_due()) for one in fetchers(context, intake)]
         async with asyncio.timeout(5):
             while not await desk.states():
                 await asyncio.sleep(0.01)

@@ -132,7 +132,7 @@ async def told(desk: Desk, *bodies: Resource | bytes) -> Fetcher:
 async def test_an_id_alone_is_read_with_who_was_there(made: Making, chart: Chart) -> None:
     desk = made()
     fetcher = await told(desk, backport(focus="Encounter/e1"))
-    assert (await fetcher.once(), await fetcher.once()) == (True, False)
+    assert (await fetcher.read_due(), await fetcher.read_due()) == (True, False)
     [(kind, body)] = await desk.events()
     assert (kind, body["unit"], body["occurred_at"]) == ("recorded", "ICU", "2026-11-21T08:30:00Z")
     assert [one["person_ref"] for one in body["involved"]] == [ANNA]
@@ -142,7 +142,7 @@ async def test_an_id_alone_is_read_with_who_was_there(made: Making, chart: Chart
 async def test_of_the_living_nothing_more_is_read(made: Making, chart: Chart) -> None:
     chart.hold(encounter(disposition=HOME))
     fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
-    await fetcher.once()
+    await fetcher.read_due()
     assert chart.asked == ["Encounter/e1"]
     assert await desk.states() == []
 
@@ -154,7 +154,7 @@ async def test_a_hook_without_a_body_names_what_is_read(made: Making, chart: Cha
             answer = await door.put(f"/v1/fhir/chart/{kind}/{ident}", headers={"Authorization": f"Bearer {SECRET}"})
             assert answer.status_code == status
     fetcher = Fetcher(desk.context, desk.intake, "chart")
-    assert (await fetcher.once(), await fetcher.once()) == (True, False)
+    assert (await fetcher.read_due(), await fetcher.read_due()) == (True, False)
     assert (await desk.kinds(), chart.asked[0]) == (["recorded"], "Encounter/e1")
 
 
@@ -163,7 +163,7 @@ async def test_a_hook_without_a_body_names_what_is_read(made: Making, chart: Cha
 async def test_that_something_happened_is_looked_for(made: Making, chart: Chart, body: Any) -> None:
     chart.hold(adverse_event(severity=coded("severe"), subject={"reference": "Patient/p9"}))
     fetcher = await told(desk := made(), body, b"")
-    await fetcher.once()
+    await fetcher.read_due()
     assert sorted(await desk.kinds()) == ["recorded", "recorded"]
     searches = [one for one in chart.asked if "_lastUpdated" in one]
     assert [one.partition("?")[0] for one in searches] == ["Encounter", "Patient", "AdverseEvent"]
@@ -173,7 +173,7 @@ async def test_that_something_happened_is_looked_for(made: Making, chart: Chart,
 async def test_an_event_that_never_came_is_looked_for(made: Making, chart: Chart) -> None:
     living = backport(encounter("e0", disposition=None), number=1)
     fetcher = await told(desk := made(), living, backport(kind="heartbeat", number=None, counted=2))
-    await fetcher.once()
+    await fetcher.read_due()
     assert await desk.kinds() == ["recorded"]
 
 
@@ -192,7 +192,7 @@ async def test_every_page_of_the_same_server_and_none_of_another(made: Making, c
         "Patient": [page()],
     }
     fetcher = await told(desk := made(), b"")
-    await fetcher.once()
+    await fetcher.read_due()
     assert await desk.kinds() == ["recorded", "recorded"]
     assert "Encounter?page=2" in chart.asked
     assert not [one for one in chart.asked if "page=3" in one]
@@ -216,7 +216,7 @@ async def test_every_page_of_the_same_server_and_none_of_another(made: Making, c
 async def test_where_the_next_page_is(made: Making, chart: Chart, following: str, asked: str | None) -> None:
     chart.answers = {"Encounter": [page(following=following), page(encounter())], "": [page(encounter())]}
     fetcher = await told(desk := made(search=("Encounter",)), b"")
-    await fetcher.once()
+    await fetcher.read_due()
     assert await desk.kinds() == (["recorded"] if asked else [])
     assert chart.asked[1:2] == ([asked] if asked else [])
 
@@ -227,14 +227,14 @@ async def test_a_type_that_a_server_does_not_give_holds_up_no_other(
 ) -> None:
     chart.answers = {"AdverseEvent": [Response(status_code=status)]}
     fetcher = await told(desk := made(), b"")
-    await fetcher.once()
+    await fetcher.read_due()
     assert (await desk.kinds(), len(await desk.rows("fetch"))) == (["recorded"], left)
 
 
 async def test_a_server_that_gives_no_type_at_all_is_asked_again(made: Making, chart: Chart) -> None:
     chart.answers = {kind: [Response(status_code=404)] for kind in ("Encounter", "Patient", "AdverseEvent")}
     fetcher = await told(desk := made(), b"")
-    await fetcher.once()
+    await fetcher.read_due()
     assert (await desk.kinds(), len(await desk.rows("fetch"))) == ([], 1)
 
 
@@ -243,7 +243,7 @@ async def test_of_many_that_have_changed_only_what_matters_is_read_further(made:
     chart.hold(*(encounter(f"l{n}", who=f"l{n}", disposition=HOME) for n in range(300)))
     chart.hold(encounter(), patient(), practitioner())
     fetcher = await told(desk := made(search=("Encounter",)), b"")
-    await fetcher.once()
+    await fetcher.read_due()
     [(_, body)] = await desk.events()
     assert [one["person_ref"] for one in body["involved"]] == [ANNA]
     assert sorted(chart.asked[2:]) == ["Location/l1", "Patient/p1", "Practitioner/d1"]
@@ -256,7 +256,7 @@ async def test_whoever_cannot_be_read_now_is_read_later(
     chart.answers = {"Practitioner/d1": [Response(status_code=status)] * 2}
     fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
     for _ in range(4):
-        await fetcher.once()
+        await fetcher.read_due()
         await clock.advance(minutes=2)
     (_, recorded), (kind, amended) = await desk.events()
     assert (recorded["involved"], kind) == ([], "amended")
@@ -269,7 +269,7 @@ async def test_whoever_cannot_be_read_now_is_read_later(
 async def test_whoever_is_refused_is_known_by_the_reference_alone(made: Making, chart: Chart) -> None:
     chart.answers = {"Practitioner/d1": [Response(status_code=403)]}
     fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
-    await fetcher.once()
+    await fetcher.read_due()
     assert (await desk.kinds(), await desk.rows("fetch"), len(await desk.rows("unmatched"))) == (["recorded"], [], 1)
 
 
@@ -279,17 +279,17 @@ async def test_a_server_that_does_not_give_it_is_asked_again_later(
 ) -> None:
     chart.answers = {"Encounter/e1": [Response(status_code=status, headers={"Location": "http://evil.example/"})]}
     fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
-    assert await fetcher.once()
-    assert (await fetcher.once(), await desk.states()) == (False, [])
+    assert await fetcher.read_due()
+    assert (await fetcher.read_due(), await desk.states()) == (False, [])
     await clock.advance(seconds=6)
-    assert await fetcher.once()
+    assert await fetcher.read_due()
     assert await desk.kinds() == ["recorded"]
 
 
 @pytest.mark.parametrize(("status", "states"), [(410, []), (404, ["review"])])
 async def test_what_is_gone_is_not_asked_for_again(made: Making, chart: Chart, status: int, states: list[str]) -> None:
     chart.answers = {"Encounter/e1": [Response(status_code=status)]}
-    await (await told(desk := made(), backport(focus="Encounter/e1"))).once()
+    await (await told(desk := made(), backport(focus="Encounter/e1"))).read_due()
     assert (await desk.rows("fetch"), await desk.states()) == ([], states)
 
 
@@ -299,7 +299,7 @@ async def test_what_is_gone_is_not_asked_for_again(made: Making, chart: Chart, s
 async def test_what_cannot_be_read_is_the_coordinators(made: Making, chart: Chart, body: bytes) -> None:
     chart.answers = {"Encounter/e1": [Response(body)] * 9}
     fetcher = await told(desk := made(), backport(focus="Encounter/e1"))
-    await fetcher.once()
+    await fetcher.read_due()
     rows = await desk.rows("incident")
     if b"status" in body:
         assert [(row.state, row.reasons, row.category) for row in rows] == [("review", "not_fetched", "not_fetched")]
@@ -313,10 +313,10 @@ async def test_what_was_never_read_ends_with_its_days_key_on_the_list(
     chart.answers = {"Encounter/e1": [Response(status_code=503)] * 9, "Encounter/e2": [Response(status_code=503)] * 9}
     desk = made()
     fetcher = await told(desk, backport(focus="Encounter/e1"), backport(focus="Encounter/e2", number=2))
-    await fetcher.once()
+    await fetcher.read_due()
     await clock.advance(hours=73)
     await desk.context.store.write(delete_expired)
-    await fetcher.once()
+    await fetcher.read_due()
     assert [row.reasons for row in await desk.rows("incident")] == ["not_fetched"]
     assert (await desk.rows("fetch"), await desk.kinds()) == ([], [])
 
@@ -333,13 +333,13 @@ async def test_smart_backend_services(made: Making, chart: Chart, key: Any) -> N
     chart.keys = json.loads(json.dumps(public_keys(found)))
     assert not {"d", "p", "q"} & set(chart.keys["keys"][0])
     fetcher = await told(desk, backport(focus="Encounter/e1"))
-    await fetcher.once()
+    await fetcher.read_due()
     assert (await desk.kinds(), chart.tokens) == (["recorded"], ["t0"])
     # a token that the server no longer takes is exchanged once
     chart.tokens.append("t1")
     chart.hold(encounter("e2", who="p2"))
     await told(desk, backport(focus="Encounter/e2", number=2))
-    await fetcher.once()
+    await fetcher.read_due()
     assert await desk.kinds() == ["recorded", "recorded"]
     assert chart.tokens == ["t0", "t1", "t2"]
 
@@ -381,17 +381,17 @@ async def test_a_silent_server_is_noticed(made: Making, clock: ManualClock, capl
     heartbeat = backport(kind="heartbeat", number=None, counted=0)
     for hours, late in ((1, False), (1, True), (1, True)):
         await clock.advance(hours=hours)
-        await silence.once()
+        await silence.watch()
         assert silence.late == ({"chart"} if late else set())
     await told(desk, heartbeat)
-    await silence.once()
+    await silence.watch()
     assert silence.late == set()
 
 
 async def test_what_came_without_its_people_is_decided_at_once_and_they_are_read(made: Making, chart: Chart) -> None:
     fetcher = await told(desk := made(), backport(encounter()))
     assert await desk.kinds() == ["recorded"]
-    await fetcher.once()
+    await fetcher.read_due()
     (_, recorded), (kind, amended) = await desk.events()
     assert (recorded["involved"], kind) == ([], "amended")
     assert [one["person_ref"] for one in amended["involved"]] == [ANNA]
