@@ -5,7 +5,6 @@ here, or in `policy`, holds for all of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, Protocol, TypeVar
 
@@ -16,18 +15,10 @@ from services.incident.decisions.policy import decide_claim, decide_repeated, de
 SHOWS_EVIDENCE: Final = ("evidence", "update")
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A signal, and when its message came."""
-
-    signal: Signal
-    at: datetime
+SignalT_contra = TypeVar("SignalT_contra", bound=Signal, contravariant=True)
 
 
-ArrivalT_contra = TypeVar("ArrivalT_contra", bound=Arrival, contravariant=True)
-
-
-class Ledger(Protocol[ArrivalT_contra]):
+class Ledger(Protocol[SignalT_contra]):
     """What is known before a decision, and the account of it afterwards."""
 
     def merge(self, surviving: Sequence[str], prior: Sequence[str]) -> None:
@@ -42,11 +33,11 @@ class Ledger(Protocol[ArrivalT_contra]):
     def find_patients(self, keys: Sequence[str], *, create: bool) -> Sequence[Patient]:
         """The patients that these keys lead to; `create`: a new one where there is none."""
 
-    def view(self, arrival: ArrivalT_contra, patients: Sequence[Patient]) -> Patient:
+    def view(self, signal: SignalT_contra, patients: Sequence[Patient]) -> Patient:
         """These patients as one, as a decision on this signal sees them."""
 
     def carry_out(
-        self, arrival: ArrivalT_contra, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
+        self, signal: SignalT_contra, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
     ) -> None:
         """Keep a decision that is about these patients and rests on this incident."""
 
@@ -54,25 +45,24 @@ class Ledger(Protocol[ArrivalT_contra]):
         """Remember the death indicator of the last message about a patient."""
 
 
-def decide(arrival: ArrivalT_contra, ledger: Ledger[ArrivalT_contra], rules: IncidentPolicy) -> None:
-    """Decide one signal by what the ledger knows, and hand it the decision."""
-    said = arrival.signal.said
-    for surviving, prior in arrival.signal.merges:
+def decide(signal: SignalT_contra, at: datetime, ledger: Ledger[SignalT_contra], rules: IncidentPolicy) -> None:
+    """Decide one signal, whose message came at that time, by what the ledger knows, and hand it the decision."""
+    for surviving, prior in signal.merges:
         ledger.merge(surviving, prior)
-    if isinstance(said, Report):
-        _decide_report(arrival, said, ledger, rules)
+    if isinstance(signal.said, Report):
+        _decide_report(signal, signal.said, at, ledger, rules)
     else:
-        _decide_claim(arrival, said, ledger, rules)
+        _decide_claim(signal, signal.said, at, ledger, rules)
 
 
 def _decide_claim(
-    arrival: ArrivalT_contra, claim: PatientClaim, ledger: Ledger[ArrivalT_contra], rules: IncidentPolicy
+    signal: SignalT_contra, claim: PatientClaim, at: datetime, ledger: Ledger[SignalT_contra], rules: IncidentPolicy
 ) -> None:
-    patients = ledger.find_patients(arrival.signal.keys, create=claim.kind in SHOWS_EVIDENCE)
+    patients = ledger.find_patients(signal.keys, create=claim.kind in SHOWS_EVIDENCE)
     if not patients:
         return
-    view = ledger.view(arrival, patients)
-    ledger.carry_out(arrival, decide_claim(claim, view, rules, arrival.at), patients, view.current)
+    view = ledger.view(signal, patients)
+    ledger.carry_out(signal, decide_claim(claim, view, rules, at), patients, view.current)
     for patient in patients:
         patient.known = True
         # an empty field changes nothing
@@ -82,16 +72,16 @@ def _decide_claim(
 
 
 def _decide_report(
-    arrival: ArrivalT_contra, report: Report, ledger: Ledger[ArrivalT_contra], rules: IncidentPolicy
+    signal: SignalT_contra, report: Report, at: datetime, ledger: Ledger[SignalT_contra], rules: IncidentPolicy
 ) -> None:
     opened = ledger.find_opened(report)
     known = opened if report.withdrawn else opened or ledger.find_told(report)
     if known or report.withdrawn:
-        ledger.carry_out(arrival, decide_repeated(report, known), (), known)
+        ledger.carry_out(signal, decide_repeated(report, known), (), known)
         return
-    patients = ledger.find_patients(arrival.signal.keys, create=True) if arrival.signal.keys else ()
-    view = ledger.view(arrival, patients) if patients else None
-    decision = decide_report(report, view, rules, arrival.at)
-    ledger.carry_out(arrival, decision, patients, view.current if view else None)
+    patients = ledger.find_patients(signal.keys, create=True) if signal.keys else ()
+    view = ledger.view(signal, patients) if patients else None
+    decision = decide_report(report, view, rules, at)
+    ledger.carry_out(signal, decision, patients, view.current if view else None)
     for patient in patients:
         patient.known = True

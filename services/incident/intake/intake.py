@@ -14,7 +14,7 @@ from leeward.refs import new_ref
 from leeward.service import Context
 from leeward.store import Unit
 from services.incident.decisions.claims import Signal, limit_to_evidence
-from services.incident.decisions.decide import Arrival, decide
+from services.incident.decisions.decide import decide
 from services.incident.hashing import Hasher
 from services.incident.intake import repository
 from services.incident.intake.fetch_queue import FetchRequest, enqueue
@@ -84,9 +84,9 @@ class Intake:
                 for item in fresh
                 for one in item.signals
             ]
-            ledger = DatabaseLedger[Arrival](unit, self._hasher, self._box, signals)
+            ledger = DatabaseLedger[Signal](unit, self._hasher, self._box, signals)
             for signal in signals:
-                decide(Arrival(signal, unit.now), ledger, self._rules)
+                decide(signal, unit.now, ledger, self._rules)
             ledger.write()
             self._queue_fetches(unit, fresh, noted)
         return answers

@@ -14,7 +14,7 @@ from services.incident.decisions.claims import (
     SignalDecision,
     combine,
 )
-from services.incident.decisions.decide import ArrivalT_contra
+from services.incident.decisions.decide import SignalT_contra
 from services.incident.hashing import Hasher
 from services.incident.intake.batch import Records
 from services.incident.intake.patients import Book
@@ -22,7 +22,7 @@ from services.incident.intake.unmatched import Queue
 from services.incident.sealing import Box
 
 
-class DatabaseLedger(Generic[ArrivalT_contra]):
+class DatabaseLedger(Generic[SignalT_contra]):
     """Patients and incidents of one batch of signals: read in a few queries, and written by `write`."""
 
     def __init__(self, unit: Unit, hasher: Hasher, box: Box, signals: Sequence[Signal]) -> None:
@@ -62,15 +62,15 @@ class DatabaseLedger(Generic[ArrivalT_contra]):
         self.merge(keys, ())
         return self.book.known(keys)
 
-    def view(self, arrival: ArrivalT_contra, patients: Sequence[Patient]) -> Patient:
+    def view(self, signal: SignalT_contra, patients: Sequence[Patient]) -> Patient:
         """See `Ledger`."""
         return combine(patients)
 
     def carry_out(
-        self, arrival: ArrivalT_contra, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
+        self, signal: SignalT_contra, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
     ) -> None:
         """Gather what the decision comes to."""
-        self.apply(arrival.signal.said, decision, patients, current)
+        self.apply(signal.said, decision, patients, current)
 
     def apply(
         self,

@@ -40,7 +40,7 @@ class ReplayLedger(DatabaseLedger[Tried]):
     """Writes as intake does, and notes what the messages of one batch led to."""
 
     def __init__(self, unit: Unit, hasher: Hasher, box: Box, batch: Sequence[Tried], since: datetime) -> None:
-        super().__init__(unit, hasher, box, [one.signal for one in batch])
+        super().__init__(unit, hasher, box, batch)
         self._since = bucket_down(since)
         self._decided: list[Decided] = []
         self._added: dict[str, Decided] = {}
@@ -59,11 +59,11 @@ class ReplayLedger(DatabaseLedger[Tried]):
         """See `Ledger`."""
         return self.book.find_or_create(keys) if create else self.book.known(keys)
 
-    def view(self, arrival: Tried, patients: Sequence[Patient]) -> Patient:
+    def view(self, signal: Tried, patients: Sequence[Patient]) -> Patient:
         """The patients with the death indicator that they had until this message came, and an incident of the same
         visit under another name of the patient's: there is no second one.
         """
-        view, claim = combine(patients), arrival.signal.said
+        view, claim = combine(patients), signal.said
         if isinstance(claim, Report):
             return view
         current = view.current or queries.find_same_visit(self._unit.conn, claim.source, claim.visit)
@@ -71,17 +71,19 @@ class ReplayLedger(DatabaseLedger[Tried]):
             for patient in patients:
                 patient.current = current
                 self.book.touch(patient)
-        return Patient("", known=True, indicator=arrival.indicator, current=current)
+        return Patient("", known=True, indicator=signal.indicator, current=current)
 
     def carry_out(
-        self, arrival: Tried, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
+        self, signal: Tried, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
     ) -> None:
         """Gather what the decision comes to, as far as a replay may, and note it."""
-        decision = self._limit(arrival, decision, current)
-        self.apply(arrival.signal.said, decision, patients, current)
+        decision = self._limit(signal, decision, current)
+        self.apply(signal.said, decision, patients, current)
         current = combine(patients).current if patients else current
         action = DONE.get(decision.action)
-        decided = Decided(arrival.stored.raw_ref, bucket_down(arrival.at), action or "changed", decision.reasons)
+        decided = Decided(
+            signal.stored.raw_ref, bucket_down(signal.stored.accepted_at), action or "changed", decision.reasons
+        )
         if action:
             self._decided.append(decided)
         if current and decision.action == Action.RECORD:
@@ -89,11 +91,11 @@ class ReplayLedger(DatabaseLedger[Tried]):
         if current and decision.action == Action.ADD and current.incident_ref not in self._opened:
             self._added.setdefault(current.incident_ref, decided)
 
-    def _limit(self, arrival: Tried, decision: SignalDecision, current: Current | None) -> SignalDecision:
+    def _limit(self, signal: Tried, decision: SignalDecision, current: Current | None) -> SignalDecision:
         """What is newer than the message stays, and what was taken back is not recorded again without a person."""
-        said = arrival.signal.said
+        said = signal.said
         if decision.action == Action.RETRACT and current:
-            newer = isinstance(said, PatientClaim) and current.accepted_at > arrival.at
+            newer = isinstance(said, PatientClaim) and current.accepted_at > signal.stored.accepted_at
             over = isinstance(said, Report) and current.state not in ("recorded", "review")
             return SignalDecision(Action.NOTHING, ("known",)) if newer or over else decision
         again = current and current.state == "retracted" and current.accepted_at >= self._since

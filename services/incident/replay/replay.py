@@ -97,7 +97,7 @@ class Replay:
             still = [one for one in batch if id(one) in standing]
             ledger = ReplayLedger(unit, self._hasher, identifier_box(self._keys), still, since)
             for one in still:
-                decide(one, ledger, self._settings.incident)
+                decide(one, one.stored.accepted_at, ledger, self._settings.incident)
             ledger.write()
             decided[:] = ledger.list_decided()
             if dry_run:

@@ -25,7 +25,7 @@ from services.incident.decisions.claims import (
     combine,
     heavier,
 )
-from services.incident.decisions.decide import Arrival, decide
+from services.incident.decisions.decide import decide
 from services.incident.hashing import Hasher
 from services.incident.intake.patients import Book
 
@@ -42,8 +42,8 @@ class Stored(NamedTuple):
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tried(Arrival):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried(Signal):
     """A signal of a stored message, with the death indicator that its patient had until then."""
 
     stored: Stored
@@ -83,7 +83,8 @@ class Trial:
                 self._patients[key] = one
         for stored, signals in given:
             for signal in signals:
-                decide(Tried(signal, stored.accepted_at, stored), self, self._rules)
+                tried = Tried(signal.said, signal.keys, signal.merges, stored=stored)
+                decide(tried, stored.accepted_at, self, self._rules)
 
     # ---- as a ledger
 
@@ -121,28 +122,28 @@ class Trial:
             self._patients.setdefault(key, there[0])
         return there
 
-    def view(self, arrival: Tried, patients: Sequence[Patient]) -> Patient:
+    def view(self, signal: Tried, patients: Sequence[Patient]) -> Patient:
         """See `Ledger`."""
         return combine(patients)
 
     def carry_out(
-        self, arrival: Tried, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
+        self, signal: Tried, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
     ) -> None:
         """Note which signals a patient or a report now rests on."""
-        said, made = arrival.signal.said, _made(arrival, decision)
+        said, made = signal.said, _made(signal, decision)
         refs = [one.patient_ref for one in patients]
         if isinstance(said, Report):
             ref = self._source_ref(said)
             if said.withdrawn or ref in self._opened:
                 # whether the database holds an incident of this report is not known here
-                self._threads[ref] = [arrival] if said.withdrawn else [*self._threads.get(ref, []), arrival]
+                self._threads[ref] = [signal] if said.withdrawn else [*self._threads.get(ref, []), signal]
                 return
             if decision.action != Action.NOTHING:
                 self._opened[ref] = current or made
             refs = refs or [ref]
         if decision.action == Action.NOTHING:
             return
-        tried = replace(arrival, indicator=combine(patients).indicator) if patients else arrival
+        tried = replace(signal, indicator=combine(patients).indicator) if patients else signal
         for ref in refs:
             earlier = self._threads.get(ref, []) if decision.action == Action.ADD else []
             self._threads[ref] = [*earlier, tried]
@@ -160,8 +161,8 @@ class Trial:
         return self._hasher.of_message(b"source_ref", report.source.encode(), report.source_ref.encode())
 
 
-def _made(arrival: Arrival, decision: SignalDecision) -> Current:
-    said = arrival.signal.said
+def _made(signal: Tried, decision: SignalDecision) -> Current:
+    said = signal.said
     claim = said if isinstance(said, PatientClaim) else None
     return Current(
         incident_ref="",
@@ -170,6 +171,6 @@ def _made(arrival: Arrival, decision: SignalDecision) -> Current:
         by_disposition=bool(claim and claim.disposition == "dead"),
         source=said.source,
         visit=claim.visit if claim else Visit(),
-        accepted_at=bucket_down(arrival.at),
+        accepted_at=bucket_down(signal.stored.accepted_at),
         denied=DENIED in decision.reasons,
     )

@@ -19,7 +19,7 @@ from services.incident.decisions.claims import (
     Visit,
     combine,
 )
-from services.incident.decisions.decide import Arrival, decide
+from services.incident.decisions.decide import decide
 from services.incident.sources.hl7v2.ack import build_answers
 from services.incident.sources.hl7v2.adt import EVENTS, message_event
 from services.incident.sources.hl7v2.parser import CONDITIONS, Hl7Error, Hl7Message
@@ -102,7 +102,7 @@ def _decision(
     case: str, said: PatientClaim | Report, patients: Sequence[Patient], settings: Settings, now: datetime
 ) -> str:
     ledger = SupposedLedger(patients)
-    decide(Arrival(Signal(said), now), ledger, settings.incident)
+    decide(Signal(said), now, ledger, settings.incident)
     return f"decision {case}: {ledger.decision.action} ({', '.join(ledger.decision.reasons)})"
 
 
@@ -126,12 +126,12 @@ class SupposedLedger:
         """Those that are supposed."""
         return self._patients
 
-    def view(self, arrival: Arrival, patients: Sequence[Patient]) -> Patient:
+    def view(self, signal: Signal, patients: Sequence[Patient]) -> Patient:
         """See `Ledger`."""
         return combine(patients)
 
     def carry_out(
-        self, arrival: Arrival, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
+        self, signal: Signal, decision: SignalDecision, patients: Sequence[Patient], current: Current | None
     ) -> None:
         """Note it."""
         self.decision = decision
