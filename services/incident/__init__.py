@@ -25,7 +25,7 @@ from services.incident.intake.subscriptions import Silence
 from services.incident.models import METADATA
 from services.incident.reconciliation import summarize, watch_figures
 from services.incident.retention import delete_expired, destroy_keys
-from services.incident.review import page
+from services.incident.review import page, queue_routes
 from services.incident.review import routes as review_routes
 from services.incident.sealing import KEY_TIMER
 from services.incident.sources import routes as source_routes
@@ -42,7 +42,8 @@ def build(context: Context) -> Wiring:
     receiver = Hl7Receiver(context.settings.sources, context.clock, hasher, intake)
     router = APIRouter()
     source_routes.add_routes(router, context, receiver, intake, hasher)
-    review_routes.add_routes(router, context, hasher)
+    review_routes.add_routes(router, context)
+    queue_routes.add_routes(router, context, hasher)
     fhir_routes.add_routes(router, context, intake, hasher)
     page.add_routes(router, context, hasher)
     return Wiring(

@@ -43,17 +43,14 @@ def decide_report(report: Report, patient: Patient | None, rules: IncidentPolicy
     """The decision on a report; only a death concerns what is known of a patient."""
     if report.category in rules.review_categories:
         return SignalDecision(Action.REVIEW, ("review_category",))
-    finding = report.ruled or _trigger(report, rules)
+    finding = report.ruled
+    if finding is None and report.severity.level in rules.trigger_levels:
+        finding = Evidence("trigger_level", True)
+    elif finding is None and report.category in rules.trigger_categories:
+        finding = Evidence("trigger_category", True)
     if finding is None:
         return SignalDecision(Action.NOTHING, ("below_threshold",))
     return _settled(finding, patient.current if patient else None, report.occurred_at, rules, now)
-
-
-def _trigger(report: Report, rules: IncidentPolicy) -> Evidence | None:
-    """Which of the site's triggers a report meets."""
-    if report.severity.level in rules.trigger_levels:
-        return Evidence("trigger_level", True)
-    return Evidence("trigger_category", True) if report.category in rules.trigger_categories else None
 
 
 def find_evidence(claim: PatientClaim, patient: Patient, now: datetime) -> Evidence | None:

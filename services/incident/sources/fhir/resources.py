@@ -207,6 +207,12 @@ def _adverse_event(event: Node, resources: Resources) -> Report:
     level, code = _harm(event, resources)
     own = next((one for one in event.children("identifier") if one.text("value")), NOTHING)
     patient = resources.find(event.child("subject"), event)
+    # R4: references; R5: participants with an actor; each with where its role stands
+    reporters = [
+        (event.child("recorder"), NOTHING),
+        *((one.child("actor") or one, one) for one in event.children("contributor")),
+        *((one.child("actor"), one) for one in event.children("participant")),
+    ]
     given, categories = codes(event.children("category", "event", "code")), resources.source.categories
     times = [event.text(key) for key in ("date", "occurrenceDateTime", "detected", "recordedDate")]
     return Report(
@@ -218,7 +224,7 @@ def _adverse_event(event: Node, resources: Resources) -> Report:
         unit=_place(event.child("location"), event, resources),
         urgency="routine",
         patient=_patient_keys(event.child("subject"), patient, resources),
-        mentions=_mentions(_reporters(event), event, resources),
+        mentions=_mentions(reporters, event, resources),
         withdrawn=event.text("actuality").casefold() == "potential" or event.text("status") == "entered-in-error",
     )
 
@@ -248,15 +254,6 @@ def _by_extension(event: Node, source: Source) -> Iterator[str]:
             given = [extension.text("valueCode"), *codes(extension.children("valueCodeableConcept"))]
             given += [extension.child("valueCoding").text("code")]
             yield from (levels[code] for code in given if code in levels)
-
-
-def _reporters(event: Node) -> Iterator[tuple[Node, Node]]:
-    """Recorder, contributors (R4: references; R5: participants with an actor), each with where its role stands."""
-    yield event.child("recorder"), NOTHING
-    for one in event.children("contributor"):
-        yield (one.child("actor") or one), one
-    for one in event.children("participant"):
-        yield one.child("actor"), one
 
 
 # ---- people

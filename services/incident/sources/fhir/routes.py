@@ -28,7 +28,7 @@ from services.incident.sources.access import authenticate_source
 from services.incident.sources.fhir.notification import BUNDLES, READ, Notification, parse, referenced
 from services.incident.sources.fhir.references import Resources, local_reference, references
 from services.incident.sources.fhir.resource_types import TYPES
-from services.incident.sources.fhir.resources import Said, list_mattering, read_each, read_resources
+from services.incident.sources.fhir.resources import list_mattering, read_each, read_resources
 from services.incident.sources.fhir.tree import NOTHING, JsonError, Node, load
 from services.incident.sources.hl7v2.receiver import STORAGE_FAULTS
 
@@ -163,7 +163,13 @@ class FhirDoor:
         content = body or uuid4().bytes
         found = Resources(name, source, self.context.clock.now(), list(resources), more_comes=bool(source.base_url))
         told = list(read_each(found))
-        more = _not_here(found, told) if source.base_url else []
+        # what matters and names a patient, people or places who did not come along is read with those
+        here = {f"{one.kind}/{one.text('id')}" for one in found.each}
+        more = [
+            f"{one.kind}/{one.text('id')}"
+            for one in (list_mattering(told) if source.base_url else ())
+            if one.text("id") and not here.issuperset(references([one], source.base_url))
+        ]
         item = Item(
             source=name,
             raw=body,
@@ -174,17 +180,6 @@ class FhirDoor:
         )
         accepted = await self.intake(item)
         (telemetry.MESSAGES_REPEATED if accepted.repeated else telemetry.MESSAGES_ACCEPTED).labels(name).inc()
-
-
-def _not_here(resources: Resources, told: Sequence[Said]) -> list[str]:
-    """What matters and names a patient, people or places who did not come along: it is read with those."""
-    here = {f"{one.kind}/{one.text('id')}" for one in resources.each}
-    base = resources.source.base_url
-    return [
-        f"{one.kind}/{one.text('id')}"
-        for one in list_mattering(told)
-        if one.text("id") and not here.issuperset(references([one], base))
-    ]
 
 
 def _unsaid(name: str, source: Source, address: tuple[str, str] | None) -> list[FetchRequest]:

@@ -40,32 +40,29 @@ def explain(raw: bytes, settings: Settings) -> list[str]:
     body = raw.strip(b"\x0b\x1c\r\n ")
     clock = settings.clock()
     reading = read_hl7(body, settings.sources, clock)
+    names = message_event(reading.header)
+    try:
+        message = Hl7Message(body)
+    except Hl7Error:
+        lines = ["read: no message"]
+    else:
+        kind, event = (part if _CODE.fullmatch(part) else "?" for part in names)
+        lines = [
+            f"read: {kind}^{event}, segments {' '.join(message.names())}",
+            f"source: {reading.source or 'none matches MSH-3 and MSH-4'}",
+        ]
+        rules = match_rules(message, names, settings.sources[reading.source]) if reading.source else ()
+        if met := [rule.name for rule, _ in rules]:
+            lines.append(f"rules of the site met: {', '.join(met)}")
     conditions = reading.header.conditions()
     mode = f"enhanced mode ({'/'.join(conditions)})" if conditions else "original mode"
     given = build_answers(reading.header, reading.fault, clock.now(), "0")
     answered = " then ".join(re.split(rb"[\r]", one)[1][4:6].decode() for one in given) or "no answer"
     fault = reading.fault
     why = f", {fault.code} {CONDITIONS[fault.code]} at {fault.place} ({fault.reason})" if fault else ""
-    lines = [*_read(body, reading, settings), f"answer: {answered}, {mode}{why}"]
+    lines.append(f"answer: {answered}, {mode}{why}")
     if fault is None:
         lines += _decided(reading, settings, clock.now())
-    return lines
-
-
-def _read(body: bytes, reading: Reading, settings: Settings) -> list[str]:
-    try:
-        message = Hl7Message(body)
-    except Hl7Error:
-        return ["read: no message"]
-    names = message_event(reading.header)
-    kind, event = (part if _CODE.fullmatch(part) else "?" for part in names)
-    lines = [
-        f"read: {kind}^{event}, segments {' '.join(message.names())}",
-        f"source: {reading.source or 'none matches MSH-3 and MSH-4'}",
-    ]
-    if reading.source:
-        met = [rule.name for rule, _ in match_rules(message, names, settings.sources[reading.source])]
-        lines += [f"rules of the site met: {', '.join(met)}"] if met else []
     return lines
 
 

@@ -15,6 +15,7 @@ BOMS: Final = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
+_LINE_END: Final = rb"\n(?=[A-Z][A-Z0-9]{2}(?:%b|[\r\n]|\Z)|\Z)"
 BLANKS: Final = b"\x00\x0b\x1c\t\r\n "
 
 # HL7 table 0357, as far as this reader and the rules behind it use it
@@ -177,7 +178,10 @@ class Hl7Message:
         delimiters = _delimiters(body)
         body, charset, self.recoded = _recoded(body, delimiters)
         self.notation = Notation(delimiters, charset)
-        self._body = b"\r%b\r" % _lines_by_cr(body, delimiters.field)
+        if b"\n" in body:
+            # an LF that no segment follows is a line break inside a value
+            body = re.sub(_LINE_END % re.escape(delimiters.field), b"\r", body)
+        self._body = b"\r%b\r" % body
         self._found: dict[bytes, list[Segment]] = {}
         headers = self.segments(b"MSH")
         if len(headers) > 1:
@@ -230,13 +234,6 @@ def _nth(value: bytes, delimiter: bytes, number: int) -> bytes:
 def first_line(body: bytes) -> bytes:
     """What stands before the first CR or LF."""
     return body.partition(b"\r")[0].partition(b"\n")[0]
-
-
-def _lines_by_cr(body: bytes, field: bytes) -> bytes:
-    """The body with CR between segments; an LF that no segment follows is a line break inside a value."""
-    if b"\n" not in body:
-        return body
-    return re.sub(rb"\n(?=[A-Z][A-Z0-9]{2}(?:%b|[\r\n]|\Z)|\Z)" % re.escape(field), b"\r", body)
 
 
 def _without_mark(raw: bytes) -> bytes:

@@ -62,7 +62,17 @@ def peer_verifier_of(settings: Settings) -> PeerVerifier:
             f"LEEWARD_{CLIENT_CA}: no sender could come in; name whose certificate it is under [sources.NAME] "
             "certificate in leeward.toml"
         )
-    return PeerVerifier(_context(settings), sources)
+    if not settings.variable(CERTIFICATE):
+        return PeerVerifier(None, sources)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    _load(context, settings)
+    if settings.variable(CLIENT_CA):
+        _certificates(settings, CLIENT_CA)
+        context.load_verify_locations(cadata=settings.variable(CLIENT_CA))
+        context.verify_mode = ssl.CERT_REQUIRED
+    return PeerVerifier(context, sources)
 
 
 def names_of(certificate: Mapping[str, Any]) -> list[str]:
@@ -80,20 +90,6 @@ def expiries(settings: Settings) -> dict[str, datetime]:
     """
     given = [name for name in (CERTIFICATE, CLIENT_CA) if settings.variable(name)]
     return {name: min(one.not_valid_after_utc for one in _certificates(settings, name)) for name in given}
-
-
-def _context(settings: Settings) -> ssl.SSLContext | None:
-    if not settings.variable(CERTIFICATE):
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    _load(context, settings)
-    if settings.variable(CLIENT_CA):
-        _certificates(settings, CLIENT_CA)
-        context.load_verify_locations(cadata=settings.variable(CLIENT_CA))
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def _certificates(settings: Settings, name: str) -> list[x509.Certificate]:

@@ -99,8 +99,12 @@ def _report(line: int, record: Mapping[str, str]) -> NativeIncident | list[Fault
     try:
         report = NativeIncident.model_validate({"involved": (), **given})
     except ValidationError as fault:
-        errors = fault.errors(include_input=False, include_url=False)
-        return [*faults, *(Fault(line, _column(error), error["msg"]) for error in errors)]
+        for error in fault.errors(include_input=False, include_url=False):
+            # where the JSON's place stands in the table
+            first, *rest = error["loc"]
+            part = (rest[0] if rest else error["ctx"]["part"]) if first == "severity" else ""
+            faults.append(Fault(line, f"severity_{part}" if part else str(first), error["msg"]))
+        return faults
     return faults or report
 
 
@@ -110,12 +114,3 @@ def identifiers(cell: str) -> list[dict[str, str]] | None:
     if not all(system.strip() and value.strip() for system, _, value in pairs):
         return None
     return [{"system": system.strip(), "value": value.strip()} for system, _, value in pairs]
-
-
-def _column(error: Any) -> str:
-    """Where the JSON's place stands in the table."""
-    first, *rest = error["loc"]
-    if first != "severity":
-        return str(first)
-    part = rest[0] if rest else error["ctx"]["part"]
-    return f"severity_{part}"
