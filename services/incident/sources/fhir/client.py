@@ -124,14 +124,23 @@ class FhirServer:
         url = f"{self.base}{path}" if path.startswith(("/", "?")) else f"{self.base}/{path}"
         extra = {"Content-Type": JSON, "Prefer": "return=representation"} if "content" in given else {}
         for last in (False, True):
-            authorization = await self._authorize()
-            status, body = await self._exchange(method, url, {"Accept": JSON, **extra, **authorization}, given)
+            who = await self._authorize()
+            status, body = await self._exchange(method, url, {"Accept": JSON, **extra, **who}, given)
             if status == 401 and self.key and not last:
                 # others may have been told the same, and have asked for a new one
-                if authorization == self._header():
+                if who == self._header():
                     self._token = ""
                 continue
-            return _resource(status, body)
+            if status in (404, 410):
+                raise NotRead(str(status), gone=True)
+            if status not in (200, 201):
+                raise NotRead(str(status), refused=400 <= status < 500 and status not in LATER)
+            if status == 201 and not body.strip():
+                return NOTHING
+            try:
+                return load(body)
+            except JsonError:
+                raise NotRead("not_json") from None
         raise NotRead("401")
 
     async def _exchange(self, method: str, url: str, headers: Any, given: Any) -> tuple[int, bytes]:
@@ -150,60 +159,48 @@ class FhirServer:
             raise NotRead(type(fault).__name__) from None
 
     async def _authorize(self) -> dict[str, str]:
-        """The header that says who asks; none for a server that is set up without a client."""
+        """The header with a valid token; no header for a server that is set up without a client."""
         if self.key is None or not self.source.client_id:
             return {}
         async with self._asking:
             if not self._token or time.time() >= self._until:
-                await self._ask_token()
+                await self._request_token(self.key)
             return self._header()
 
     def _header(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"}
 
-    async def _ask_token(self) -> None:
-        assert self.key is not None
-        url = self.source.token_url or await self._token_endpoint()
-        who, kind = self.source.client_id, algorithm(self.key)
-        expires = int(time.time()) + LIFE
-        claims = {"iss": who, "sub": who, "aud": url, "jti": secrets.token_urlsafe(24), "exp": expires}
-        header = {"alg": kind, "kid": self.key.thumbprint(), "typ": "JWT"}
+    async def _request_token(self, key: Key) -> None:
+        """Ask the `token_url`, else the endpoint that the base's `.well-known/smart-configuration` names."""
+        plain = {"Accept": "application/json"}
+        url: Any = self.source.token_url
+        if not url:
+            status, body = await self._exchange("GET", f"{self.base}/.well-known/smart-configuration", plain, {})
+            url = _object(body).get("token_endpoint") if status == 200 else None
+            if not isinstance(url, str) or not url.startswith(("https://", "http://")):
+                raise NotRead("no_token_endpoint")
+        client, used = self.source.client_id, algorithm(key)
+        claims = {
+            "iss": client,
+            "sub": client,
+            "aud": url,
+            "jti": secrets.token_urlsafe(24),
+            "exp": int(time.time()) + LIFE,
+        }
+        header = {"alg": used, "kid": key.thumbprint(), "typ": "JWT"}
         form = {
             "grant_type": "client_credentials",
             "scope": self.source.scopes,
             "client_assertion_type": ASSERTION,
-            "client_assertion": jwt.encode(header, claims, self.key, algorithms=[kind]),
+            "client_assertion": jwt.encode(header, claims, key, algorithms=[used]),
         }
-        headers = {"Accept": "application/json"}
-        status, body = await self._exchange("POST", url, headers, {"data": form})
+        status, body = await self._exchange("POST", url, plain, {"data": form})
         answer = _object(body) if status == 200 else {}
         token, lasts = answer.get("access_token"), answer.get("expires_in")
         if not isinstance(token, str) or not token:
             raise NotRead("no_token")
         span = lasts if isinstance(lasts, int) and 0 < lasts < 10**6 else 300
         self._token, self._until = token, time.time() + span - EARLY
-
-    async def _token_endpoint(self) -> str:
-        """`.well-known/smart-configuration` of the base."""
-        url = f"{self.base}/.well-known/smart-configuration"
-        status, body = await self._exchange("GET", url, {"Accept": "application/json"}, {})
-        found = _object(body).get("token_endpoint") if status == 200 else None
-        if not isinstance(found, str) or not found.startswith(("https://", "http://")):
-            raise NotRead("no_token_endpoint")
-        return found
-
-
-def _resource(status: int, body: bytes) -> Node:
-    if status in (404, 410):
-        raise NotRead(str(status), gone=True)
-    if status not in (200, 201):
-        raise NotRead(str(status), refused=400 <= status < 500 and status not in LATER)
-    if status == 201 and not body.strip():
-        return NOTHING
-    try:
-        return load(body)
-    except JsonError:
-        raise NotRead("not_json") from None
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -5,11 +5,11 @@ Only what decides is read, and nothing is validated against profiles: real serve
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Final
 
-from leeward.settings.policy import Level, Source
+from leeward.settings.policy import Level
 from services.incident.decisions import severity
 from services.incident.decisions.claims import (
     CodedSeverity,
@@ -79,14 +79,31 @@ def list_mattering(told: Iterable[Said]) -> list[Node]:
 
 def read_each(resources: Resources) -> Iterator[Said]:
     """The same with the resource that says it."""
-    told: set[str] = set()
+    with_encounter: set[str] = set()
     for encounter in resources.of("Encounter"):
         patient = resources.find(encounter.child("subject"), encounter)
-        told.add(_ident(patient) if patient else "")
+        with_encounter.add(_ident(patient) if patient else "")
         yield encounter, _encounter(encounter, patient, resources)
     for patient in resources.of("Patient"):
-        if _ident(patient) not in told:
-            yield patient, _patient(patient, resources)
+        if _ident(patient) in with_encounter:
+            continue
+        indicator, died = _deceased(patient, resources)
+        yield (
+            patient,
+            PatientClaim(
+                kind="update",
+                source=resources.name,
+                patient=_patient_keys(NOTHING, patient, resources),
+                visit=Visit(),
+                indicator=indicator,
+                severity=_dead(""),
+                death_given=bool(died),
+                death_until=died.until if died else None,
+                occurred_at=_first(resources, died, patient.child("meta").text("lastUpdated")),
+                mentions=_teams(patient, resources),
+                merges=_merges(patient, resources),
+            ),
+        )
     for event in resources.of("AdverseEvent"):
         yield event, _adverse_event(event, resources)
 
@@ -95,7 +112,10 @@ def read_each(resources: Resources) -> Iterator[Said]:
 
 
 def _encounter(encounter: Node, patient: Node, resources: Resources) -> PatientClaim:
-    seen = Visit(_number(encounter))
+    numbered = [one for one in encounter.children("identifier") if one.text("value")]
+    official = [one for one in numbered if one.text("use") in ("official", "usual")]
+    # the visit number that other feeds share, else the resource's own id
+    seen = Visit((official or numbered or [NOTHING])[0].text("value") or _ident(encounter))
     keys = _patient_keys(encounter.child("subject"), patient, resources)
     keys = keys or (Identifier(f"visit:{resources.name}", seen.number),)
     if encounter.text("status") in NEVER_WAS:
@@ -103,54 +123,38 @@ def _encounter(encounter: Node, patient: Node, resources: Resources) -> PatientC
     stay = encounter.child("hospitalization") or encounter.child("admission")
     given = codes(stay.children("dischargeDisposition"))
     dead = [code for code in given if code == EXPIRED or code in resources.source.death_dispositions]
+    if given:
+        disposition: Disposition = "dead" if dead else "living"
+    else:  # an encounter that goes on was opened again: its discharge is taken back, as A13 does
+        disposition = "null" if encounter.text("status") in GOING_ON else ""
     indicator, died = _deceased(patient, resources)
-    listed = [(one.child("individual") or one.child("actor"), one) for one in encounter.children("participant")]
     period = encounter.child("period") or encounter.child("actualPeriod")
+    listed = [(one.child("individual") or one.child("actor"), one) for one in encounter.children("participant")]
+    mentions = dict.fromkeys([*_mentions(listed, encounter, resources), *_teams(encounter, resources)])
+    places = list(encounter.children("location"))
+    active = [one for one in places if one.text("status") == "active"]
+    here = (active or places or [NOTHING])[-1].child("location")  # where the encounter ends
     return PatientClaim(
         kind="update",
         source=resources.name,
         patient=keys,
         visit=seen,
-        disposition=_disposition(encounter, given, dead),
+        disposition=disposition,
         indicator=indicator,
         severity=_dead(dead[0] if dead else ""),
         death_given=bool(died),
         death_until=died.until if died else None,
         occurred_at=_first(resources, died, period.text("end"), encounter.child("meta").text("lastUpdated")),
-        unit=_unit(encounter, resources),
-        mentions=tuple(dict.fromkeys([*_mentions(listed, encounter, resources), *_teams(encounter, resources)]))[:MOST],
+        unit=_place(here, encounter, resources),
+        mentions=tuple(mentions)[:MOST],
         merges=_merges(patient, resources),
     )
-
-
-def _disposition(encounter: Node, given: Sequence[str], dead: Sequence[str]) -> Disposition:
-    """One that goes on without any has been opened again: its discharge is taken back, as A13 does."""
-    if dead or given:
-        return "dead" if dead else "living"
-    return "null" if encounter.text("status") in GOING_ON else ""
 
 
 def _dead(disposition: str) -> CodedSeverity:
     if _CODE.fullmatch(disposition):
         return CodedSeverity("fhir-discharge-disposition", disposition, "death")
     return CodedSeverity("fhir-deceased", "true", "death")
-
-
-def _patient(patient: Node, resources: Resources) -> PatientClaim:
-    indicator, died = _deceased(patient, resources)
-    return PatientClaim(
-        kind="update",
-        source=resources.name,
-        patient=_patient_keys(NOTHING, patient, resources),
-        visit=Visit(),
-        indicator=indicator,
-        severity=_dead(""),
-        death_given=bool(died),
-        death_until=died.until if died else None,
-        occurred_at=_first(resources, died, patient.child("meta").text("lastUpdated")),
-        mentions=_teams(patient, resources),
-        merges=_merges(patient, resources),
-    )
 
 
 def _deceased(patient: Node, resources: Resources) -> tuple[Indicator, Moment | None]:
@@ -160,13 +164,6 @@ def _deceased(patient: Node, resources: Resources) -> tuple[Indicator, Moment | 
         return "Y", died
     flag = patient.flag("deceasedBoolean")
     return ("" if flag is None else "Y" if flag else "N"), None
-
-
-def _number(encounter: Node) -> str:
-    """The visit number that other feeds share, else the resource's own id."""
-    given = [one for one in encounter.children("identifier") if one.text("value")]
-    official = [one for one in given if one.text("use") in ("official", "usual")]
-    return (official or given or [NOTHING])[0].text("value") or _ident(encounter)
 
 
 def _patient_keys(reference: Node, patient: Node, resources: Resources) -> tuple[Identifier, ...]:
@@ -213,12 +210,12 @@ def _adverse_event(event: Node, resources: Resources) -> Report:
         *((one.child("actor") or one, one) for one in event.children("contributor")),
         *((one.child("actor"), one) for one in event.children("participant")),
     ]
-    given, categories = codes(event.children("category", "event", "code")), resources.source.categories
     times = [event.text(key) for key in ("date", "occurrenceDateTime", "detected", "recordedDate")]
+    given, named = codes(event.children("category", "event", "code")), resources.source.categories
     return Report(
         source=resources.name,
         source_ref=f"{own.text('system')}|{own.text('value')}" if own else _ident(event),
-        category=next((categories[code] for code in given if code in categories), "adverse_event"),
+        category=next((named[code] for code in given if code in named), "adverse_event"),
         severity=CodedSeverity(ADVERSE_EVENT, code, level),
         occurred_at=_first(resources, None, *times, event.child("occurrencePeriod").text("start")),
         unit=_place(event.child("location"), event, resources),
@@ -230,18 +227,15 @@ def _adverse_event(event: Node, resources: Resources) -> Report:
 
 
 def _harm(event: Node, resources: Resources) -> tuple[Level, str]:
-    """The worst that outcome, severity, seriousness and the site's own extensions say, with the code that said it."""
-    told = [
+    """The worst that outcome, severity, seriousness and the site's own extensions say, with the code that said it.
+
+    The extensions hold LFPSE degrees of harm, at any depth, here and in the contained patients (`sources.NAME.harm`).
+    """
+    said = [
         (HARM[code.casefold()], code)
         for code in codes(event.children("outcome", "severity", "seriousness"))
         if code.casefold() in HARM
     ]
-    told += [(severity.severity("lfpse", word).level, word) for word in _by_extension(event, resources.source)]
-    return max(told, key=lambda one: WORST.index(one[0]), default=("unknown", "unknown"))
-
-
-def _by_extension(event: Node, source: Source) -> Iterator[str]:
-    """LFPSE degrees of harm in extensions, at any depth, here and in the contained patients (`sources.NAME.harm`)."""
     waiting = [
         *event.children("extension"),
         *(inner for one in event.children("contained") for inner in one.children("extension")),
@@ -249,11 +243,12 @@ def _by_extension(event: Node, source: Source) -> Iterator[str]:
     while waiting:
         extension = waiting.pop()
         waiting += extension.children("extension")
-        levels = source.harm.get(extension.text("url").rpartition("/")[2])
+        levels = resources.source.harm.get(extension.text("url").rpartition("/")[2])
         if levels:
             given = [extension.text("valueCode"), *codes(extension.children("valueCodeableConcept"))]
             given += [extension.child("valueCoding").text("code")]
-            yield from (levels[code] for code in given if code in levels)
+            said += [(severity.severity("lfpse", levels[code]).level, levels[code]) for code in given if code in levels]
+    return max(said, key=lambda one: WORST.index(one[0]), default=("unknown", "unknown"))
 
 
 # ---- people
@@ -272,18 +267,21 @@ def _teams(about: Node, resources: Resources) -> tuple[Mention, ...]:
 
 
 def _mentions(listed: Iterable[tuple[Node, Node]], inside: Node, resources: Resources) -> tuple[Mention, ...]:
-    people = (_who(one, inside, resources) for one, role in listed if one and not _outside(role))
-    return tuple(dict.fromkeys(Mention(one) for one in people if one))[:MOST]
+    """The people of references, each with where its role stands; outside roles are left out."""
+    found: dict[Mention, None] = {}
+    for reference, role in listed:
+        if not reference:
+            continue
+        concepts = [*role.children("type", "role", "function")]
+        texts = ([one.text("text"), *(coding.text("display") for coding in one.children("coding"))] for one in concepts)
+        words = " ".join(text for each in texts for text in each).casefold()
+        outside = {code.upper() for code in codes(concepts)} & OUTSIDE or any(one in words for one in OUTSIDE_WORDS)
+        if not outside and (person := _staff_identifier(reference, inside, resources)):
+            found[Mention(person)] = None
+    return tuple(found)[:MOST]
 
 
-def _outside(role: Node) -> bool:
-    concepts = [*role.children("type", "role", "function")]
-    displays = (coding.text("display") for one in concepts for coding in one.children("coding"))
-    words = " ".join((*(one.text("text") for one in concepts), *displays)).casefold()
-    return bool({code.upper() for code in codes(concepts)} & OUTSIDE) or any(one in words for one in OUTSIDE_WORDS)
-
-
-def _who(reference: Node, inside: Node, resources: Resources) -> Identifier | None:
+def _staff_identifier(reference: Node, inside: Node, resources: Resources) -> Identifier | None:
     """The member of staff that a reference means; None for patients, relatives, devices and organisations."""
     found = resources.find(reference, inside)
     if found.kind == "PractitionerRole":
@@ -316,16 +314,8 @@ def _who(reference: Node, inside: Node, resources: Resources) -> Identifier | No
 
 
 def _ident(resource: Node) -> str:
-    """`Encounter/12`; of one without an id all that it says, so that two of them are not taken for one."""
+    """`Encounter/12`; of one without an id all that it says, so that no two of them are taken for one."""
     return f"{resource.kind}/{resource.text('id') or json.dumps(resource.value, sort_keys=True)}"
-
-
-def _unit(encounter: Node, resources: Resources) -> str:
-    """The location the encounter ends in: an active one before others, the last before the first."""
-    places = list(encounter.children("location"))
-    active = [one for one in places if one.text("status") == "active"]
-    here = (active or places or [NOTHING])[-1]
-    return _place(here.child("location"), encounter, resources)
 
 
 def _place(reference: Node, inside: Node, resources: Resources) -> str:

@@ -1,12 +1,14 @@
 """JSON of others, read leniently: what is absent is empty, what has the wrong type is named by its place."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 DEEPEST: Final = 100
 # what a place may begin with; any other word is the sender's own, and not repeated
 NAMES: Final = frozenset({"AdverseEvent", "Bundle", "CareTeam", "Encounter", "Patient"})
+_HALF: Final = re.compile("[\ud800-\udfff]")  # JSON's escapes can name half a character, which cannot be stored
 
 
 class JsonError(Exception):
@@ -27,29 +29,22 @@ def load(body: bytes) -> "Node":
         JsonError: where it is no JSON object, or nested too deeply.
     """
     try:
-        value = json.loads(body, parse_constant=_no_number)
+        # NaN and Infinity are not JSON: `int` refuses them
+        value = json.loads(body, parse_constant=int)
     except (ValueError, RecursionError):
         raise JsonError("structure", "body", "is no JSON, or nested too deeply", "not_json") from None
     if not isinstance(value, dict):
         raise JsonError("structure", "body", "must be a JSON object", "not_json")
-    if _depth(value) > DEEPEST:
-        raise JsonError("structure", "body", "is nested too deeply", "not_json")
+    level: list[Any] = [value]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise JsonError("structure", "body", "is nested too deeply", "not_json")
+        inner = (each for one in level for each in (one.values() if isinstance(one, dict) else one))
+        level = [one for one in inner if isinstance(one, dict | list)]
     name = value.get("resourceType")
     return Node(value, name if isinstance(name, str) and name in NAMES else "body")
-
-
-def _no_number(_: str) -> NoReturn:
-    raise ValueError
-
-
-def _depth(value: object) -> int:
-    """How deep lists and objects go, counted without recursion."""
-    level, depth = [value], 0
-    while level and depth <= DEEPEST:
-        depth += 1
-        inside = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
-        level = [inner for group in inside for inner in group if isinstance(inner, dict | list)]
-    return depth
 
 
 class Node:
@@ -81,10 +76,7 @@ class Node:
             return ""
         if not isinstance(value, str):
             self._wrong(key, "must be a string")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            # JSON's escapes can name half a character (`\ud800`), which cannot be stored
+        if not value.isascii() and _HALF.search(value):
             self._wrong(key, "must be Unicode")
         return value.replace("\0", "").strip()
 

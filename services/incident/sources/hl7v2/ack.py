@@ -143,17 +143,14 @@ def _build(header: Header, code: str, fault: Hl7Error | None, now: datetime, ide
     # as it came, blanks included: some senders compare it byte by byte
     lines = [first, marks.field.join([b"MSA", code.encode(), header.raw(10).strip(b"\r\n")])]
     if fault:
-        lines.append(_error(header, fault))
+        place = fault.place.encode().split(b"^")
+        coded = [str(fault.code).encode(), CONDITIONS[fault.code].encode(), b"HL70357"]
+        if header.raw(12).strip()[:3] in (b"2.1", b"2.2", b"2.3", b"2.4"):
+            # all in ERR-1, the code in its fourth component
+            located = [*place[:3], *[b""] * (3 - len(place[:3])), marks.subcomponent.join(coded)]
+            error = [b"ERR", marks.component.join(located)]
+        else:  # from 2.5 on in ERR-2 to ERR-4
+            located = [*place[:3], *([b"1", *place[3:4]] if len(place) > 3 else [])]
+            error = [b"ERR", b"", marks.component.join(located), marks.component.join(coded), b"E"]
+        lines.append(marks.field.join(error))
     return b"\r".join(lines) + b"\r"
-
-
-def _error(header: Header, fault: Hl7Error) -> bytes:
-    """ERR by version: up to 2.4 all in ERR-1 (code in its fourth component), from 2.5 in ERR-2 to ERR-4."""
-    marks = header.delimiters
-    place = fault.place.encode().split(b"^")
-    coded = [str(fault.code).encode(), CONDITIONS[fault.code].encode(), b"HL70357"]
-    if header.raw(12).strip()[:3] in (b"2.1", b"2.2", b"2.3", b"2.4"):
-        located = [*place[:3], *[b""] * (3 - len(place[:3])), marks.subcomponent.join(coded)]
-        return marks.field.join([b"ERR", marks.component.join(located)])
-    location = [place[0], *place[1:2], *place[2:3], *([b"1", *place[3:4]] if len(place) > 3 else [])]
-    return marks.field.join([b"ERR", b"", marks.component.join(location), marks.component.join(coded), b"E"])

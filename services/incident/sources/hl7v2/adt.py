@@ -31,14 +31,19 @@ PRACTITIONERS: Final = (7, 9, 17, 52)  # of PV1: attending, consulting, admittin
 OUTSIDE_ROLES: Final = frozenset({"PP", "PCP", "RP", "REF", "FHCP", "FP"})  # table 0443, and what is used in its place
 OUTSIDE_WORDS: Final = ("primary care", "referring", "family")
 TAKEN_OUT: Final = frozenset({"DE", "DL", "UN"})  # table 0287: delete, unlink
-YES: Final = frozenset({"Y", "YES", "T", "TRUE", "1"})
-NO: Final = frozenset({"N", "NO", "F", "FALSE", "0"})
+_INDICATORS: Final[Mapping[str, Indicator]] = {
+    **dict.fromkeys(("Y", "YES", "T", "TRUE", "1"), "Y"),
+    **dict.fromkeys(("N", "NO", "F", "FALSE", "0"), "N"),
+    NULL: "null",
+}
 UNIT_LENGTH: Final = 200
 LONGEST: Final = 200  # characters of a staff identifier
 MOST: Final = 200  # identifiers, people or merges of one message; beyond that it is no message but an attack
 _TIME: Final = re.compile(r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\.\d{1,9})?([+-]\d{4})?", re.ASCII)
 _SPANS: Final = (timedelta(days=366), timedelta(days=31), timedelta(days=1), timedelta(hours=1), timedelta(minutes=1))
 _CODE: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}")
+# values such as 0 or 999999999 that registration desks type for many patients; 1111 is the 1,111th patient
+_PLACEHOLDER: Final = re.compile(r"(.)\1{5,}|0+", re.DOTALL)
 
 
 EVENTS: Final[Mapping[str, Kind]] = {
@@ -72,23 +77,18 @@ def check_header(header: Header, source: Source) -> None:
     kind, event = message_event(header)
     if not kind or (kind == "ADT" and not event):
         raise Hl7Error(101, "MSH^1^9^2" if kind else "MSH^1^9", "no_message_type")
-    if (_parts(header, 11)[0] or "P") not in source.processing_ids:
+    if (_codes(header.raw(11), header.delimiters.component)[0] or "P") not in source.processing_ids:
         raise Hl7Error(202, "MSH^1^11", "processing_id")
 
 
 def message_event(header: Header) -> tuple[str, str]:
     """MSH-9.1 and MSH-9.2; EVN-1 is not asked, the two disagree in most feeds."""
-    kind, event = _parts(header, 9)
-    return kind, event
+    return _codes(header.raw(9), header.delimiters.component)
 
 
 def is_live(header: Header) -> bool:
     """False for archived, restored and initially loaded records (MSH-11.2 of A, R or I; HL7 table 0207)."""
-    return _parts(header, 11)[1] not in ("A", "R", "I")
-
-
-def _parts(header: Header, number: int) -> tuple[str, str]:
-    return _codes(header.raw(number), header.delimiters.component)
+    return _codes(header.raw(11), header.delimiters.component)[1] not in ("A", "R", "I")
 
 
 @lru_cache(maxsize=256)
@@ -170,14 +170,25 @@ def _report(incoming: Incoming, rule: Rule, segment: Segment) -> Report:
 def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> PatientClaim:
     message, name, source = incoming.message, incoming.name, incoming.source
     pid, visit = message.segment(b"PID"), message.segment(b"PV1")
-    disposition, indicator = _disposition(visit, source), _indicator(pid)
+    code = visit.text(36)
+    if code in ("", NULL):
+        disposition: Disposition = "null" if code else ""
+    else:
+        disposition = "dead" if code in source.death_dispositions else "living"
+    indicator = _INDICATORS.get(pid.text(30).upper(), "")
     died = moment(pid.text(29), source.timezone)
     seen = Visit(_plain(visit.text(19)), _plain(pid.text(18)))
-    patient = _patient(pid, seen, name, source)
+    # PID-3, else PID-2 and PID-4 of old feeds, else the visit
+    patient = _cx(pid, (3,), name, source) or _cx(pid, (2, 4), name, source)
+    if not patient and any(seen):
+        patient = (Identifier(f"visit:{name}", seen.number or seen.account),)
     death_given = bool(_plain(pid.text(29)))
     if disposition != "dead" and indicator != "Y" and not death_given and not ruled:
         # most messages: nothing of a death, so nobody asks when, where and who
         return PatientClaim(kind, name, patient, seen, disposition, indicator)
+    severity = DEAD if indicator == "Y" else CodedSeverity("leeward", "death", "death")
+    if disposition == "dead" and _CODE.fullmatch(code):
+        severity = CodedSeverity("hl7-0112", code, "death")
     return PatientClaim(
         kind=kind,
         source=name,
@@ -185,7 +196,7 @@ def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> PatientClaim:
         visit=seen,
         disposition=disposition,
         indicator=indicator,
-        severity=_severity(visit.text(36) if disposition == "dead" else "", indicator),
+        severity=severity,
         ruled=evidence_of(ruled) if ruled else None,
         death_given=death_given,
         death_until=died.until if died else None,
@@ -197,29 +208,6 @@ def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> PatientClaim:
 
 def _plain(text: str) -> str:
     return "" if text == NULL else text
-
-
-def _disposition(visit: Segment, source: Source) -> Disposition:
-    code = visit.text(36)
-    if code == NULL:
-        return "null"
-    if not code:
-        return ""
-    return "dead" if code in source.death_dispositions else "living"
-
-
-def _indicator(pid: Segment) -> Indicator:
-    value = pid.text(30).upper()
-    if value == NULL:
-        return "null"
-    return "Y" if value in YES else "N" if value in NO else ""
-
-
-def _severity(disposition: str, indicator: Indicator) -> CodedSeverity:
-    """The code that said so: of table 0112 (discharge disposition), of table 0136 (PID-30), else a rule's word."""
-    if _CODE.fullmatch(disposition):
-        return CodedSeverity("hl7-0112", disposition, "death")
-    return DEAD if indicator == "Y" else CodedSeverity("leeward", "death", "death")
 
 
 def unit_of(visit: Segment, source: Source) -> str:
@@ -274,33 +262,18 @@ def first_given(given: Sequence[Moment | None], now: datetime) -> datetime:
 # ---- patients
 
 
-def _patient(pid: Segment, visit: Visit, name: str, source: Source) -> tuple[Identifier, ...]:
-    """PID-3, else PID-2 and PID-4 of old feeds, else the visit: whatever tells one patient from another."""
-    for numbers in ((3,), (2, 4)):
-        found = _cx(pid, numbers, name, source)
-        if found:
-            return found
-    value = visit.number or visit.account
-    return (Identifier(f"visit:{name}", value),) if value else ()
-
-
 def _cx(segment: Segment, numbers: tuple[int, ...], name: str, source: Source) -> tuple[Identifier, ...]:
     """Identifiers of CX fields, one for each name their authority goes by, so that feeds that share one meet."""
     found: dict[Identifier, None] = {}
     for number in numbers:
         for repetition in segment.repetitions(number)[:MOST]:
             value = segment.notation.part(repetition, 1)
-            if not value or value == NULL or _placeholder(value):
+            if not value or value == NULL or _PLACEHOLDER.fullmatch(value):
                 continue
             given = [segment.notation.part(repetition, 4, place) for place in (1, 2)]
             systems = [source.identifier_systems.get(one, one) for one in given if one] or [f"source:{name}"]
             found |= {Identifier(system.casefold(), value): None for system in systems}
     return tuple(found)[:MOST]
-
-
-def _placeholder(value: str) -> bool:
-    """Values such as 0 or 999999999 that registration desks type for many patients; 1111 is the 1,111th patient."""
-    return len(set(value)) == 1 and (len(value) > 5 or value[0] == "0")
 
 
 # ---- people
@@ -314,15 +287,13 @@ def list_people(message: Hl7Message, source: Source) -> list[Mention]:
             found |= _xcn(visit, number, source)
     for name, action, role, person in ((b"ROL", 2, 3, 4), (b"PRT", 2, 4, 5)):
         for segment in message.segments(name):
-            if segment.text(action).upper() not in TAKEN_OUT and not _outside(segment, role):
+            if segment.text(action).upper() in TAKEN_OUT:
+                continue
+            codes = {segment.text(role, component).upper() for component in (1, 4)}
+            words = " ".join(segment.text(role, component).casefold() for component in (1, 2, 5, 9))
+            if not codes & OUTSIDE_ROLES and not any(word in words for word in OUTSIDE_WORDS):
                 found |= _xcn(segment, person, source)
     return [Mention(identifier) for identifier in found][:MOST]
-
-
-def _outside(segment: Segment, number: int) -> bool:
-    codes = {segment.text(number, component).upper() for component in (1, 4)}
-    words = " ".join(segment.text(number, component).casefold() for component in (1, 2, 5, 9))
-    return bool(codes & OUTSIDE_ROLES) or any(word in words for word in OUTSIDE_WORDS)
 
 
 def _xcn(segment: Segment, number: int, source: Source) -> dict[Identifier, None]:

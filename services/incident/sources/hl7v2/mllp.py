@@ -50,7 +50,16 @@ class Framer:
         """The frames that these bytes complete, in order."""
         self._buffer += data
         frames: list[bytes | Oversized] = []
-        while self._begin():
+        while True:
+            if not self.inside:
+                start = self._buffer.find(VT)
+                self.inside = start >= 0
+                skipped = start if self.inside else len(self._buffer)
+                self.dropped += skipped
+                self.noise = self.noise or bool(self._buffer[:skipped].strip())
+                del self._buffer[: skipped + self.inside]
+            if not self.inside:
+                break
             found = _END.search(self._buffer, self._scanned)
             if not found:
                 if len(self._buffer) > self._limit:
@@ -66,16 +75,6 @@ class Framer:
             del self._buffer[: found.end()]
             self._scanned, self._head, self.inside = 0, None, False
         return frames
-
-    def _begin(self) -> bool:
-        if not self.inside:
-            start = self._buffer.find(VT)
-            self.inside = start >= 0
-            skipped = start if self.inside else len(self._buffer)
-            self.dropped += skipped
-            self.noise = self.noise or bool(self._buffer[:skipped].strip())
-            del self._buffer[: skipped + self.inside]
-        return self.inside
 
 
 def framed(content: bytes) -> bytes:
@@ -151,35 +150,31 @@ class Connection:
             self._reading.cancel()
 
     async def _read(self) -> None:
-        framer = Framer()
+        framer, loop = Framer(), asyncio.get_running_loop()
+        deadline = loop.time() + IDLE_SECONDS
+        more = True
         try:
-            await self._frames(framer)
+            while more:
+                async with asyncio.timeout_at(deadline):
+                    data = await self.reader.read(65536)
+                more = bool(data)
+                # a frame whose CR never came is whole all the same
+                was_inside, frames = framer.inside, framer.feed(data or END[-1:])
+                for frame in frames:
+                    await self._hand_on(frame)
+                if framer.noise:
+                    telemetry.MESSAGES_REFUSED.labels("mllp", "outside_frame").inc()
+                    framer.noise = False
+                if not framer.inside:
+                    deadline = loop.time() + IDLE_SECONDS
+                elif frames or not was_inside:
+                    deadline = loop.time() + FRAME_SECONDS
         except TimeoutError:
             telemetry.MLLP_CLOSED.labels("slow" if framer.inside else "idle").inc()
         except OSError:
             pass  # the peer has broken it off
         if framer.inside:
             telemetry.MESSAGES_REFUSED.labels("mllp", "unfinished").inc()
-
-    async def _frames(self, framer: Framer) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + IDLE_SECONDS
-        while True:
-            async with asyncio.timeout_at(deadline):
-                data = await self.reader.read(65536)
-            # a frame whose CR never came is whole all the same
-            was_inside, frames = framer.inside, framer.feed(data or END[-1:])
-            for frame in frames:
-                await self._hand_on(frame)
-            if not data:
-                return
-            if framer.noise:
-                telemetry.MESSAGES_REFUSED.labels("mllp", "outside_frame").inc()
-                framer.noise = False
-            if not framer.inside:
-                deadline = loop.time() + IDLE_SECONDS
-            elif frames or not was_inside:
-                deadline = loop.time() + FRAME_SECONDS
 
     async def _hand_on(self, frame: bytes | Oversized) -> None:
         size = len(frame) if isinstance(frame, bytes) else 0

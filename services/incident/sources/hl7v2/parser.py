@@ -174,13 +174,17 @@ class Hl7Message:
         Raises:
             Hl7Error: where there is no usable header, or more than one.
         """
-        body = _without_mark(raw)
-        delimiters = _delimiters(body)
-        body, charset, self.recoded = _recoded(body, delimiters)
+        body = _strip_mark(raw)
+        if not body.startswith(b"MSH"):
+            raise Hl7Error(100, "MSH^1", "no_header")
+        field = body[3:4]
+        if not usable(field):
+            raise Hl7Error(102, "MSH^1^1", "bad_delimiters")
+        delimiters = _separators(field, first_line(body[4:16]).split(field)[0])
+        body, charset, self.recoded = _recode(body, delimiters)
         self.notation = Notation(delimiters, charset)
-        if b"\n" in body:
-            # an LF that no segment follows is a line break inside a value
-            body = re.sub(_LINE_END % re.escape(delimiters.field), b"\r", body)
+        if b"\n" in body:  # an LF that no segment follows is a line break inside a value
+            body = re.sub(_LINE_END % re.escape(field), b"\r", body)
         self._body = b"\r%b\r" % body
         self._found: dict[bytes, list[Segment]] = {}
         headers = self.segments(b"MSH")
@@ -236,7 +240,7 @@ def first_line(body: bytes) -> bytes:
     return body.partition(b"\r")[0].partition(b"\n")[0]
 
 
-def _without_mark(raw: bytes) -> bytes:
+def _strip_mark(raw: bytes) -> bytes:
     for mark, encoding in BOMS:
         if raw.startswith(mark):
             body = raw[len(mark) :] if encoding == "utf-8" else raw.decode(encoding, "replace").encode()
@@ -245,18 +249,9 @@ def _without_mark(raw: bytes) -> bytes:
     return body.removeprefix(b"\xef\xbb\xbf")
 
 
-def _delimiters(body: bytes) -> Delimiters:
-    """MSH-1 and MSH-2: three to five marks of their own (the fifth, for truncation, is not needed here)."""
-    if not body.startswith(b"MSH"):
-        raise Hl7Error(100, "MSH^1", "no_header")
-    field = body[3:4]
-    if not usable(field):
-        raise Hl7Error(102, "MSH^1^1", "bad_delimiters")
-    return _separators(field, first_line(body[4:16]).split(field)[0])
-
-
 @lru_cache(maxsize=64)
 def _separators(field: bytes, marks: bytes) -> Delimiters:
+    """MSH-1 and MSH-2: up to five marks, each used once (the fifth, for truncation, is not needed here)."""
     used = [marks[place : place + 1] for place in range(len(marks))]
     if not 1 <= len(used) <= 5 or len({field, *used}) <= len(used) or not all(usable(mark) for mark in used):
         raise Hl7Error(102, "MSH^1^2", "bad_delimiters")
@@ -268,13 +263,16 @@ def usable(mark: bytes) -> bool:
     return len(mark) == 1 and b"\x20" < mark < b"\x7f" and not mark.isalnum()
 
 
-def _recoded(body: bytes, delimiters: Delimiters) -> tuple[bytes, str, str]:
+def _recode(body: bytes, delimiters: Delimiters) -> tuple[bytes, str, str]:
     """The body with delimiters that can be trusted, the set its values are in (MSH-18), and the codec it came in where
     that is another.
     """
     header = first_line(body).split(delimiters.field)
     given = header[17] if len(header) > 17 else b""
-    names = [_set_name(name) for name in given.split(delimiters.repetition or b"~")]
+    # ISO-IR 87, ISO IR87 and iso_ir_87 are one set
+    sets = given.decode("ascii", "replace").split((delimiters.repetition or b"~").decode())
+    bare = [re.sub(r"[\s_/-]", "", name).upper() for name in sets]
+    names = [name.removeprefix("ISO") if name.startswith("ISO8859") else name for name in bare]
     for name in names:
         if name in RECODED:
             try:
@@ -282,9 +280,3 @@ def _recoded(body: bytes, delimiters: Delimiters) -> tuple[bytes, str, str]:
             except UnicodeDecodeError:
                 break
     return body, next((CHARSETS[name] for name in names if name in CHARSETS), "utf-8"), ""
-
-
-def _set_name(given: bytes) -> str:
-    """A character set's name as `CHARSETS` has it: ISO-IR 87, ISO IR87 and iso_ir_87 are one."""
-    name = re.sub(r"[\s_/-]", "", given.decode("ascii", "replace")).upper()
-    return name.removeprefix("ISO") if name.startswith("ISO8859") else name
