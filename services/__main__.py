@@ -266,7 +266,7 @@ def dlq_list(*, service: Annotated[ServiceWord | None, typer.Option()] = None, a
     """List what was given up, by which fault and where, and what waits; never what is in it."""
     from services.commands.operate import dlq as command
 
-    command.listed(service.value if service else None, as_json=as_json)
+    command.list_parked(service.value if service else None, as_json=as_json)
 
 
 @dlq.command("show")

@@ -1,7 +1,7 @@
 """A command's way to the services' databases: beside a running system or without one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial, wraps
@@ -85,9 +85,10 @@ def migrate_all(settings: Settings, services: Sequence[Service]) -> list[Service
     """
     changed: list[ServiceName] = []
     for service in services:
-        newest = partial(migrate, package=service.package, metadata=service.metadata)
-        if await_only(_with_store(settings, service, lambda store, newest=newest: store.administer(newest))):
-            changed.append(service.name)
+        with _store(settings, service) as store:
+            newest = partial(migrate, package=service.package, metadata=service.metadata)
+            if await_only(store.administer(newest)):
+                changed.append(service.name)
     return changed
 
 
@@ -100,8 +101,8 @@ def prepare(settings: Settings, services: Sequence[Service]) -> None:
     """
     for service in services:
         if settings.database_url(service.name):
-            check = partial(check_current, service=service)
-            await_only(_with_store(settings, service, lambda store, check=check: store.read(check)))
+            with _store(settings, service) as store:
+                await_only(store.read(partial(check_current, service=service)))
         else:
             migrate_all(settings, [service])
 
@@ -116,14 +117,15 @@ def check_current(conn: Connection, service: Service) -> None:
         raise Failed(f"{service.name}: the database is not at the newest revision; run `leeward migrate`")
 
 
-async def _with_store(settings: Settings, service: Service, work: Callable[[Store], Awaitable[T]]) -> T:
+@contextmanager
+def _store(settings: Settings, service: Service) -> Iterator[Store]:
     store = store_of(settings, service.name, service.metadata, settings.clock())
     try:
-        return await work(store)
+        yield store
     except StoreUnavailable as fault:
         raise Failed(f"{service.name}: the database cannot be reached ({fault})") from fault
     finally:
-        await store.close()
+        await_only(store.close())
 
 
 @contextmanager

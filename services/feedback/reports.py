@@ -73,18 +73,15 @@ def figures(ratings: Sequence[Rating]) -> dict[str, Any] | None:
     """
     if len(ratings) < LEAST:
         return None
-    items = {item: _item(ratings, place) for place, item in enumerate(ITEMS)}
-    return {"n": len(ratings), "items": items, "tags": {tag: _tag(ratings, tag) for tag in TAGS}}
-
-
-def _item(ratings: Sequence[Rating], place: int) -> Shares:
-    counts = Counter(GROUP_OF[rating.answers[place]] for rating in ratings)
-    return shares({group: counts[group] for group in GROUPS})
-
-
-def _tag(ratings: Sequence[Rating], tag: str) -> str | None:
-    chosen = sum(tag in rating.tags for rating in ratings)
-    return shares({"chosen": chosen, "not_chosen": len(ratings) - chosen})["chosen"]
+    items = {}
+    for place, item in enumerate(ITEMS):
+        counts = Counter(GROUP_OF[rating.answers[place]] for rating in ratings)
+        items[item] = shares({group: counts[group] for group in GROUPS})
+    tags = {}
+    for tag in TAGS:
+        chosen = sum(tag in rating.tags for rating in ratings)
+        tags[tag] = shares({"chosen": chosen, "not_chosen": len(ratings) - chosen})["chosen"]
+    return {"n": len(ratings), "items": items, "tags": tags}
 
 
 def shares(counts: Mapping[str, int]) -> Shares:

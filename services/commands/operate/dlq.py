@@ -44,7 +44,7 @@ class ParkedEvent:
 
     @property
     def brief(self) -> dict[str, Any]:
-        """What may be told of any event, whoever sent it."""
+        """What may be shown of any event, whoever sent it."""
         row = self.row
         return {
             "id": self.ident,
@@ -61,15 +61,20 @@ class ParkedEvent:
 
     @property
     def whole(self) -> dict[str, Any]:
-        """All that may be told; when it was accepted to a quarter of an hour, as all times of events."""
+        """All that may be shown; times to a quarter of an hour as in all events, a body that keeps the contract."""
         row = self.row
+        body: dict[str, Any] | None
+        try:
+            body = decode(row.type, row.body).model_dump(mode="json", exclude_none=True)
+        except ValueError:  # what the contract does not know may be anything
+            body = None
         return {
             **self.brief,
             "event_id": _reference(row.event_id),
             "key": _reference(row.key),
             "accepted_at": f"{bucket_down(row.accepted_at):%Y-%m-%dT%H:%MZ}",
             "bytes": len(row.body.encode()),
-            "body": _body(row.type, row.body),
+            "body": body and {name: "(not shown)" if name in FREE_TEXT else value for name, value in body.items()},
         }
 
 
@@ -77,17 +82,8 @@ def _reference(text: str) -> str:
     return text if REFERENCE.fullmatch(text) else "unknown"
 
 
-def _body(event_type: str, text: str) -> dict[str, Any] | None:
-    """What the contract says of a body that keeps to it: references, codes and rounded times; None for any other."""
-    try:
-        body = decode(event_type, text).model_dump(mode="json", exclude_none=True)
-    except ValueError:
-        return None
-    return {name: "(not shown)" if name in FREE_TEXT else value for name, value in body.items()}
-
-
 @with_databases
-def listed(service: ServiceName | None, *, as_json: bool) -> None:
+def list_parked(service: ServiceName | None, *, as_json: bool) -> None:
     """Print a line for each, oldest first within a service."""
     settings = load_settings(starting=False)
     services = catalogue.load([service] if service else SERVICES)
@@ -95,8 +91,10 @@ def listed(service: ServiceName | None, *, as_json: bool) -> None:
     if as_json:
         show_json([letter.brief for letter in found])
         return
-    for line in _table([_line(letter.brief) for letter in found]):
-        say(line)
+    lines = [_line(letter.brief) for letter in found]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     if not found:
         say("there are no dead letters, and nothing waits to be tried again")
 
@@ -112,24 +110,11 @@ def _letters(settings: Settings, service: Service, seqs: Sequence[int] | None = 
 
 def _line(brief: dict[str, Any]) -> list[str]:
     attempts = f"{brief['attempts']} attempt{'' if brief['attempts'] == 1 else 's'}"
-    return [brief["id"], brief["topic"], brief["type"], _reason(brief), attempts, brief["day"], _state(brief)]
-
-
-def _reason(brief: dict[str, Any]) -> str:
-    return f"{brief['fault']}: {brief['place']}" if brief["fault"] else str(brief["place"])
-
-
-def _state(brief: dict[str, Any]) -> str:
+    reason = f"{brief['fault']}: {brief['place']}" if brief["fault"] else str(brief["place"])
+    state = f"waits until {brief['next_try']}" if brief["next_try"] else "waits for the one before it"
     if brief["state"] == "dead":
-        return "dead"
-    return f"waits until {brief['next_try']}" if brief["next_try"] else "waits for the one before it"
-
-
-def _table(lines: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Lines with their columns below one another."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        state = "dead"
+    return [brief["id"], brief["topic"], brief["type"], reason, attempts, brief["day"], state]
 
 
 @with_databases
@@ -159,26 +144,17 @@ def _found(settings: Settings, idents: Sequence[str]) -> list[ParkedEvent]:
     Raises:
         Failed: when one is not there; which is not said, since what was typed may be anything.
     """
-    wanted = {_parsed(ident) for ident in idents}
+    matches = [IDENT.fullmatch(ident) for ident in idents]
+    wanted = {(match[1], int(match[2])) for match in matches if match}
     found: list[ParkedEvent] = []
     for service in catalogue.load(name for name in SERVICES if name in {name for name, _ in wanted}):
         found += _letters(settings, service, [seq for name, seq in wanted if name == service.name])
-    if len(found) < len(wanted):
-        raise _unknown()
+    if len(found) < len(wanted) or not all(matches):
+        raise Failed("dlq: there is no event of that id, or of one of them; `leeward dlq list` shows those there are")
     return found
 
 
-def _parsed(ident: str) -> tuple[str, int]:
-    match = IDENT.fullmatch(ident)
-    if match is None:
-        raise _unknown()
-    return match[1], int(match[2])
-
-
-def _unknown() -> Failed:
-    return Failed("dlq: there is no event of that id, or of one of them; `leeward dlq list` shows those there are")
-
-
+@with_databases
 def replay(idents: Sequence[str], service: ServiceName | None) -> None:
     """Have events wait to be tried at once, and say who will do so when.
 
@@ -187,13 +163,12 @@ def replay(idents: Sequence[str], service: ServiceName | None) -> None:
     """
     if bool(idents) == bool(service):
         raise typer.BadParameter("give either ids or --service")
-    _replay(idents, service)
-
-
-@with_databases
-def _replay(idents: Sequence[str], service: ServiceName | None) -> None:
     settings = load_settings(starting=False)
-    chosen = _found(settings, idents) if service is None else _dead(settings, service)
+    if service is None:
+        chosen = _found(settings, idents)
+    else:
+        [only] = catalogue.load([service])
+        chosen = [letter for letter in _letters(settings, only) if letter.row.dead]
     for one, seqs in _by_service(chosen):
         with transaction(settings, one, settings.clock().now()) as unit:
             count = dead_letters.replay(unit, seqs)
@@ -201,11 +176,6 @@ def _replay(idents: Sequence[str], service: ServiceName | None) -> None:
         say(f"{_events(count)} of {one.name} will be tried {when}")
     if not chosen:
         say("there are no dead letters")
-
-
-def _dead(settings: Settings, name: ServiceName) -> list[ParkedEvent]:
-    [service] = catalogue.load([name])
-    return [letter for letter in _letters(settings, service) if letter.row.dead]
 
 
 def _by_service(chosen: Iterable[ParkedEvent]) -> Iterable[tuple[Service, list[int]]]:
@@ -219,25 +189,17 @@ def _events(count: int) -> str:
     return f"{count} event{'' if count == 1 else 's'}"
 
 
+@with_databases
 def drop(idents: Sequence[str], *, yes: bool) -> int:
-    """Remove dead letters for good; 2 where nobody has said that this is meant.
+    """Delete dead letters; 2 where nobody has said that this is meant.
 
     Raises:
         Failed: when one is not there, or is not dead.
     """
-    if not yes and not _confirmed(len(idents)):
+    question = f"Drop {_events(len(idents))} for good?"
+    if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
         warn("dlq drop: nothing was dropped; what is dropped is gone for good, so say --yes")
         return 2
-    _drop(idents)
-    return 0
-
-
-def _confirmed(count: int) -> bool:
-    return sys.stdin.isatty() and typer.confirm(f"Drop {_events(count)} for good?", err=True)
-
-
-@with_databases
-def _drop(idents: Sequence[str]) -> None:
     settings = load_settings(starting=False)
     chosen = _found(settings, idents)
     if waiting := [letter.ident for letter in chosen if not letter.row.dead]:
@@ -246,3 +208,4 @@ def _drop(idents: Sequence[str]) -> None:
         with transaction(settings, one, settings.clock().now()) as unit:
             count = dead_letters.drop(unit, seqs)
         say(f"{_events(count)} of {one.name} dropped")
+    return 0

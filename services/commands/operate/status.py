@@ -35,7 +35,13 @@ def status(*, as_json: bool) -> None:
     for name, parts in found["services"].items():
         for place, value in flat(parts) if parts else [("", None)]:
             say(f"{name:<9}{place:<40}{_text(value)}".rstrip())
-    _say_rehearsal(found)
+    if found["mode"] == "rehearsal" and (played := found["rehearsal"]):
+        say(
+            f"rehearsal: {played.get('offers', 0)} people would have been sent an offer, "
+            f"{played.get('with_supporter', 0)} of them with a supporter at hand; "
+            f"{played.get('no_supporter', 0)} had none, {played.get('unreachable', 0)} could not be reached, "
+            f"{played.get('held_too_long', 0)} were held too long. Nothing was sent."
+        )
     for gap in found["gaps"]:
         say(f"gap      {GAPS.get(gap, gap.replace('_', ' '))}")
 
@@ -77,18 +83,6 @@ def listening(settings: Settings, service: ServiceName) -> bool:
             return True
     except OSError:
         return False
-
-
-def _say_rehearsal(found: dict[str, Any]) -> None:
-    played = found["rehearsal"]
-    if found["mode"] != "rehearsal" or not played:
-        return
-    say(
-        f"rehearsal: {played.get('offers', 0)} people would have been sent an offer, "
-        f"{played.get('with_supporter', 0)} of them with a supporter at hand; "
-        f"{played.get('no_supporter', 0)} had none, {played.get('unreachable', 0)} could not be reached, "
-        f"{played.get('held_too_long', 0)} were held too long. Nothing was sent."
-    )
 
 
 def _text(value: Any) -> str:

@@ -21,7 +21,16 @@ def subscribe(name: str, content: str, *, as_json: bool) -> None:
     """
     settings = load_settings(starting=False)
     _source(settings, name)
-    made = asyncio.run(_create(settings, name, subscription(settings, name, content)))
+
+    async def create() -> Node:
+        async with http_client() as http:
+            server = FhirServer(name, settings.sources[name], private_key(settings, name), http)
+            return await server.create("Subscription", subscription(settings, name, content))
+
+    try:
+        made = asyncio.run(create())
+    except NotRead as fault:
+        raise Failed(f"sources.{name}: its server did not take the subscription ({fault.reason})") from None
     ident, status = (str(made.value.get(key) or "") for key in ("id", "status"))
     if as_json:
         show_json({"id": ident, "status": status})
@@ -107,12 +116,3 @@ def _source(settings: Settings, name: str) -> None:
         raise Failed(f"LEEWARD_SOURCE_{name.upper()}_SECRET: is needed, a bearer token that the server will send")
     if source.fhir_version == "R5" and not source.topic:
         raise Failed(f"sources.{name}.topic: is needed; in R5 every subscription has one")
-
-
-async def _create(settings: Settings, name: str, resource: dict[str, Any]) -> Node:
-    async with http_client() as http:
-        server = FhirServer(name, settings.sources[name], private_key(settings, name), http)
-        try:
-            return await server.create("Subscription", resource)
-        except NotRead as fault:
-            raise Failed(f"sources.{name}: its server did not take the subscription ({fault.reason})") from None

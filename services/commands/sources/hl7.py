@@ -3,7 +3,6 @@
 import re
 import socket
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -175,15 +174,11 @@ def explain(file: Path, *, as_json: bool) -> None:
     from services.incident.sources.hl7v2.explain import explain as explained
 
     settings = load_settings(starting=False)
-    found = [explained(message, settings) for message in _messages(file)]
+    content = file.read_bytes()
+    # what holds no header is explained as it is: that it has none
+    found = [explained(message, settings) for message in split(content) or [content]]
     if as_json:
         show_json(found)
         return
     for number, lines in enumerate(found, 1):
         say("\n".join([f"message {number}", *(f"  {line}" for line in lines)]))
-
-
-def _messages(file: Path) -> Iterator[bytes]:
-    found = split(file.read_bytes())
-    # what holds no header is explained as it is: that it has none
-    yield from found or [file.read_bytes()]

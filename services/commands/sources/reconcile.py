@@ -120,15 +120,13 @@ def compared(settings: Settings, content: bytes, name: str, now: datetime) -> li
     step("looking for offers")
     with reading(settings, "matching") as conn:
         assert conn is not None
-        codes = offers(conn, recorded, now)
-    found = [ComparedOutcome(one.line, one.reason or _reason(codes, one.incident_ref, unmatched)) for one in standings]
+        codes = dict(offers(conn, recorded, now))
+    for ref, code in codes.items():
+        if code == "nobody":
+            codes[ref] = "only_unmatched" if ref in unmatched else "nobody_listed"
+        elif code in OFFERED:
+            codes[ref] = ""
+    found = [ComparedOutcome(one.line, one.reason or codes.get(one.incident_ref, "no_offer")) for one in standings]
     with transaction(settings, services[0], now) as unit:
         reconciliation.keep_figures(unit, len(found), Counter(one.reason for one in found if one.missing))
     return found
-
-
-def _reason(codes: Mapping[str, str], incident_ref: str, unmatched: set[str]) -> str:
-    code = codes.get(incident_ref, "no_offer")
-    if code == "nobody":
-        return "only_unmatched" if incident_ref in unmatched else "nobody_listed"
-    return "" if code in OFFERED else code

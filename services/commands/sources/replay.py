@@ -60,17 +60,16 @@ def moment(text: str, option: str, now: datetime) -> datetime:
         typer.BadParameter: for anything else.
     """
     try:
-        return now - duration(text) if text[-1:] in "smhd" else _aware(datetime.fromisoformat(text))
+        if text[-1:] in "smhd":
+            return now - duration(text)
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is None:
+            raise ValueError
+        return found
     except ValueError:
         raise typer.BadParameter(
             f"{option}: allowed is a time such as 2026-11-21T08:00:00Z, or 36h ago as 36h"
         ) from None
-
-
-def _aware(found: datetime) -> datetime:
-    if found.tzinfo is None:
-        raise ValueError
-    return found
 
 
 async def _replayed(settings: Settings, source: str, since: datetime, until: datetime, *, dry_run: bool) -> "Replayed":

@@ -57,7 +57,8 @@ def _packages() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for name in PINNED:
             shutil.copy(HERE / name, folder / name)
-        subprocess.run([_node(), _npm(), "ci", "--ignore-scripts", "--loglevel=error"], cwd=folder, check=True)  # noqa: S603
+        npm = str(_wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
+        subprocess.run([_node(), npm, "ci", "--ignore-scripts", "--loglevel=error"], cwd=folder, check=True)  # noqa: S603
     return folder
 
 
@@ -69,10 +70,6 @@ def _wheel() -> Path:
 
 def _node() -> str:
     return str(_wheel() / "bin" / "node")
-
-
-def _npm() -> str:
-    return str(_wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
 
 
 def main(arguments: list[str]) -> int:

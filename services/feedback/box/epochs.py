@@ -72,10 +72,16 @@ class EpochKeeper:
         await every(self._pause, self.look, self._context.clock)(stop)
 
     async def look(self) -> bool:
-        """End what is over, empty the log of writes, pin what is new; False where that has to be repeated."""
+        """End windows whose time is over, empty the log of writes, pin new epochs; False if it must be repeated."""
+        store = self._context.store
         try:
-            await self._end_windows()
-            await self._context.store.tidy()
+            for name, locked in await store.read(partial(repository.windows_to_end, now=self._context.clock.now())):
+                ended = False
+                while not ended:
+                    sealed = await store.read(partial(repository.sealed_in, epoch=name))
+                    opened = await asyncio.to_thread(sealing.open_batch, self._secret, name, locked, sealed)
+                    ended = await store.write(ratings.open_window(name, sealed, *opened))
+            await store.tidy()
             await self._pin_epochs()
         except (httpx.HTTPError, ValidationError, StoreUnavailable) as fault:
             log("keys-not-read", fault=type(fault).__name__)
@@ -96,15 +102,6 @@ class EpochKeeper:
                 public, private = await asyncio.to_thread(sealing.new_key)
                 locked = Sealer(self._secret).seal(private, epoch.epoch)
                 await self._context.store.write(begin_window(epoch, self._window, public, locked))
-
-    async def _end_windows(self) -> None:
-        store = self._context.store
-        for name, locked in await store.read(partial(repository.windows_to_end, now=self._context.clock.now())):
-            ended = False
-            while not ended:
-                sealed = await store.read(partial(repository.sealed_in, epoch=name))
-                opened = await asyncio.to_thread(sealing.open_batch, self._secret, name, locked, sealed)
-                ended = await store.write(ratings.open_window(name, sealed, *opened))
 
 
 def pin(epoch: PublishedEpoch) -> Callable[[Unit], None]:
