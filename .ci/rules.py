@@ -36,9 +36,6 @@ PHRASES: Final = (
 )
 TELEGRAPHIC: Final = re.compile(rf"{'|'.join(PHRASES)}|\b(?:anew|lest|nought|that is none)\b")
 
-# rules that are reported and do not fail yet: the work on them is under way, and ends with this empty
-NOT_YET: Final = {"misplaced_sql", "oversized", "telegraphic"}
-
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Trees: TypeAlias = Mapping[Path, ast.Module]
 
@@ -136,12 +133,10 @@ def main(arguments: list[str]) -> int:
             for function in called_once(tree):
                 print(f"{path}:{function.lineno}: {function.name}")
         return 0
-    failed = False
-    for rule in (repeated_classes, misplaced_sql, oversized, telegraphic):
-        for fault in rule(trees):
-            print(fault, file=sys.stderr)
-            failed |= rule.__name__ not in NOT_YET
-    return 1 if failed else 0
+    faults = [fault for rule in (repeated_classes, misplaced_sql, oversized, telegraphic) for fault in rule(trees)]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

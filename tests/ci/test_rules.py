@@ -44,7 +44,7 @@ def run(tree: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_names_sizes_words_and_places_of_sql_are_kept(tree: Path) -> None:
-    before = run(tree, sys.executable, ".ci/rules.py")
+    assert run(tree, sys.executable, ".ci/rules.py").returncode == 0
     plant(tree, "services/matching/inputs/answers.py", SQL_IN_A_HANDLER)
     plant(tree, "services/notify/links.py", "\n\nclass Store:\n    pass\n")
     plant(tree, "services/incident/hashing.py", LONG_FUNCTION)
@@ -53,9 +53,9 @@ def test_names_sizes_words_and_places_of_sql_are_kept(tree: Path) -> None:
         plant(tree, f"services/notify/recipients/more_{number}.py", '"""One more."""\n')
     once = "".join(f"\n\ndef _step_{number}() -> None:\n    pass\n" for number in range(2000))
     plant(tree, "services/notify/recipients/more_0.py", once)
-    after = run(tree, sys.executable, ".ci/rules.py")
-    assert after.returncode == 1
-    faults = set(after.stderr.splitlines()) - set(before.stderr.splitlines())
+    found = run(tree, sys.executable, ".ci/rules.py")
+    assert found.returncode == 1
+    faults = found.stderr.splitlines()
     for fault in (
         "answers.py:*: imports delete; SQL has its place in a repository",
         "answers.py:*: calls execute; SQL has its place in a repository",
