@@ -16,7 +16,7 @@ from leeward.contracts.envelope import decode
 from leeward.service import Context
 from leeward.settings import ServiceName, Settings, load_settings
 from leeward.telemetry import RECONCILIATION_MISSING, RECONCILIATION_OUTCOMES, RECONCILIATION_TIME
-from leeward.testing import ManualClock, member
+from leeward.testing import ManualClock, eventually, member
 from services.commands.console import Failed
 from services.commands.sources import reconcile
 from services.incident import reconciliation
@@ -267,8 +267,8 @@ async def test_the_figures_are_kept_and_shown(world: World, clock: ManualClock) 
     await clock.advance(hours=1)
     assert await world.reconcile(rows[0]) == [""]
     task: asyncio.Future[None] = asyncio.ensure_future(reconciliation.watch_figures(store)(asyncio.Event()))
-    while reasons():
-        await asyncio.sleep(0.01)
+    # the gauges are set one after the other, in a thread
+    await eventually(lambda: not reasons() and RECONCILIATION_TIME._value.get() == clock.now().timestamp())
     task.cancel()
     assert RECONCILIATION_TIME._value.get() == clock.now().timestamp()
     assert await store.read(reconciliation.summarize) == {"day": "2026-11-21", "outcomes": 1, "missing": 0}
