@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -113,48 +112,47 @@ def source_of(header: Header, message: Hl7Message, sources: Mapping[str, Source]
     return best[1] if best else None
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A message with its header, its source's name and rules, and when it came."""
+def read_message(
+    message: Hl7Message, header: Header, name: str, source: Source, now: datetime
+) -> tuple[PatientClaim | Report, ...]:
+    """What a message says that matters here: a claim about its patient, and what rules of the site's make of it.
 
-    message: Hl7Message
-    header: Header
-    name: str
-    source: Source
-    now: datetime
-
-
-def read_message(incoming: Incoming) -> tuple[PatientClaim | Report, ...]:
-    """What a message says that matters here: a claim about its patient, and what rules of the site's make of it."""
-    structure, event = names = message_event(incoming.header)
+    name and source: the source's name and settings; now: when the message came.
+    """
+    structure, event = names = message_event(header)
     kind = EVENTS.get(event) if structure == "ADT" else None
-    if not is_live(incoming.header):
+    if not is_live(header):
         return ()
     if kind == "merge":
         pairs = []
         # every PID with the MRG behind it (A40, HL7 v2.9 §3.3.40)
-        for group in incoming.message.groups(b"PID", frozenset({b"MRG"})):
-            surviving = _cx(group[b"PID"], (3,), incoming.name, incoming.source)
-            prior = _cx(group[b"MRG"], (1,), incoming.name, incoming.source) if b"MRG" in group else ()
+        for group in message.groups(b"PID", frozenset({b"MRG"})):
+            surviving = _cx(group[b"PID"], (3,), name, source)
+            prior = _cx(group[b"MRG"], (1,), name, source) if b"MRG" in group else ()
             if surviving and prior:
                 pairs.append(Pair(surviving, prior))
-        return (PatientClaim(kind, incoming.name, (), Visit(), merges=tuple(pairs[:MOST])),)
-    found = [] if kind == "cancel" else list(match_rules(incoming.message, names, incoming.source))
+        return (PatientClaim(kind, name, (), Visit(), merges=tuple(pairs[:MOST])),)
+    found = [] if kind == "cancel" else list(match_rules(message, names, source))
     ruled = next((rule for rule, _ in found if rule.category == DEATH), None)
-    reports = [_report(incoming, rule, segment) for rule, segment in found if rule.category != DEATH]
+    reports = [
+        _report(message, name, source, now, header=header, rule=rule, segment=segment)
+        for rule, segment in found
+        if rule.category != DEATH
+    ]
     if kind is None and ruled is None:
         return tuple(reports)
-    return (_claim(incoming, kind or "evidence", ruled), *reports)
+    return (_claim(message, name, source, now, kind=kind or "evidence", ruled=ruled), *reports)
 
 
-def _report(incoming: Incoming, rule: Rule, segment: Segment) -> Report:
+def _report(
+    message: Hl7Message, name: str, source: Source, now: datetime, *, header: Header, rule: Rule, segment: Segment
+) -> Report:
     """What a rule makes of a segment, where it is not about a death."""
-    message, header, source, now = incoming.message, incoming.header, incoming.source, incoming.now
     visit = message.segment(b"PV1")
     stay = Visit(_plain(visit.text(19)), _plain(message.segment(b"PID").text(18)))
     observed = moment(segment.text(14), source.timezone) if segment.name == b"OBX" else None
     return Report(
-        source=incoming.name,
+        source=name,
         source_ref=f"{rule.name} {same_observation(message, header, stay)}",
         category=rule.category,
         severity=CodedSeverity("leeward", rule.level, rule.level),
@@ -167,8 +165,9 @@ def _report(incoming: Incoming, rule: Rule, segment: Segment) -> Report:
     )
 
 
-def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> PatientClaim:
-    message, name, source = incoming.message, incoming.name, incoming.source
+def _claim(
+    message: Hl7Message, name: str, source: Source, now: datetime, *, kind: Kind, ruled: Rule | None
+) -> PatientClaim:
     pid, visit = message.segment(b"PID"), message.segment(b"PV1")
     code = visit.text(36)
     if code in ("", NULL):
@@ -200,7 +199,7 @@ def _claim(incoming: Incoming, kind: Kind, ruled: Rule | None) -> PatientClaim:
         ruled=evidence_of(ruled) if ruled else None,
         death_given=death_given,
         death_until=died.until if died else None,
-        occurred_at=occurred_at(message, source.timezone, incoming.now),
+        occurred_at=occurred_at(message, source.timezone, now),
         unit=unit_of(visit, source),
         mentions=tuple(list_people(message, source)),
     )

@@ -15,7 +15,7 @@ from services.incident.decisions.claims import PatientClaim, Report
 from services.incident.hashing import Hasher, hash_signal
 from services.incident.intake.intake import Intake, Item
 from services.incident.sources.hl7v2.ack import Header, build_answers, guess_header, header_of, internal_error
-from services.incident.sources.hl7v2.adt import Incoming, check_header, read_message, source_of
+from services.incident.sources.hl7v2.adt import check_header, read_message, source_of
 from services.incident.sources.hl7v2.mllp import Oversized
 from services.incident.sources.hl7v2.parser import Hl7Error, Hl7Message
 
@@ -105,4 +105,4 @@ def read_hl7(raw: bytes, sources: Mapping[str, Source], clock: Clock, source: st
             check_header(header, sources[name])
     except Hl7Error as fault:
         return Reading(header, name, fault=fault)
-    return Reading(header, name, read_message(Incoming(message, header, name, sources[name], clock.now())))
+    return Reading(header, name, read_message(message, header, name, sources[name], clock.now()))
