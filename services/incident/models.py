@@ -4,7 +4,6 @@ SQLModel defines them and serves administration; the hot path uses the Core tabl
 """
 
 from datetime import date, datetime
-from typing import Any
 
 from sqlalchemy import BigInteger, Index
 from sqlalchemy.orm import registry
@@ -182,8 +181,3 @@ class Reconciliation(_Model, table=True):
 
 
 METADATA = _Model.metadata
-
-
-def table_of(model: type[_Model]) -> Any:
-    """A model's Core table."""
-    return METADATA.tables[str(model.__tablename__)]

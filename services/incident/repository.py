@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, delete, func, select
 
-from leeward.store import Insert, Update
+from leeward.store import Insert, Update, table_of
 from leeward.store.lookup import in_list, rows_of
 from services.incident.models import (
     DayKey,
@@ -23,7 +23,6 @@ from services.incident.models import (
     Told,
     Unmatched,
     UnmatchedLink,
-    table_of,
 )
 
 _DAY_KEY: Final = table_of(DayKey)

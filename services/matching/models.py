@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import Index, MetaData, String, Table, UniqueConstraint, false, text
+from sqlalchemy import Index, MetaData, String, UniqueConstraint, false, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -189,12 +189,6 @@ class Entry(_Model, table=True):
     about: str = ref()
     created_at: datetime = moment()
     __table_args__ = (UniqueConstraint("kind", "about"),)
-
-
-def table_of(model: type[_Model]) -> Table:
-    """The Core table of a model, for statements on hot paths."""
-    found: Table = METADATA.tables[str(model.__tablename__)]
-    return found
 
 
 GROUND: Final = ground_tables(METADATA)

@@ -17,7 +17,7 @@ from sqlalchemy import (
     update,
 )
 
-from leeward.store import Insert, Unit, Update
+from leeward.store import Insert, Unit, Update, table_of
 from leeward.store.lookup import AT_ONCE, in_list, rows_of
 from services.incident.decisions.claims import Current, current_of
 from services.incident.models import (
@@ -34,7 +34,6 @@ from services.incident.models import (
     Told,
     Unmatched,
     UnmatchedLink,
-    table_of,
 )
 
 _INCIDENT: Final = table_of(IncidentRow)

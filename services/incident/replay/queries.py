@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, or_, select
 
+from leeward.store import table_of
 from leeward.store.lookup import in_list, rows_of
 from services.incident.decisions.claims import Current, Visit, current_of
-from services.incident.models import DayKey, IncidentRow, RawMessage, table_of
+from services.incident.models import DayKey, IncidentRow, RawMessage
 
 _RAW: Final = table_of(RawMessage)
 _DAY_KEY: Final = table_of(DayKey)

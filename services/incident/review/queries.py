@@ -6,10 +6,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, or_, select, update
 
 from leeward.contracts import IncidentRecorded, Involved, Severity
-from leeward.store import Unit
+from leeward.store import Unit, table_of
 from services.incident.decisions.claims import State, current_of
 from services.incident.intake.repository import close_incidents
-from services.incident.models import IncidentRow, InvolvedRow, table_of
+from services.incident.models import IncidentRow, InvolvedRow
 
 _INCIDENT: Final = table_of(IncidentRow)
 _INVOLVED: Final = table_of(InvolvedRow)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from leeward.contracts import MessageRequested
 from leeward.refs import new_ref
-from leeward.store import Insert, Update
+from leeward.store import Insert, Update, table_of
 from leeward.store.lookup import in_list, rows_of
 from services.matching.lifecycle.case import OVER, UNANSWERED, Case
 from services.matching.lifecycle.hours import AFTER_NIGHT, LOOK_AHEAD
@@ -39,7 +39,6 @@ from services.matching.models import (
     Shift,
     SupportCase,
     SupporterLoad,
-    table_of,
 )
 
 CASE: Final = table_of(SupportCase)

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, delete, func, select
 
+from leeward.store import table_of
 from leeward.store.lookup import in_list, rows_of
 from services.matching.cases.repository import CASE, REQUEST, SELECT_CASES, Condition, case_of
 from services.matching.lifecycle.case import Case, Stage
-from services.matching.models import Entry, Exposure, PublishedIncident, RosterPerson, Shift, table_of
+from services.matching.models import Entry, Exposure, PublishedIncident, RosterPerson, Shift
 
 _ENTRY: Final = table_of(Entry)
 _EXPOSURE: Final = table_of(Exposure)

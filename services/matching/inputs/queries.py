@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Row, bindparam, delete, select
 
-from leeward.store import Insert, Unit, Update
+from leeward.store import Insert, Unit, Update, table_of
 from leeward.store.lookup import in_list
 from services.matching.cases.repository import CASE, REQUEST, is_open_of
 from services.matching.models import (
@@ -17,7 +17,6 @@ from services.matching.models import (
     RosterPerson,
     Shift,
     SupporterLoad,
-    table_of,
 )
 from services.matching.roster.people import GONE
 

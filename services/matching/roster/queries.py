@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, delete, select
 
-from leeward.store import Insert, Update
-from services.matching.models import LineManager, RosterPerson, RosterVersion, Shift, table_of
+from leeward.store import Insert, Update, table_of
+from services.matching.models import LineManager, RosterPerson, RosterVersion, Shift
 
 _PERSON: Final = table_of(RosterPerson)
 _MANAGER: Final = table_of(LineManager)
