@@ -1,13 +1,14 @@
 """For tests and the demonstration alone: a clock turned by hand, people, a mail server, and waiting until."""
 
 import asyncio
+import contextlib
 import email
 import email.policy
 import heapq
 import inspect
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -88,6 +89,28 @@ def wait_until(
         time.sleep(pause)
 
 
+@contextlib.asynccontextmanager
+async def listening(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """A TCP server on loopback that somebody connects to; gives its port, and ends once every connection is closed."""
+    answered: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer(reader, writer)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answered.add(asyncio.create_task(serve(reader, writer)))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        await eventually(lambda: answered)
+        await asyncio.gather(*answered)
+
+
 def reference(name: str) -> str:
     """The same UUIDv4 for the same name."""
     return str(uuid.UUID(bytes=uuid.uuid5(uuid.NAMESPACE_DNS, name).bytes, version=4))
@@ -152,7 +175,7 @@ class MailServer:
 
     async def start(self, port: int = 0) -> None:
         """Listen on the running loop."""
-        self._server = await asyncio.get_running_loop().create_server(self._session, "127.0.0.1", port)
+        self._server = await asyncio.get_running_loop().create_server(self.new_session, "127.0.0.1", port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -161,16 +184,18 @@ class MailServer:
             self._server.close()
         for session in self._sessions:
             _drop(session)
+        # a dropped connection is closed in the next turn of the loop
         await asyncio.sleep(0)
 
     def start_thread(self, port: int) -> None:
         """Listen where no loop runs."""
         self.port = port
-        self._thread = Controller(self, hostname="127.0.0.1", port=port)
+        self._thread = _InThread(self, hostname="127.0.0.1", port=port)
         self._thread.start()
 
     def stop_thread(self) -> None:
         if self._thread is not None:
+            asyncio.run_coroutine_threadsafe(self.stop(), self._thread.loop).result(10)
             self._thread.stop()
 
     @property
@@ -186,7 +211,8 @@ class MailServer:
         """The Message-ID of each."""
         return [str(mail["Message-ID"]) for mail in self.mails]
 
-    def _session(self) -> SMTP:
+    def new_session(self) -> SMTP:
+        """What speaks with one connection of the running loop."""
         self.connections += 1
         session = SMTP(self, loop=asyncio.get_running_loop(), hostname="localhost", ident="mail")
         self._sessions.add(session)
@@ -223,6 +249,14 @@ class MailServer:
             self.cut_after_dot -= 1
             _drop(server)
         return "250 OK"
+
+
+class _InThread(Controller):
+    """Runs a mail server's loop; the sessions are the mail server's own."""
+
+    def factory(self) -> SMTP:
+        server: MailServer = self.handler
+        return server.new_session()
 
 
 def _drop(session: SMTP) -> None:

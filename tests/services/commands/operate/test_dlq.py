@@ -16,7 +16,7 @@ from leeward.bus.parking import RETRY_EVERY
 from leeward.contracts import EVENTS, Event, IncidentRecorded, IncidentRetracted
 from leeward.service import Context
 from leeward.store import Unit
-from leeward.testing import ManualClock
+from leeward.testing import ManualClock, listening
 from services.commands.operate.dlq import FREE_TEXT
 from services.demo.servers.server import Port
 from services.matching.models import METADATA
@@ -202,10 +202,12 @@ async def test_after_the_mend_a_replay_has_them_tried_in_their_order(call: Call)
 async def test_a_service_that_runs_is_said_to_try_them_soon(call: Call) -> None:
     await call.consuming.take_raw((UNKNOWN, ref(3), "{}"))
     await call.consuming.take(recorded(4, "waits"))
-    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
-    async with server:
-        port = str(server.sockets[0].getsockname()[1])
-        call.environment["LEEWARD_MATCHING_PORT"] = port
+
+    async def hang_up(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        """It listens; that is all the command wants to know."""
+
+    async with listening(hang_up) as port:
+        call.environment["LEEWARD_MATCHING_PORT"] = str(port)
         said = await call.said("replay", "--service", "matching")
     assert said == ["1 event of matching will be tried within 15 seconds"], "what waits already is tried by itself"
 

@@ -12,6 +12,7 @@ from leeward.runtime import http_client
 from leeward.service import Context
 from leeward.settings import Settings, load_settings
 from leeward.settings.keys import own_key
+from leeward.testing import listening
 from services.commands import catalogue
 from services.commands.console import Failed
 from services.commands.sources.hl7 import Acknowledgement, MllpConnection, acknowledgement, expected, send, split
@@ -72,12 +73,10 @@ async def test_a_refused_message_fails_and_the_next_is_still_sent(
             seen.append(await reader.readuntil(b"\x1c\r"))
             writer.write(f"\x0bMSH|^~\\&|||||||ACK|1|P|2.5\rMSA|{code}|1\r\x1c\r".encode())
         await writer.drain()
-        writer.close()
 
     file = tmp_path / "two.hl7"
     file.write_bytes(ONE + OTHER)
-    async with await asyncio.start_server(listener, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(listener) as port:
         with pytest.raises(Failed, match="1 of 2 not accepted"):
             await asyncio.to_thread(send, file, "127.0.0.1", port)
     assert seen == [b"\x0b" + ONE + b"\x1c\r", b"\x0b" + OTHER + b"\x1c\r"]
@@ -85,17 +84,16 @@ async def test_a_refused_message_fails_and_the_next_is_still_sent(
 
 
 async def test_a_line_that_closes_is_no_acknowledgement() -> None:
-    async def listener(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def listener(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\x1c\r")
-        writer.close()
 
     def talk(port: int) -> None:
         with MllpConnection("127.0.0.1", port) as line:
             line.exchange(ONE)
 
-    async with await asyncio.start_server(listener, "127.0.0.1", 0) as server:
+    async with listening(listener) as port:
         with pytest.raises(Failed, match="no acknowledgement"):
-            await asyncio.to_thread(talk, server.sockets[0].getsockname()[1])
+            await asyncio.to_thread(talk, port)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +117,6 @@ async def test_a_refusal_says_both_and_silence_is_consent_where_faults_alone_are
         await reader.readuntil(b"\x1c\r")
         writer.write(answers)
         await done.wait()
-        writer.close()
 
     def talk(port: int) -> str:
         header = f"MSH|^~\\&|A|B|C|D|20261121||ADT^A03|1|P|2.5|||{conditions}\r"
@@ -129,8 +126,8 @@ async def test_a_refusal_says_both_and_silence_is_consent_where_faults_alone_are
         except Failed as fault:
             return str(fault)
 
-    async with await asyncio.start_server(listener, "127.0.0.1", 0) as server:
-        said = await asyncio.to_thread(talk, server.sockets[0].getsockname()[1])
+    async with listening(listener) as port:
+        said = await asyncio.to_thread(talk, port)
         done.set()
     assert said.startswith(told)
 
