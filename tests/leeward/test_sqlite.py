@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import Column, MetaData, String, Table, select
 
 from leeward.store import SqliteStore, StoreUnavailable, Unit
+from leeward.store.lookup import in_list
+from leeward.store.sqlite import sqlite_engine
 from leeward.testing import ManualClock
 from tests.contract.test_store import ADD, METADATA, THING, names
 
@@ -84,3 +87,16 @@ async def test_a_path_with_odd_characters_is_a_path(tmp_path: Path, clock: Manua
     assert await names(odd) == ["a"]
     assert odd.path.exists()
     await odd.close()
+
+
+def test_a_list_of_keys_is_found_by_its_index(tmp_path: Path) -> None:
+    metadata = MetaData()
+    thing = Table("thing", metadata, Column("key", String(36), primary_key=True), Column("kind", String(8)))
+    query = select(thing).where(in_list(thing.c.key), thing.c.kind == "x")
+    engine = sqlite_engine(tmp_path / "x.db")
+    with engine.connect() as conn:
+        metadata.create_all(conn)
+        text = str(query.compile(engine, compile_kwargs={"render_postcompile": True}))
+        plan = [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", ("a", "x"))]
+    engine.dispose()
+    assert plan == ["SEARCH thing USING INDEX sqlite_autoindex_thing_1 (key=?)"]
