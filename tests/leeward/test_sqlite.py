@@ -96,7 +96,7 @@ def test_a_list_of_keys_is_found_by_its_index(tmp_path: Path) -> None:
     engine = sqlite_engine(tmp_path / "x.db")
     with engine.connect() as conn:
         metadata.create_all(conn)
-        text = str(query.compile(engine, compile_kwargs={"render_postcompile": True}))
-        plan = [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", ("a", "x"))]
+        text = query.params(keys=["a"]).compile(engine, compile_kwargs={"literal_binds": True})
+        plan = [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
     engine.dispose()
     assert plan == ["SEARCH thing USING INDEX sqlite_autoindex_thing_1 (key=?)"]
