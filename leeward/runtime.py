@@ -116,7 +116,7 @@ class Runtime:
         """Start, serve until `stop`, and finish.
 
         Raises:
-            SettingsError: when a port is taken, or an enabled language lacks a text.
+            SettingsError: when a port is taken.
         """
         async with http_client() as client:
             try:
@@ -129,7 +129,6 @@ class Runtime:
 
     async def start(self, client: httpx.AsyncClient) -> None:
         """Open listeners, then begin as soon as databases can be used; returns when all has begun, or a stop came."""
-        check_catalogues(self.settings.locales, self._services)
         for service in self._services:
             self._stores[service.name] = store_of(self.settings, service.name, service.metadata, self.clock)
         for service in self._services:
@@ -271,9 +270,27 @@ async def _restarted(service: str, fault: BaseException, stop: asyncio.Event) ->
             await stop.wait()
 
 
+def check_start(settings: Settings, services: Sequence[Service]) -> None:
+    """See that these services can start with these settings, before anything is touched.
+
+    Raises:
+        SettingsError: where an enabled language lacks a text, or what a service needs is missing.
+    """
+    check_catalogues(settings.locales, services)
+    for service in services:
+        if service.check:
+            service.check(settings)
+
+
 def run(settings: Settings, services: Sequence[Service]) -> None:
-    """Run services in the foreground until SIGTERM or SIGINT."""
+    """Run services in the foreground until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: see `check_start` and `Runtime.run`.
+    """
     import uvloop
+
+    check_start(settings, services)
 
     async def run_until_signalled() -> None:
         runtime = Runtime(settings, services, settings.clock())

@@ -59,6 +59,7 @@ class Service:
 
     status: figures for `leeward status`: counts and codes, never a name.
     import_roster: takes over what this service may know of a whole roster; None where that is nothing.
+    check: raises SettingsError for settings that this service cannot start with; asked before anything is touched.
     """
 
     name: ServiceName
@@ -66,6 +67,7 @@ class Service:
     build: Callable[[Context], Wiring]
     status: Callable[[Connection, Settings], dict[str, Any]]
     import_roster: Callable[[Unit, Sequence[Member], Settings], None] | None = None
+    check: Callable[[Settings], object] | None = None
 
     @property
     def package(self) -> str:

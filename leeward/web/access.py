@@ -10,7 +10,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
@@ -24,7 +24,6 @@ from leeward.store import Unit
 from leeward.web.problem import Problem
 
 Role = Literal["coordinator", "trainer", "reporter", "ops"]
-ROLES: Final[tuple[Role, ...]] = get_args(Role)
 COOKIE: Final = "leeward_session"
 SESSION: Final = timedelta(hours=8)
 TOKEN_LIFE: Final = timedelta(days=365)

@@ -14,7 +14,7 @@ from leeward.web.login import login_router
 from services.matching import inputs
 from services.matching.coordinator import board, routes
 from services.matching.coordinator.status import status
-from services.matching.inputs import hourly
+from services.matching.inputs import hourly, retention
 from services.matching.models import METADATA
 from services.matching.roster import importing
 from services.matching.site import site_of
@@ -31,7 +31,9 @@ def build(context: Context) -> Wiring:
     async def begin(_stop: asyncio.Event) -> None:
         await context.store.write(lambda unit: hourly.begin(unit, site))
 
-    return Wiring(router, inputs.event_handlers(site), inputs.timer_handlers(site), (begin,))
+    return Wiring(
+        router, inputs.event_handlers(site), inputs.timer_handlers(site), (begin,), (retention.delete_expired,)
+    )
 
 
 def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) -> None:

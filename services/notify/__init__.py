@@ -69,6 +69,6 @@ def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) ->
     importing.apply(unit, members)
 
 
-SERVICE = Service("notify", METADATA, build, status, import_roster)
+SERVICE = Service("notify", METADATA, build, status, import_roster, registry.entries_on)
 
 __all__ = ["SERVICE"]

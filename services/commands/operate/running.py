@@ -7,7 +7,6 @@ from leeward.adapters import prepare_bus
 from leeward.bus import BusUnavailable
 from leeward.service import Service
 from leeward.settings import ServiceName, Settings, load_settings
-from leeward.web.look.catalogues import check_catalogues
 from services.commands import catalogue
 from services.commands.console import Failed, say, step
 from services.commands.databases import migrate_all
@@ -15,9 +14,11 @@ from services.commands.databases import migrate_all
 
 def up() -> None:
     """Migrate, then run everything until a signal comes."""
+    from leeward.runtime import check_start
+
     settings, services = load_settings(), catalogue.load()
     # before anything is migrated: the release before could then not start any more
-    check_catalogues(settings.locales, services)
+    check_start(settings, services)
     migrated(settings, services)
     _run(settings, services)
 

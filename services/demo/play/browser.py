@@ -7,7 +7,6 @@ from urllib.parse import urljoin
 
 import httpx
 
-VOID: frozenset[str] = frozenset({"input", "link", "meta", "br", "img", "hr"})
 UNREAD: frozenset[str] = frozenset({"script", "style", "head"})
 
 

@@ -26,7 +26,6 @@ class Action(StrEnum):
     REVIEW = "review"
     RETRACT = "retract"
     ADD = "add"
-    MERGE = "merge"
 
 
 class Identifier(NamedTuple):

@@ -139,10 +139,6 @@ def has_supporter() -> Condition:
     return CASE.c.supporter.is_not(None)
 
 
-def needs_attention() -> Condition:
-    return CASE.c.attention.is_not(None)
-
-
 def ties(persons: Collection[str]) -> Condition:
     """Cases of these persons, and those that they support."""
     return or_(CASE.c.person_ref.in_(persons), CASE.c.supporter.in_(persons))

@@ -1,4 +1,4 @@
-"""Every hour: what is over is forgotten, what is stuck is shown, who waits is tried again, cover messages leave."""
+"""Every hour: cases that are over end, stuck ones are listed, a supporter is looked for again, cover messages leave."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -7,7 +7,7 @@ from typing import Final
 from leeward.store import Timer, Unit
 from services.matching.cases import repository
 from services.matching.cases.session import CaseSession
-from services.matching.inputs import cover, monthly, queries, retention, timers
+from services.matching.inputs import cover, monthly, queries, timers
 from services.matching.lifecycle import transitions
 from services.matching.site import Site
 
@@ -27,7 +27,6 @@ def begin(unit: Unit, site: Site) -> None:
 def run_hourly(unit: Unit, _fired: Sequence[Timer], site: Site) -> None:
     """One round; the next is set for an hour later."""
     _advance_cases(unit, site)
-    retention.delete_expired(unit)
     cover.send_covers(unit, site)
     monthly.offer_monthly(unit, site)
     unit.set_timer("hourly", "all", unit.now + EVERY)

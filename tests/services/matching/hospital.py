@@ -140,6 +140,8 @@ class Hospital:
         loop = TimerLoop("matching", self.context.store, self.parts.timers)
         while self.clock.now() <= target:
             await loop.fire_due()
+            for delete_expired in self.parts.retention:
+                await self.context.store.write(delete_expired)
             await self._listen()
             if self.clock.now() == target:
                 break
