@@ -88,6 +88,22 @@ async def test_a_change_with_a_living_disposition_is_for_review(desk: Desk) -> N
     assert await desk.states() == ["review"]
 
 
+async def test_an_indicator_that_was_seen_before_is_no_change(desk: Desk) -> None:
+    for n in range(3):
+        await desk.send(hl7("A08", ident=str(n), PID_30="Y"))
+    assert await desk.states() == ["review"]
+    await expect(desk)
+
+
+async def test_an_empty_indicator_leaves_what_was_said_and_a_deletion_does_not(desk: Desk) -> None:
+    for n, indicator in enumerate(("Y", "", "Y")):
+        await desk.send(hl7("A08", ident=str(n), PID_30=indicator))
+    assert await desk.states() == ["review"]
+    for n, indicator in enumerate(('""', "Y"), 3):
+        await desk.send(hl7("A31", ident=str(n), PID_30=indicator))
+    await expect(desk, "recorded")
+
+
 async def test_a_recorded_death_never_triggers_again(desk: Desk, clock: ManualClock) -> None:
     await desk.send(death(ident="1"))
     for n in range(2, 6):
