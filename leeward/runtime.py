@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -28,6 +29,8 @@ from leeward.service import Context, Service, Task, Wiring
 from leeward.settings import Settings, SettingsError
 from leeward.settings.keys import keyring
 from leeward.store import Store, StoreUnavailable
+from leeward.store.health import AILMENTS, first_reason
+from leeward.store.health.files import damage
 from leeward.store.migrate import up_to_date
 from leeward.store.periodic import Retention, back_off
 from leeward.store.timing import TimerLoop
@@ -61,12 +64,17 @@ class Running:
     consumers: list[Consumer] = field(default_factory=list)
     relay: Relay | None = None
     server: Server | None = None
-    begun: bool = False
+    waits_for: str = "starting"
 
-    def ready(self) -> bool:
-        """Whether it has begun and its consumers and relay make progress; a database that goes away shows as a 503."""
-        stuck = any(consumer.stuck for consumer in self.consumers) or (self.relay is not None and self.relay.stuck)
-        return self.begun and not stuck
+    def unready(self) -> str:
+        """The code of why it cannot do its work now, empty while it can: database, start, consumers, relay, its own."""
+        return first_reason(
+            lambda: self.context.store.health.reason,
+            lambda: self.waits_for,
+            lambda: "consumer_stuck" if any(consumer.stuck for consumer in self.consumers) else "",
+            lambda: "relay_stuck" if self.relay is not None and self.relay.stuck else "",
+            *self.wiring.unready,
+        )
 
 
 @cache
@@ -162,7 +170,7 @@ class Runtime:
         consumers = [Consumer(topic, bus.subscribe(service.name, topic), store, parking) for topic in topics]
         self.running[service.name] = running = Running(service, context, wiring, parking, consumers)
         # asked at each scrape: nobody else need ask
-        telemetry.READY.labels(service.name).set_function(lambda: running.ready() and not store.away)
+        telemetry.READY.labels(service.name).set_function(lambda: not running.unready())
 
     async def _begin(self, running: Running, bus: Bus) -> None:
         name, store, parking, wiring = running.service.name, running.context.store, running.parking, running.wiring
@@ -177,7 +185,7 @@ class Runtime:
         ]
         for task in (*(consumer.run for consumer in running.consumers), *carrying, *keeping, *wiring.tasks):
             self._spawn(name, task)
-        running.begun = True
+        running.waits_for = ""
 
     async def _usable(self, running: Running) -> None:
         """Wait for a database that answers and has been migrated; its `watch` says where one that is away should be."""
@@ -186,6 +194,7 @@ class Runtime:
             with contextlib.suppress(StoreUnavailable):
                 if await running.context.store.read(lambda conn: up_to_date(conn, running.service.package)):
                     return
+                running.waits_for = "not_migrated"
                 if not told:
                     telemetry.log("waiting_for_migration", service=running.service.name, reason="run leeward migrate")
                     told = True
@@ -205,7 +214,7 @@ class Runtime:
             self._stop.set()
 
     async def _serve(self, running: Running, bound: socket.socket) -> None:
-        app = create_app(running.context, running.wiring.router, ready=running.ready)
+        app = create_app(running.context, running.wiring.router, unready=running.unready)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -274,12 +283,24 @@ def check_start(settings: Settings, services: Sequence[Service]) -> None:
     """See that these services can start with these settings, before anything is touched.
 
     Raises:
-        SettingsError: where an enabled language lacks a text, or what a service needs is missing.
+        SettingsError: where an enabled language lacks a text, what a service needs is missing, or a file is damaged.
     """
     check_catalogues(settings.locales, services)
     for service in services:
         if service.check:
             service.check(settings)
+        if not settings.database_url(service.name):
+            refuse_damaged(settings.database_file(service.name))
+
+
+def refuse_damaged(file: Path) -> None:
+    """Stop a start on a database that is damaged: what it took in would be lost with it.
+
+    Raises:
+        SettingsError: naming the file, what is wrong and what to do.
+    """
+    if fault := damage(file):
+        raise SettingsError(f"{file}: is damaged ({fault}); {AILMENTS['damaged'].do}")
 
 
 def run(settings: Settings, services: Sequence[Service]) -> None:

@@ -44,6 +44,7 @@ class Wiring:
     handlers: by event model; each gets a run of events of that type, in their order, inside one transaction.
     timers: by timer name. tasks: run until the event given to them is set, then finish what they hold and return.
     retention: work that deletes what has served, at the start and every hour.
+    unready: each gives the code of why this service cannot do its work now, empty while it can.
     """
 
     router: APIRouter
@@ -51,6 +52,7 @@ class Wiring:
     timers: Mapping[str, TimerHandler] = field(default_factory=dict)
     tasks: Sequence[Task] = ()
     retention: Sequence[Callable[[Unit], None]] = ()
+    unready: Sequence[Callable[[], str]] = ()
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,12 @@ TASKS_RESTARTED: Final = Counter(
     "leeward_tasks_restarted_total", "Background tasks that ended with a fault.", ["service"], registry=REGISTRY
 )
 READY: Final = Gauge("leeward_ready", "1 while the service can do its work.", ["service"], registry=REGISTRY)
+DATABASE_FAULT: Final = Gauge(
+    "leeward_database_fault",
+    "1 while a database cannot store, by reason code.",
+    ["service", "reason"],
+    registry=REGISTRY,
+)
 CRISIS_LINES_UNCHECKED: Final = Gauge(
     "leeward_crisis_lines_unchecked", "Crisis lines that nobody has checked for a year.", registry=REGISTRY
 )

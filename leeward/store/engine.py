@@ -11,6 +11,7 @@ from sqlalchemy import Connection, MetaData
 from leeward import telemetry
 from leeward.clock import Clock
 from leeward.store.group import Group
+from leeward.store.health import Health
 from leeward.store.unit import GroundWrites, Unit
 
 T = TypeVar("T")
@@ -21,13 +22,13 @@ R = TypeVar("R")
 class Store(ABC):
     """One service's database. Work is a plain function over a `Unit`; it may run again after a lost connection."""
 
-    def __init__(self, metadata: MetaData, clock: Clock) -> None:
+    def __init__(self, metadata: MetaData, clock: Clock, health: Health) -> None:
         self.metadata = metadata
         self.clock = clock
+        self.health = health
         self.writes = GroundWrites(metadata)
         self.listeners: list[Callable[[Unit], None]] = []
         self.wakers: list[Callable[[], None]] = []
-        self.away = False
         # set where what has just been deleted must not stay in a file until the hour is over
         self.untidy = asyncio.Event()
 
@@ -99,7 +100,11 @@ class Store(ABC):
 
     @abstractmethod
     async def watch(self, stop: asyncio.Event) -> None:
-        """Keep what this process needs beside its transactions, until `stop` is set; `away` says what it found."""
+        """Keep what this process needs beside its transactions, until `stop` is set; `health` says what it found."""
+
+    @abstractmethod
+    async def probe(self) -> None:
+        """See whether the database can store now: look at it, and write where nothing was written lately."""
 
     @abstractmethod
     async def close(self) -> None:

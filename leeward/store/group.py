@@ -13,7 +13,14 @@ R = TypeVar("R")
 
 
 class StoreUnavailable(Exception):
-    """The database is away, locked for too long, or full: nothing was stored, the same may work later."""
+    """The database is away, locked for too long, or full: nothing was stored, the same may work later.
+
+    `reason` is a code of `leeward.store.health`; empty where the database itself is well (contention).
+    """
+
+    def __init__(self, text: str = "", reason: str = "away") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class Group(Generic[A, R]):

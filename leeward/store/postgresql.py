@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -19,6 +19,7 @@ from leeward import telemetry
 from leeward.clock import Clock, first_of
 from leeward.store.engine import Store
 from leeward.store.group import StoreUnavailable
+from leeward.store.health import LOOK_EVERY, Health
 from leeward.store.periodic import back_off
 from leeward.store.unit import Unit
 
@@ -36,11 +37,31 @@ _LONGEST_RETRY: Final = 0.25
 # connection lost, out of disk, memory or connections, shutting down or cut short (a role's statement_timeout), an I/O
 # fault, a standby that cannot write, damage, or nobody lets us in: each may be mended while we wait
 _AWAY: Final = ("08", "53", "57", "58", "25006", "55P03", "XX001", "XX002", "28", "3D000")
+# what each of them is, by the beginning of its SQLSTATE
+_REASONS: Final[Mapping[str, str]] = {
+    "53100": "disk_full",
+    "53": "exhausted",
+    "25006": "read_only",
+    "55P03": "locked",
+    "58": "io_error",
+    "XX001": "damaged",
+    "XX002": "damaged",
+    "28": "refused",
+    "3D000": "refused",
+}
 _LOOK: Final = 2.0
 _LONGEST_PAUSE: Final = 15.0
+_NO_TABLE: Final = "42P01"
 _CALM: Final = 0.02
 _CHANNEL: Final = "leeward"
 _SCHEMA_LOCK: Final = "schema"
+# begins a write and flushes it, changes no row, and takes a megabyte for a moment: a small commit may still find room
+_PROBE: Final = (
+    "DELETE FROM position WHERE false",
+    "SELECT pg_current_xact_id()",
+    "SET LOCAL work_mem = '64kB'",
+    "SELECT count(*) FROM generate_series(1, 40000)",
+)
 _FILLED: Final = text("SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0")
 _SESSION: Final = {
     "jit": "off",
@@ -90,32 +111,37 @@ class PostgresStore(Store):
     """
 
     def __init__(self, url: str, name: str, metadata: MetaData, clock: Clock) -> None:
-        super().__init__(metadata, clock)
         self._url = url
         self._name = name
         self._engine = postgresql_engine(url, name)
+        super().__init__(metadata, clock, Health(name, _address(self._engine)))
         self._sweeper = postgresql_engine(url, name, pool=1, isolation="AUTOCOMMIT", synchronous_commit="off")
         self._glancer = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._presence = Presence(self._engine, name, self._woken, self._looked)
+        self._presence = Presence(self._engine, self._woken, self.health)
 
     async def write(self, work: Callable[[Unit], T]) -> T:
-        began, taken = perf_counter(), 0
+        began = perf_counter()
+        with self.health.trying():
+            unit, result = await self._commit(work)
+        self.health.stored()
+        telemetry.committed(self._name, perf_counter() - began)
+        self.committed(unit)
+        return result
+
+    async def _commit(self, work: Callable[[Unit], T]) -> tuple[Unit, T]:
+        """One transaction, again as long as others come first."""
+        taken = 0
         for attempt in range(1, _TRIES + 1):
             try:
                 with _said_plainly():
-                    unit, result = await self._connected(lambda conn: self._transaction(conn, work))
-                break
+                    return await self._connected(lambda conn: self._transaction(conn, work))
             except DBAPIError as fault:
                 taken += _state(fault) == _TAKEN
                 if _state(fault) not in _AGAIN and not (_state(fault) == _TAKEN and taken <= _TAKEN_TRIES):
                     raise
                 telemetry.TRANSACTIONS_REPEATED.labels(self._name).inc()
                 await asyncio.sleep(random.random() * back_off(attempt, _PAUSE, _LONGEST_RETRY))  # noqa: S311 no secret
-        else:
-            raise StoreUnavailable("contention")
-        telemetry.committed(self._name, perf_counter() - began)
-        self.committed(unit)
-        return result
+        raise StoreUnavailable("contention", "")
 
     async def _connected(self, work: Callable[[Connection], T]) -> T:
         async with self._engine.connect() as conn:
@@ -185,11 +211,28 @@ class PostgresStore(Store):
         for waker in self.wakers:
             waker()
 
-    def _looked(self, away: bool) -> None:
-        self.away = away
+    async def probe(self) -> None:
+        try:
+            if self.health.due:
+                with self.health.trying(), _said_plainly():
+                    await self._connected(_write_nothing)
+                self.health.stored()
+            self.health.clear()
+        except StoreUnavailable:
+            pass  # it is noted
+        except DBAPIError as fault:
+            if _state(fault) != _NO_TABLE:  # that one waits to be migrated
+                self.health.note(StoreUnavailable(type(fault).__name__, "refused"))
+
+    async def _probe_often(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await first_of(stop.wait(), asyncio.sleep(LOOK_EVERY))
+            await self.probe()
 
     async def watch(self, stop: asyncio.Event) -> None:
-        await self._presence.run(stop)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._presence.run(stop))
+            both.create_task(self._probe_often(stop))
 
     async def close(self) -> None:
         await self._presence.close()
@@ -205,13 +248,10 @@ class Presence:
     need not wait for a lease to run out.
     """
 
-    def __init__(
-        self, engine: AsyncEngine, name: str, woken: Callable[[], None], looked: Callable[[bool], None]
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, woken: Callable[[], None], health: Health) -> None:
         self._engine = engine
-        self._name = name
         self._woken = woken
-        self._looked = looked
+        self._health = health
         self._conn: AsyncConnection | None = None
         self._driver: Any = None
         self._held: set[str] = set()
@@ -219,22 +259,15 @@ class Presence:
         self._calling: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Stay connected, and say in one line when the database goes away and when it is back."""
+        """Stay connected; when the database goes away, that is noted."""
         faults = 0
         while not stop.is_set():
             try:
-                with _said_plainly():
+                with self._health.trying(), _said_plainly():
                     await self._do("SELECT 1")
-                if faults:
-                    telemetry.log("database_back", service=self._name)
                 faults = 0
-            except StoreUnavailable as fault:
-                if not faults:
-                    url = self._engine.url
-                    where = f"{url.host or url.query.get('host')}:{url.port or 5432}"
-                    telemetry.log("database_away", service=self._name, address=where, fault=str(fault))
+            except StoreUnavailable:
                 faults += 1
-            self._looked(faults > 0)
             await first_of(stop.wait(), asyncio.sleep(back_off(faults + 1, _LOOK, _LONGEST_PAUSE, factor=1.5)))
 
     async def hold(self, name: str) -> bool:
@@ -296,6 +329,12 @@ class Presence:
             await self._forget()
 
 
+def _write_nothing(conn: Connection) -> None:
+    with conn.begin():
+        for statement in _PROBE:
+            conn.exec_driver_sql(statement)
+
+
 def lock_key(name: str) -> int:
     """A name as PostgreSQL's advisory locks want it: 64 bits."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
@@ -311,12 +350,23 @@ def _said_plainly() -> Iterator[None]:
     except PostgresError as fault:
         if not (fault.sqlstate or "").startswith(_AWAY):
             raise
-        raise StoreUnavailable(type(fault).__name__) from fault
+        raise StoreUnavailable(type(fault).__name__, _reason(fault.sqlstate or "")) from fault
     except DBAPIError as fault:
         if not (isinstance(fault, InterfaceError) or fault.connection_invalidated or _state(fault).startswith(_AWAY)):
             raise
         cause = fault.orig.__cause__ if fault.orig else None
-        raise StoreUnavailable(type(cause or fault.orig).__name__) from fault
+        raise StoreUnavailable(type(cause or fault.orig).__name__, _reason(_state(fault))) from fault
+
+
+def _reason(state: str) -> str:
+    """The code of `leeward.store.health` for a SQLSTATE."""
+    return next((reason for start, reason in _REASONS.items() if state.startswith(start)), "away")
+
+
+def _address(engine: AsyncEngine) -> str:
+    """Host, or a socket's folder, and port."""
+    url = engine.url
+    return f"{url.host or url.query.get('host')}:{url.port or 5432}"
 
 
 def _state(fault: DBAPIError) -> str:

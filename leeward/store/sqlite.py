@@ -19,6 +19,8 @@ from leeward import telemetry
 from leeward.clock import Clock, first_of
 from leeward.store.engine import Store
 from leeward.store.group import StoreUnavailable
+from leeward.store.health import HANGS, LOOK_EVERY, Health
+from leeward.store.health.files import DatabaseFile, reason_of
 from leeward.store.unit import Unit
 
 T = TypeVar("T")
@@ -35,6 +37,9 @@ _PRAGMAS: Final = (
     "wal_autocheckpoint=8000",
 )
 _CHECKPOINT_EVERY: Final = 0.5  # seconds
+# writes the first page, and nothing that anybody reads
+_PROBE: Final = "PRAGMA user_version=0"
+_SEEN_BY_READERS: Final = ("damaged", "io_error")
 _TIDY_TRIES: Final = 100
 _TIDY_PAUSE: Final = 0.05
 
@@ -45,10 +50,14 @@ def sqlite_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connect
     connection = sqlite3.connect(
         address, uri=True, check_same_thread=False, isolation_level=None, timeout=_PATIENCE, cached_statements=512
     )
-    for pragma in _PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}").close()
-    if read_only:
-        connection.execute("PRAGMA query_only=ON").close()
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}").close()
+        if read_only:
+            connection.execute("PRAGMA query_only=ON").close()
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -75,9 +84,10 @@ class SqliteStore(Store):
     """SQLite: statements run on the loop, COMMIT with its fsync in a thread, long reads on other connections."""
 
     def __init__(self, path: Path, metadata: MetaData, clock: Clock) -> None:
-        super().__init__(metadata, clock)
+        super().__init__(metadata, clock, Health(path.stem))
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
+        self._file = DatabaseFile(path)
         self._engine = sqlite_engine(path)
         event.listen(self._engine, "connect", _never_wait)
         self._readers = sqlite_engine(path, read_only=True)
@@ -89,16 +99,29 @@ class SqliteStore(Store):
     async def write(self, work: Callable[[Unit], T]) -> T:
         async with self._turn:
             began = perf_counter()
-            try:
-                with _unavailable():
-                    unit, result = await self._transaction(self._connected(), work)
-            except StoreUnavailable:
-                self._disconnect()
-                raise
+            unit, result = await self._commit(work)
             telemetry.committed(self.path.stem, perf_counter() - began)
         self._logged = True
         self.committed(unit)
         return result
+
+    async def _commit(self, work: Callable[[Unit], T]) -> tuple[Unit, T]:
+        """One transaction, by whoever has the turn."""
+        with self.health.trying():
+            if self.health.damaged:
+                # what the restore of a backup would lose must not be acknowledged
+                raise StoreUnavailable("damaged", "damaged")
+            try:
+                with _unavailable():
+                    done = await self._transaction(self._connected(), work)
+            except StoreUnavailable:
+                if self._writer is not None:
+                    # one that was opened while the disk could only be read would stay so
+                    self._writer.invalidate()
+                self._disconnect()
+                raise
+        self.health.stored()
+        return done
 
     def _connected(self) -> Connection:
         """The one writing connection; kept, since a checkout costs more than a statement."""
@@ -134,6 +157,8 @@ class SqliteStore(Store):
                 held = "locked" in str(fault.orig) or "busy" in str(fault.orig)
                 if not held or patience <= 0:
                     raise
+                if _PATIENCE - patience > HANGS:
+                    self.health.note(StoreUnavailable(type(fault.orig).__name__, "locked"))
             await asyncio.sleep(pause)
             patience, pause = patience - pause, min(0.05, pause * 2)
 
@@ -154,8 +179,13 @@ class SqliteStore(Store):
             with self._readers.connect() as conn:
                 return query(conn)
 
-        with _unavailable():
-            return await asyncio.to_thread(reading)
+        try:
+            with _unavailable():
+                return await asyncio.to_thread(reading)
+        except StoreUnavailable as fault:
+            if fault.reason in _SEEN_BY_READERS:
+                self.health.note(fault)
+            raise
 
     async def glance(self, query: Callable[[Connection], T]) -> T:
         return await self.read(query)
@@ -183,7 +213,7 @@ class SqliteStore(Store):
                 if await self._in_thread(self._checkpoint):
                     return
             await asyncio.sleep(_TIDY_PAUSE)
-        raise StoreUnavailable("checkpoint")
+        raise StoreUnavailable("checkpoint", "")
 
     def _checkpoint(self) -> bool:
         """Whether the write-ahead log is now empty; a reader under way keeps it."""
@@ -191,7 +221,7 @@ class SqliteStore(Store):
             driver: Any = self._connected().connection.driver_connection
             busy: int = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except (DBAPIError, sqlite3.Error) as fault:
-            raise StoreUnavailable(type(fault).__name__) from fault
+            raise StoreUnavailable(type(fault).__name__, reason_of(fault)) from fault
         return busy == 0
 
     async def hold(self, name: str) -> bool:
@@ -208,16 +238,46 @@ class SqliteStore(Store):
         """Move what is committed from the log into the file, so that no commit has to do it and wait for it."""
         if not self.path.exists():
             telemetry.log("waiting_for_migration", service=self.path.stem, reason="run leeward migrate")
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._move_often(stop))
+            both.create_task(self._look_often(stop))
+
+    async def _move_often(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await first_of(stop.wait(), asyncio.sleep(_CHECKPOINT_EVERY))
-            if self._logged:
+            if self._logged and not self.health.damaged:
                 self._logged = False
-                await asyncio.to_thread(self._move)
+                try:
+                    await asyncio.to_thread(self._move)
+                except StoreUnavailable as fault:
+                    self._logged = True
+                    self.health.note(fault)
 
     def _move(self) -> None:
-        """Hold up nobody: what readers or a writer still need stays where it is; a fault is the next commit's too."""
-        with suppress(sqlite3.Error), closing(sqlite_connection(self.path)) as beside:
-            beside.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+        """Hold up nobody: what readers or a writer still need stays where it is."""
+        # a first page in the log would cover up that the file has lost its own
+        self._file.look()
+        try:
+            with closing(sqlite_connection(self.path)) as beside:
+                beside.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+        except sqlite3.Error as fault:
+            reason = reason_of(fault)
+            raise StoreUnavailable(type(fault).__name__, "" if reason == "locked" else reason) from fault
+
+    async def _look_often(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await first_of(stop.wait(), asyncio.sleep(LOOK_EVERY))
+            await self.probe()
+
+    async def probe(self) -> None:
+        with suppress(StoreUnavailable):
+            with self.health.trying():
+                there = await asyncio.to_thread(self._file.look_around)
+            if there and self.health.due:
+                async with self._turn:
+                    await self._commit(lambda unit: unit.conn.exec_driver_sql(_PROBE))
+                self._logged = True
+            self.health.clear()
 
     async def close(self) -> None:
         async with self._turn:
@@ -225,6 +285,7 @@ class SqliteStore(Store):
             self._engine.dispose()
             self._readers.dispose()
             self._thread.shutdown()
+            self._file.close()
 
 
 def _never_wait(connection: Any, _record: Any) -> None:
@@ -238,8 +299,8 @@ def _unavailable() -> Iterator[None]:
     try:
         yield
     except NoConnection as fault:
-        raise StoreUnavailable("NoConnection") from fault
+        raise StoreUnavailable("NoConnection", "locked") from fault
     except DBAPIError as fault:
         if isinstance(fault, (OperationalError, InterfaceError)) or type(fault) is DatabaseError:
-            raise StoreUnavailable(type(fault.orig).__name__) from fault
+            raise StoreUnavailable(type(fault.orig).__name__, reason_of(fault.orig)) from fault
         raise

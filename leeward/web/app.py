@@ -8,19 +8,16 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from sqlalchemy import select
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leeward import __version__, telemetry
 from leeward.service import Context
-from leeward.store import StoreUnavailable
 from leeward.web import problem
 from leeward.web.access import PUBLIC, AccessControl, bearer, check_routes
 from leeward.web.look.files import files
 
 MAX_BODY: Final = 1024 * 1024
-_ANYTHING: Final = select(1)
 SECURITY_HEADERS: Final = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -67,8 +64,8 @@ class App(FastAPI):
         return Guard(super().build_middleware_stack(), self.state.access.context.name)
 
 
-def create_app(context: Context, router: APIRouter, *, ready: Callable[[], bool] = lambda: True) -> FastAPI:
-    """The app of one service; `ready` says whether it can do its work now.
+def create_app(context: Context, router: APIRouter, *, unready: Callable[[], str] = lambda: "") -> FastAPI:
+    """The app of one service; `unready` gives the code of why it cannot do its work now, empty while it can.
 
     Raises:
         RuntimeError: when a route does not say who it is for.
@@ -76,7 +73,7 @@ def create_app(context: Context, router: APIRouter, *, ready: Callable[[], bool]
     title = f"Leeward {context.name}"
     app = App(title=title, version=__version__, docs_url=None, redoc_url=None, max_body_size=MAX_BODY)
     app.state.access = AccessControl(context)
-    app.include_router(_ground_routes(context, ready))
+    app.include_router(_ground_routes(context, unready))
     app.include_router(files(context.settings, context.clock))
     app.include_router(router)
     check_routes(app)
@@ -84,7 +81,7 @@ def create_app(context: Context, router: APIRouter, *, ready: Callable[[], bool]
     return app
 
 
-def _ground_routes(context: Context, ready: Callable[[], bool]) -> APIRouter:
+def _ground_routes(context: Context, unready: Callable[[], str]) -> APIRouter:
     router = APIRouter()
 
     @router.get("/livez", dependencies=[PUBLIC])
@@ -93,11 +90,10 @@ def _ground_routes(context: Context, ready: Callable[[], bool]) -> APIRouter:
 
     @router.get("/readyz", dependencies=[PUBLIC])
     async def readyz() -> JSONResponse:
-        try:
-            fit = ready() and bool(await context.store.read(lambda conn: conn.execute(_ANYTHING).all()))
-        except StoreUnavailable:
-            fit = False
-        return JSONResponse({"status": "ready" if fit else "not ready"}, 200 if fit else 503)
+        # what the last write and the last look found: asking costs the database nothing
+        if reason := context.store.health.reason or unready():
+            return JSONResponse({"status": "not ready", "reason": reason}, 503)
+        return JSONResponse({"status": "ready"})
 
     @router.get("/metrics", dependencies=[PUBLIC])
     async def metrics(request: Request) -> Response:

@@ -8,13 +8,15 @@ from functools import partial, wraps
 from typing import Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
 from leeward.adapters import store_of
 from leeward.service import Service
 from leeward.settings import ServiceName, Settings
 from leeward.store import Store, StoreUnavailable, Unit
+from leeward.store.health import ailment
+from leeward.store.health.files import reason_of
 from leeward.store.migrate import migrate, up_to_date
 from leeward.store.sqlite import sqlite_engine
 from leeward.store.unit import GroundWrites
@@ -64,16 +66,29 @@ def connection(settings: Settings, service: ServiceName, *, read_only: bool = Fa
     """A connection to one service's database.
 
     Raises:
-        Failed: when it cannot be reached, or does not let us in.
+        Failed: when it cannot be reached, does not let us in, or turns out to be damaged.
     """
     with engine(settings, service, read_only=read_only) as one:
         try:
             conn = one.connect()
         except (OSError, TimeoutError, DBAPIError) as fault:
             why = fault.orig.__cause__ or fault.orig if isinstance(fault, DBAPIError) and fault.orig else fault
-            raise Failed(f"{service}: the database cannot be reached ({type(why).__name__})") from fault
+            raise _failed(settings, service, type(why).__name__, reason_of(why)) from fault
         with conn:
-            yield conn
+            try:
+                yield conn
+            except DBAPIError as fault:
+                if type(fault) is not DatabaseError:
+                    raise
+                raise _failed(settings, service, type(fault).__name__, reason_of(fault.orig)) from fault
+
+
+def _failed(settings: Settings, service: ServiceName, fault: str, reason: str) -> Failed:
+    """What is wrong with a database and what to do, in one line; of a file by its path."""
+    if settings.database_url(service):
+        return Failed(f"{service}: the database cannot be reached ({fault})")
+    found = ailment(reason)
+    return Failed(f"{settings.database_file(service)}: {found.what}; {found.do}")
 
 
 @with_databases
@@ -123,7 +138,7 @@ def _store(settings: Settings, service: Service) -> Iterator[Store]:
     try:
         yield store
     except StoreUnavailable as fault:
-        raise Failed(f"{service.name}: the database cannot be reached ({fault})") from fault
+        raise _failed(settings, service.name, str(fault), fault.reason) from fault
     finally:
         await_only(store.close())
 

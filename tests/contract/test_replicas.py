@@ -210,7 +210,7 @@ async def test_a_server_that_is_killed_is_away_and_then_back(replica: Open, clus
         await store.hold("relay")
 
     async def away() -> bool:
-        return store.away
+        return store.health.reason == "away"
 
     await eventually(away)
     cluster.server.start()
@@ -223,7 +223,7 @@ async def test_a_server_that_is_killed_is_away_and_then_back(replica: Open, clus
             return False
 
     async def back() -> bool:
-        return not store.away
+        return not store.health.reason
 
     await eventually(works)
     await eventually(back)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import httpx
@@ -87,8 +87,8 @@ def routes() -> APIRouter:
 
 
 @asynccontextmanager
-async def browser(context: Context, *, fit: Callable[[], bool] = lambda: True) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(context, routes(), ready=fit)
+async def browser(context: Context, *, unready: Callable[[], str] = str) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(context, routes(), unready=unready)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://leeward.test") as client:
         yield client
@@ -354,23 +354,28 @@ async def test_a_route_may_set_its_own_caching(context: Context) -> None:
         assert (await client.get("/kept")).headers["cache-control"] == "max-age=60"
 
 
-async def test_health_says_whether_work_can_be_done(context: Context) -> None:
-    fit = True
-    async with browser(context, fit=lambda: fit) as client:
+async def test_health_says_whether_work_can_be_done_and_why_not(context: Context) -> None:
+    reason = ""
+    async with browser(context, unready=lambda: reason) as client:
         assert (await client.get("/livez")).status_code == 200
-        assert (await client.get("/readyz")).status_code == 200
-        fit = False
-        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/readyz")).json() == {"status": "ready"}
+        reason = "consumer_stuck"
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "reason": "consumer_stuck"})
         assert (await client.get("/livez")).status_code == 200
 
 
-async def test_a_service_whose_database_is_gone_is_not_ready(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def away(_query: Any) -> Any:
-        raise StoreUnavailable
+async def test_a_service_whose_last_write_failed_is_not_ready(context: Context) -> None:
+    def fill(unit: Unit) -> None:
+        raise StoreUnavailable("OperationalError", "disk_full")
 
-    monkeypatch.setattr(context.store, "read", away)
+    with pytest.raises(StoreUnavailable):
+        await context.store.write(fill)
     async with browser(context) as client:
-        assert (await client.get("/readyz")).status_code == 503
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "disk_full")
+        await context.store.probe()
+        assert (await client.get("/readyz")).status_code == 200
 
 
 async def test_metrics_are_open_on_loopback(context: Context) -> None:

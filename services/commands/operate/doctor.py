@@ -16,6 +16,8 @@ from leeward.bus import BusUnavailable
 from leeward.service import Service
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import StoreUnavailable
+from leeward.store.health import Ailment, ailment
+from leeward.store.health.files import damage
 from leeward.store.migrate import up_to_date
 from leeward.web.look.catalogues import check_catalogues
 from services.commands import catalogue, queries
@@ -158,14 +160,32 @@ def channels(settings: Settings) -> Iterator[DoctorFinding]:
             yield DoctorFinding(level, what, do)
 
 
+def databases(settings: Settings) -> Iterator[DoctorFinding]:
+    """Whether each file is whole, its folder takes more, and a write goes through."""
+    for service in catalogue.load():
+        file = settings.database_file(service.name)
+        if settings.database_url(service.name) or not file.exists():
+            continue
+        if fault := damage(file, thorough=True):
+            yield _error(f"{file} is damaged ({fault})", ailment("damaged").do)
+        elif found := await_only(_ailment(settings, service)):
+            yield _error(f"{file}: {found.what}", found.do)
+
+
+async def _ailment(settings: Settings, service: Service) -> Ailment | None:
+    store = store_of(settings, service.name, service.metadata, settings.clock())
+    try:
+        await store.probe()
+    finally:
+        await store.close()
+    return ailment(store.health.reason) if store.health.reason else None
+
+
 def servers(settings: Settings) -> Iterator[DoctorFinding]:
     """Whether the databases and the bus of a distributed run answer and have what this release needs."""
-    for service in catalogue.load():
-        fault, key = await_only(_database_fault(settings, service)), f"LEEWARD_{service.name.upper()}_DATABASE_URL"
-        if fault == MIGRATE:
-            yield _error(f"{service.name} is not at the newest revision", MIGRATE)
-        elif fault:
-            yield _error(f"{key}: cannot be used ({fault})", "correct it, or see whether PostgreSQL is up")
+    for service in () if settings.embedded else catalogue.load():
+        if finding := await_only(_database_fault(settings, service)):
+            yield finding
     try:
         missing = await_only(bus_gaps(settings))
     except BusUnavailable as fault:
@@ -175,20 +195,22 @@ def servers(settings: Settings) -> Iterator[DoctorFinding]:
         yield _error(f"Kafka: {gap}", MIGRATE if gap.startswith("topic ") else "change the brokers' settings")
 
 
-async def _database_fault(settings: Settings, service: Service) -> str:
-    if settings.embedded:
-        return ""
+async def _database_fault(settings: Settings, service: Service) -> DoctorFinding | None:
+    key, do = f"LEEWARD_{service.name.upper()}_DATABASE_URL", "correct it, or see whether PostgreSQL is up"
     try:
         store = store_of(settings, service.name, service.metadata, settings.clock())
     except SettingsError:
-        return "it is not given here"
+        return _error(f"{key}: cannot be used (it is not given here)", do)
     try:
         current = await store.read(lambda conn: up_to_date(conn, service.package))
     except StoreUnavailable as fault:
-        return str(fault)
+        return _error(f"{key}: cannot be used ({fault})", do)
     finally:
         await store.close()
-    return "" if current else MIGRATE
+    if not current:
+        return _error(f"{service.name} is not at the newest revision", MIGRATE)
+    found = await _ailment(settings, service)
+    return _error(f"{service.name}: {found.what}", found.do) if found else None
 
 
 def figures(settings: Settings) -> Iterator[DoctorFinding]:
@@ -260,6 +282,7 @@ def clock(settings: Settings) -> Iterator[DoctorFinding]:
 
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 CHECKS: Final[tuple[Callable[[Settings], Iterator[DoctorFinding]], ...]] = (
+    databases,
     servers,
     help_lines,
     professionals,
