@@ -10,6 +10,7 @@ from leeward.store.types import UtcTime
 
 # SQLite gives AUTOINCREMENT to INTEGER keys alone
 _Seq: Final = BigInteger().with_variant(Integer, "sqlite")
+_NAMES: Final = ("outbox", "inbox", "position", "parked", "timer", "access", "last_seen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class GroundTables:
     parked: Table
     timer: Table
     access: Table
+    last_seen: Table
 
 
 def table_of(model: type[SQLModel]) -> Table:
@@ -34,8 +36,9 @@ def ground_tables(metadata: MetaData) -> GroundTables:
     if "outbox" not in metadata.tables:
         _define_log(metadata)
         _define_own(metadata)
+        _define_time(metadata)
     found = metadata.tables
-    return GroundTables(*(found[name] for name in ("outbox", "inbox", "position", "parked", "timer", "access")))
+    return GroundTables(*(found[name] for name in _NAMES))
 
 
 def _define_log(metadata: MetaData) -> None:
@@ -64,7 +67,7 @@ def _define_log(metadata: MetaData) -> None:
 
 
 def _define_own(metadata: MetaData) -> None:
-    """What waits to be tried again or for its time, and who may sign in."""
+    """What waits to be tried again, and who may sign in."""
     parked = Table(
         "parked",
         metadata,
@@ -84,15 +87,6 @@ def _define_own(metadata: MetaData) -> None:
         sqlite_autoincrement=True,
     )
     Index("parked_key", parked.c.key)
-    timer = Table(
-        "timer",
-        metadata,
-        Column("name", String(40), primary_key=True),
-        Column("key", String(120), primary_key=True),
-        Column("due_at", UtcTime, nullable=False),
-        Column("attempts", Integer, nullable=False, server_default="0"),
-    )
-    Index("timer_due", timer.c.due_at)
     Table(
         "access",
         metadata,
@@ -101,4 +95,27 @@ def _define_own(metadata: MetaData) -> None:
         Column("kind", String(8), nullable=False),
         Column("role", String(16), nullable=False),
         Column("expires_at", UtcTime, nullable=False),
+    )
+
+
+def _define_time(metadata: MetaData) -> None:
+    """What waits for its time, and until when the clock is known to have been right."""
+    timer = Table(
+        "timer",
+        metadata,
+        Column("name", String(40), primary_key=True),
+        Column("key", String(120), primary_key=True),
+        Column("due_at", UtcTime, nullable=False),
+        Column("attempts", Integer, nullable=False, server_default="0"),
+        # by the clock that also said when it is due; a timer of a release before this one has none
+        Column("set_at", UtcTime, nullable=True),
+    )
+    Index("timer_due", timer.c.due_at)
+    # one row: the last time that this service's clock was trusted, and since when it is doubted, if it is
+    Table(
+        "last_seen",
+        metadata,
+        Column("name", String(10), primary_key=True),
+        Column("seen_at", UtcTime, nullable=False),
+        Column("doubted_at", UtcTime, nullable=True),
     )

@@ -12,7 +12,7 @@ from leeward.store.bulk import Insert
 from leeward.store.tables import GroundTables, ground_tables
 
 _OUTBOX: Final = ("id", "type", "key", "body", "accepted_at", "written_on")
-_TIMER: Final = ("name", "key", "due_at", "attempts")
+_TIMER: Final = ("name", "key", "due_at", "attempts", "set_at")
 
 
 class GroundWrites:
@@ -86,7 +86,7 @@ class Unit:
         cancelled = [pair for pair, due in self._timers.items() if due is None]
         if cancelled:
             self.conn.execute(delete(table).where(tuple_(table.c.name, table.c.key).in_(cancelled)))
-        self.writes.timers.run(self.conn, [(*pair, due, 0) for pair, due in self._timers.items() if due])
+        self.writes.timers.run(self.conn, [(*pair, due, 0, self.now) for pair, due in self._timers.items() if due])
         day = self.now.date()
         rows = [
             (event.id, event.type, event.key, event.data.model_dump_json(exclude_none=True), event.accepted_at, day)
