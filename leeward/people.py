@@ -38,6 +38,7 @@ COLUMNS: Final = (
     "max_active",
 )
 STATUSES: Final = ("active", "away", "left", "deceased")
+GONE: Final = frozenset({"left", "deceased"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +109,28 @@ def _ref(key: bytes, kind: str, staff_id: str) -> str:
     return str(uuid.UUID(bytes=digest[:16], version=4))
 
 
-def read_roster(path: Path, key: bytes) -> list[Member]:
-    """A CSV or XLSX roster, validated whole.
+Record = Mapping[str, str]
+Rows = Iterable[tuple[int, Sequence[str]]]
+
+
+def read_roster(path: Path) -> list[Record]:
+    """The rows of a CSV or XLSX roster by column, validated whole; no key is needed for that.
 
     Raises:
         RosterError: with every fault by line and column.
         OSError: when the file cannot be read.
     """
     raw = path.read_bytes()
-    return members(_xlsx_rows(raw) if path.suffix.lower() == ".xlsx" else csv_rows(raw), key)
+    return check_rows(_xlsx_rows(raw) if path.suffix.lower() == ".xlsx" else csv_rows(raw))
 
 
-Rows = Iterable[tuple[int, Sequence[str]]]
+def members(records: Iterable[Record], key: bytes) -> list[Member]:
+    """The people of a roster, by the references that the people key makes."""
+    return [_member(record, key) for record in records]
 
 
-def members(rows: Rows, key: bytes) -> list[Member]:
-    """Members from numbered rows, the first of which is the header.
+def check_rows(rows: Rows) -> list[Record]:
+    """Records from numbered rows, the first of which is the header.
 
     Raises:
         RosterError: with every fault by line and column.
@@ -140,13 +147,15 @@ def members(rows: Rows, key: bytes) -> list[Member]:
     if not rows:
         # whoever is missing from a file has left: an empty one would end everything for everybody
         faults.append(Fault(2, "file", "names nobody"))
-    records = [(line, dict(zip(header, row, strict=True))) for line, row in rows if len(row) == len(header)]
+    records: list[tuple[int, Record]] = [
+        (line, dict(zip(header, row, strict=True))) for line, row in rows if len(row) == len(header)
+    ]
     # a row that is shifted may be the very one that another row names
     faults += [] if faults else _table_faults(records)
     faults += [fault for line, record in records for fault in _row_faults(line, record)]
     if faults:
         raise RosterError(sorted(faults, key=lambda fault: (fault.line, fault.column)))
-    return [_member(record, key) for _, record in records]
+    return [record for _, record in records]
 
 
 def csv_rows(raw: bytes) -> list[tuple[int, list[str]]]:
@@ -211,7 +220,6 @@ def _check_header(header: Sequence[str]) -> None:
         raise RosterError(faults)
 
 
-Record = Mapping[str, str]
 # as wide as the services' columns: what does not fit is said here, by line, and not by a database
 WIDEST: Final = {"display_name": 200, "profession": 200, "unit": 200, "languages": 200, "introduction": 2000}
 

@@ -27,6 +27,7 @@ from leeward.contracts.envelope import topic_of
 from leeward.listening import allow_files, listening
 from leeward.service import Context, Service, Task, Wiring
 from leeward.settings import Settings, SettingsError
+from leeward.settings.key_checks import hold_key
 from leeward.settings.keys import keyring
 from leeward.store import Store, StoreUnavailable
 from leeward.store.health import AILMENTS, first_reason
@@ -124,7 +125,7 @@ class Runtime:
         """Start, serve until `stop`, and finish.
 
         Raises:
-            SettingsError: when a port is taken.
+            SettingsError: when a port is taken, or a database was made with another key.
         """
         async with http_client() as client:
             try:
@@ -145,6 +146,11 @@ class Runtime:
         bus = self._bus = bus_of(self.settings, self._stores, self.clock)
         for service in self._services:
             self._build(service, self._stores[service.name], client, bus)
+        if self.settings.embedded:
+            # all of them are at hand: where one has a key of another installation, none is to take or send anything
+            for running in self.running.values():
+                with contextlib.suppress(StoreUnavailable):
+                    await self._is_usable(running)
         for running in self.running.values():
             await self._serve(running, self._sockets[running.service.name])
         gc.enable()
@@ -192,7 +198,7 @@ class Runtime:
         told, tries = False, 0
         while True:
             with contextlib.suppress(StoreUnavailable):
-                if await running.context.store.read(lambda conn: up_to_date(conn, running.service.package)):
+                if await self._is_usable(running):
                     return
                 running.waits_for = "not_migrated"
                 if not told:
@@ -200,6 +206,19 @@ class Runtime:
                     told = True
             tries += 1
             await asyncio.sleep(back_off(tries, FIRST_PAUSE, LONGEST_PAUSE, factor=1.5))
+
+    async def _is_usable(self, running: Running) -> bool:
+        """Whether a database has been migrated; it then keeps the check value of its service's key.
+
+        Raises:
+            SettingsError: when it was made with another key.
+            StoreUnavailable: when it cannot be reached.
+        """
+        name, context = running.service.name, running.context
+        if not await context.store.read(lambda conn: up_to_date(conn, running.service.package)):
+            return False
+        await context.store.write(lambda unit: hold_key(unit, self.settings, name, context.keys.service))
+        return True
 
     def _spawn(self, service: str, task: Task) -> None:
         running = asyncio.create_task(supervised(service, task, self._stop))
@@ -214,7 +233,9 @@ class Runtime:
             self._stop.set()
 
     async def _serve(self, running: Running, bound: socket.socket) -> None:
-        app = create_app(running.context, running.wiring.router, unready=running.unready)
+        app = create_app(
+            running.context, running.wiring.router, unready=running.unready, begun=lambda: not running.waits_for
+        )
         config = uvicorn.Config(
             app,
             log_config=None,

@@ -168,11 +168,16 @@ def staff_check(file: File) -> None:
 
 
 @staff.command("import")
-def staff_import(file: File, *, as_json: Json = False) -> None:
+def staff_import(
+    file: File,
+    *,
+    leaving: Annotated[int | None, typer.Option(help="How many people are to leave by it, exactly.", min=0)] = None,
+    as_json: Json = False,
+) -> None:
     """Import a roster (CSV or XLSX); whoever is missing from it has left."""
     from services.commands.people import staff as command
 
-    command.import_file(file, as_json=as_json)
+    command.import_file(file, leaving=leaving, as_json=as_json)
 
 
 @rota.command("import")

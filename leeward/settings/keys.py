@@ -1,19 +1,22 @@
 """Keys: made under `keys/` by the first command that needs them when embedded, given by settings otherwise."""
 
 import base64
+import hmac
 import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from leeward.settings import ServiceName, Settings, SettingsError
+from leeward.store.sqlite import holds_rows
 
+KeyName = ServiceName | Literal["people"]
 # they speak to no other service and sign nobody in, so they are not given what would let them
 APART: Final[tuple[ServiceName, ...]] = ("issuer", "box")
 
@@ -75,18 +78,85 @@ def own_key(settings: Settings, service: ServiceName) -> Keyring:
 
 
 def service_key(settings: Settings, service: ServiceName) -> bytes:
-    """The 32 bytes of LEEWARD_<SERVICE>_KEY, or of `keys/<service>.key` when embedded."""
-    return _key(settings, f"{service.upper()}_KEY", service)
+    """The 32 bytes of LEEWARD_<SERVICE>_KEY, or of `keys/<service>.key` when embedded.
+
+    Raises:
+        SettingsError: when it is missing in a distributed run, or where the service's database holds something already.
+    """
+    if found := found_key(settings, service):
+        return found
+    if not settings.embedded:
+        raise _missing(f"{service.upper()}_KEY")
+    if holds_rows(settings.database_file(service), service):
+        raise SettingsError(lost_key(settings, service))
+    return _kept(key_file(settings, service))
 
 
-def people_key(settings: Settings) -> bytes:
-    """The key that makes references from `staff_id`; for imports alone, never for a service."""
-    return _key(settings, "PEOPLE_KEY", "people")
+def people_key(settings: Settings, *, new: bool = False) -> bytes:
+    """The key that makes references from `staff_id`; for imports alone, never for a service.
+
+    Args:
+        new: nobody is on a roster yet, so that it may be made when embedded.
+
+    Raises:
+        SettingsError: when it is missing.
+    """
+    if found := found_key(settings, "people"):
+        return found
+    if not settings.embedded:
+        raise _missing("PEOPLE_KEY")
+    if not new:
+        raise SettingsError(lost_key(settings, "people"))
+    return _kept(key_file(settings, "people"))
+
+
+def found_key(settings: Settings, name: KeyName) -> bytes | None:
+    """A key that is given or kept; None where it is neither, and none is made.
+
+    Raises:
+        SettingsError: when its file holds no key.
+    """
+    if given := settings.variable(f"{name.upper()}_KEY"):
+        return base64.b64decode(given)
+    file = key_file(settings, name)
+    return _read(file) if settings.embedded and file.exists() else None
+
+
+def key_file(settings: Settings, name: str) -> Path:
+    """Where a key is kept when embedded."""
+    return settings.data / "keys" / f"{name}.key"
+
+
+def check_value(key: bytes, name: KeyName) -> str:
+    """What a database keeps of a key to know it again: an HMAC-SHA256 (hex), from which the key cannot be had."""
+    return hmac.digest(derive(key, "check value"), name.encode(), "sha256").hex()
+
+
+def lost_key(settings: Settings, name: KeyName) -> str:
+    """One line: a database was made with a key that is not there."""
+    return f"{key_file(settings, name)}: is missing, and {_made_with(name)} it; put it back from your copy of the keys"
+
+
+def foreign_key(settings: Settings, name: KeyName) -> str:
+    """One line: a database was made with another key than this."""
+    variable = f"{name.upper()}_KEY"
+    place = f"LEEWARD_{variable}" if settings.variable(variable) else f"{key_file(settings, name)}"
+    return f"{place}: is another key than {_made_with(name)}; put that one back from your copy of the keys"
+
+
+def _made_with(name: KeyName) -> str:
+    what = "the roster was imported" if name == "people" else f"the database of {name} was made"
+    return f"{what} with"
 
 
 def services_secret(settings: Settings) -> str:
     """The secret the services show one another, made when embedded."""
-    return settings.variable("SERVICES_SECRET") or _key(settings, "SERVICES_SECRET", "services").hex()
+    if given := settings.variable("SERVICES_SECRET"):
+        return given
+    if not settings.embedded:
+        raise _missing("SERVICES_SECRET")
+    # nothing that is stored rests on it: with a new one everybody signs in again
+    return _kept(key_file(settings, "services")).hex()
 
 
 def _assertion_public(settings: Settings) -> bytes:
@@ -98,14 +168,6 @@ def _assertion_public(settings: Settings) -> bytes:
     return public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
 
-def _key(settings: Settings, variable: str, name: str) -> bytes:
-    if given := settings.variable(variable):
-        return base64.b64decode(given)
-    if not settings.embedded:
-        raise _missing(variable)
-    return _kept(settings.data / "keys" / f"{name}.key")
-
-
 def _missing(variable: str) -> SettingsError:
     return SettingsError(f"LEEWARD_{variable}: is missing; a distributed run needs 32 bytes, base64")
 
@@ -114,7 +176,7 @@ def _kept(path: Path) -> bytes:
     """The key in a file, made with mode 0600 where there is none; the first of two makers wins.
 
     Raises:
-        SettingsError: when the file holds no key; a new one in its place would orphan all that the old one made.
+        SettingsError: see `_read`.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_suffix(f".{secrets.token_hex(4)}")
@@ -134,6 +196,15 @@ def _kept(path: Path) -> bytes:
             os.fsync(folder)
         finally:
             os.close(folder)
+    return _read(path)
+
+
+def _read(path: Path) -> bytes:
+    """The key in a file.
+
+    Raises:
+        SettingsError: when the file holds no key; a new one in its place would orphan all that the old one made.
+    """
     try:
         key = base64.b64decode(path.read_bytes().strip(), validate=True)
     except ValueError:

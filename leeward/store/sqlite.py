@@ -21,6 +21,7 @@ from leeward.store.engine import Store
 from leeward.store.group import StoreUnavailable
 from leeward.store.health import HANGS, LOOK_EVERY, Health
 from leeward.store.health.files import DatabaseFile, reason_of
+from leeward.store.tables import GROUND
 from leeward.store.unit import Unit
 
 T = TypeVar("T")
@@ -78,6 +79,22 @@ def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def holds_rows(path: Path, key: str) -> bool:
+    """Whether a service's database holds anything of its own, or knows a key of that name; what cannot be read does."""
+    if not path.exists():
+        return False
+    try:
+        with closing(sqlite_connection(path, read_only=True)) as conn:
+            tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            known = "SELECT 1 FROM key_check WHERE name = ?"
+            if "key_check" in tables and conn.execute(known, (key,)).fetchone():
+                return True
+            own = [name for name in tables - set(GROUND) if not name.startswith(("sqlite_", "alembic_"))]
+            return any(conn.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for name in own)  # noqa: S608
+    except sqlite3.Error:
+        return True
 
 
 class SqliteStore(Store):

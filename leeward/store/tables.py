@@ -1,6 +1,6 @@
 """The tables every service has beside its own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from sqlalchemy import BigInteger, Column, Date, Index, Integer, MetaData, String, Table, Text
@@ -10,7 +10,6 @@ from leeward.store.types import UtcTime
 
 # SQLite gives AUTOINCREMENT to INTEGER keys alone
 _Seq: Final = BigInteger().with_variant(Integer, "sqlite")
-_NAMES: Final = ("outbox", "inbox", "position", "parked", "timer", "access", "last_seen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +23,10 @@ class GroundTables:
     timer: Table
     access: Table
     last_seen: Table
+    key_check: Table
+
+
+GROUND: Final = tuple(field.name for field in fields(GroundTables))
 
 
 def table_of(model: type[SQLModel]) -> Table:
@@ -37,8 +40,9 @@ def ground_tables(metadata: MetaData) -> GroundTables:
         _define_log(metadata)
         _define_own(metadata)
         _define_time(metadata)
+        _define_access(metadata)
     found = metadata.tables
-    return GroundTables(*(found[name] for name in _NAMES))
+    return GroundTables(*(found[name] for name in GROUND))
 
 
 def _define_log(metadata: MetaData) -> None:
@@ -67,7 +71,7 @@ def _define_log(metadata: MetaData) -> None:
 
 
 def _define_own(metadata: MetaData) -> None:
-    """What waits to be tried again, and who may sign in."""
+    """What waits to be tried again."""
     parked = Table(
         "parked",
         metadata,
@@ -87,6 +91,10 @@ def _define_own(metadata: MetaData) -> None:
         sqlite_autoincrement=True,
     )
     Index("parked_key", parked.c.key)
+
+
+def _define_access(metadata: MetaData) -> None:
+    """Who may sign in, and which keys have made what is stored."""
     Table(
         "access",
         metadata,
@@ -95,6 +103,12 @@ def _define_own(metadata: MetaData) -> None:
         Column("kind", String(8), nullable=False),
         Column("role", String(16), nullable=False),
         Column("expires_at", UtcTime, nullable=False),
+    )
+    Table(
+        "key_check",
+        metadata,
+        Column("name", String(20), primary_key=True),
+        Column("value", String(64), nullable=False),
     )
 
 

@@ -22,6 +22,7 @@ class GroundWrites:
         self.tables: GroundTables = ground_tables(metadata)
         self.outbox = Insert(self.tables.outbox, _OUTBOX)
         self.timers = Insert(self.tables.timer, _TIMER, conflict="replace", keys=("name", "key"))
+        self.key_check = Insert(self.tables.key_check, ("name", "value"), conflict="nothing", keys=("name",))
         self.inbox = Insert(self.tables.inbox, ("event_id", "seen_on"), conflict="nothing", returning=("event_id",))
 
 

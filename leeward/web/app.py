@@ -18,6 +18,7 @@ from leeward.web.access import PUBLIC, AccessControl, bearer, check_routes
 from leeward.web.look.files import files
 
 MAX_BODY: Final = 1024 * 1024
+ALWAYS: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
 SECURITY_HEADERS: Final = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -34,12 +35,15 @@ SECURITY_HEADERS: Final = {
 class Guard:
     """Plain ASGI around the app: security headers on every answer, and no body that says it is too large.
 
+    Before the service has begun nobody has compared its key with its database, so only its health is answered.
+
     FastAPI counts the others as they come, but answers those that say so in plain text.
     """
 
-    def __init__(self, app: ASGIApp, service: str = "") -> None:
+    def __init__(self, app: ASGIApp, service: str = "", begun: Callable[[], bool] = lambda: True) -> None:
         self._app = app
         self._service = service
+        self._begun = begun
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -53,7 +57,9 @@ class Guard:
 
         length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
         too_large = length.isdecimal() and int(length) > MAX_BODY
-        app = problem.answer(problem.of_status(413)) if too_large else self._app
+        app: ASGIApp = problem.answer(problem.of_status(413)) if too_large else self._app
+        if not self._begun() and scope["type"] == "http" and scope["path"] not in ALWAYS:
+            app = problem.answer(problem.of_status(503, {"Retry-After": "5"}))
         await app(scope, receive, send_with_headers)
 
 
@@ -61,11 +67,21 @@ class App(FastAPI):
     """FastAPI inside the guard, so that a fault's answer, which Starlette sends outermost, has the headers too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Guard(super().build_middleware_stack(), self.state.access.context.name)
+        return Guard(super().build_middleware_stack(), self.state.access.context.name, self.state.begun)
 
 
-def create_app(context: Context, router: APIRouter, *, unready: Callable[[], str] = lambda: "") -> FastAPI:
-    """The app of one service; `unready` gives the code of why it cannot do its work now, empty while it can.
+def create_app(
+    context: Context,
+    router: APIRouter,
+    *,
+    unready: Callable[[], str] = lambda: "",
+    begun: Callable[[], bool] = lambda: True,
+) -> FastAPI:
+    """The app of one service.
+
+    Args:
+        unready: gives the code of why it cannot do its work now, empty while it can.
+        begun: whether it may take any.
 
     Raises:
         RuntimeError: when a route does not say who it is for.
@@ -73,6 +89,7 @@ def create_app(context: Context, router: APIRouter, *, unready: Callable[[], str
     title = f"Leeward {context.name}"
     app = App(title=title, version=__version__, docs_url=None, redoc_url=None, max_body_size=MAX_BODY)
     app.state.access = AccessControl(context)
+    app.state.begun = begun
     app.include_router(_ground_routes(context, unready))
     app.include_router(files(context.settings, context.clock))
     app.include_router(router)

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, Row, delete, event, func, select
+
+from leeward.people import GONE
+
+_OF_PEOPLE: Final = ("staff_identifier", "person", "recipient")
 
 
 def wait_for_turn(engine: Engine, milliseconds: int) -> None:
@@ -36,3 +40,15 @@ def newest_event(conn: Connection, metadata: MetaData) -> datetime | None:
     """When the newest event of a service's outbox was accepted."""
     found: datetime | None = conn.execute(select(func.max(metadata.tables["outbox"].c.accepted_at))).scalar()
     return found
+
+
+def knows_people(conn: Connection, metadata: MetaData) -> bool:
+    """Whether a service has somebody of a roster, by references that the people key made."""
+    tables = [metadata.tables[name] for name in _OF_PEOPLE if name in metadata.tables]
+    return any(conn.execute(select(table).limit(1)).first() for table in tables)
+
+
+def people_here(conn: Connection, metadata: MetaData) -> set[str]:
+    """The person_refs of everybody on matching's roster who has not left."""
+    person = metadata.tables["person"]
+    return set(conn.execute(select(person.c.person_ref).where(person.c.status.not_in(GONE))).scalars())

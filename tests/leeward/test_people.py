@@ -18,6 +18,7 @@ from leeward.people import (
     COLUMNS,
     Member,
     RosterError,
+    check_rows,
     keyed_hash,
     members,
     person_ref,
@@ -44,7 +45,7 @@ def csv_text(*rows: dict[str, str], header: tuple[str, ...] = COLUMNS) -> str:
 def read(tmp_path: Path, content: str | bytes, name: str = "staff.csv") -> list[Member]:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_roster(path, KEY)
+    return members(read_roster(path), KEY)
 
 
 def faults(tmp_path: Path, content: str | bytes, name: str = "staff.csv") -> list[str]:
@@ -237,7 +238,7 @@ CELLS = st.text(max_size=12) | st.sampled_from(["S1", "yes", "2026-01-01", "2026
 
 @given(st.lists(st.lists(CELLS, min_size=14, max_size=18), max_size=4))
 def test_no_table_raises_anything_but_its_faults(rows: list[list[str]]) -> None:
-    found = outcome(lambda: members([(1, COLUMNS), *enumerate(rows, 2)], KEY))
+    found = outcome(lambda: members(check_rows([(1, COLUMNS), *enumerate(rows, 2)]), KEY))
     if isinstance(found, RosterError):
         assert all(1 <= fault.line <= len(rows) + 1 or fault.line == 2 for fault in found.faults)
     else:

@@ -1,6 +1,7 @@
 """Small services on real ports: started together, stopped without dropping what they took, restarted after a fault."""
 
 import asyncio
+import base64
 import gc
 import os
 import signal
@@ -20,11 +21,11 @@ from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, fun
 from leeward import runtime
 from leeward.contracts import CaseClosed, Event
 from leeward.listening import listening
-from leeward.runtime import Runtime, supervised
+from leeward.runtime import Running, Runtime, supervised
 from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import Timer, Unit, ground_tables
-from leeward.store.sqlite import sqlite_engine
+from leeward.store.sqlite import sqlite_connection, sqlite_engine
 from leeward.telemetry import REGISTRY
 from leeward.testing import ManualClock, eventually
 from leeward.web.access import PUBLIC
@@ -241,6 +242,73 @@ async def test_a_task_that_finds_a_setting_unusable_stops_the_start(settings: Se
     refusing = Service("issuer", ISSUER.metadata, build, ISSUER.status)
     with pytest.raises(SettingsError, match="LEEWARD_MLLP_PORT"):
         await Runtime(settings, [refusing], clock).run()
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["of another installation", "missing"])
+async def test_a_key_that_a_database_was_not_made_with_stops_the_start_before_anything_is_taken(
+    settings: Settings, clock: ManualClock, gone: bool
+) -> None:
+    async with started(settings, clock, MATCHING, ISSUER), httpx.AsyncClient() as client:
+        await client.post(f"{settings.url('matching')}/later")
+    key = settings.data / "keys" / "issuer.key"
+    kept = key.read_text()
+    key.unlink()
+    if not gone:
+        key.write_text(base64.b64encode(bytes(32)).decode())
+    running = Runtime(settings, [MATCHING, ISSUER], clock)
+    with pytest.raises(SettingsError, match=r"issuer\.key: is .* the database of issuer was made with"):
+        await running.run()
+    assert all(one.waits_for == "starting" and one.server is None for one in running.running.values())
+    assert key.exists() is not gone
+    key.write_text(kept)
+    async with started(settings, clock, MATCHING, ISSUER):
+        pass
+
+
+async def test_a_database_of_the_release_before_keeps_the_key_of_the_first_start(
+    settings: Settings, clock: ManualClock
+) -> None:
+    async with started(settings, clock, MATCHING):
+        pass
+    with closing(sqlite_connection(settings.data / "matching.db")) as conn:
+        conn.execute("DELETE FROM key_check")
+        conn.execute("INSERT INTO note (what) VALUES ('from before')")
+    async with started(settings, clock, MATCHING):
+        pass
+    (settings.data / "keys" / "matching.key").write_text(base64.b64encode(bytes(32)).decode())
+    with pytest.raises(SettingsError, match=r"matching\.key: is another key"):
+        await Runtime(settings, [MATCHING], clock).run()
+
+
+async def test_before_a_service_has_begun_it_takes_nothing(settings: Settings, clock: ManualClock) -> None:
+    """Its database can be reached, and yet nobody has seen whether the key is the right one."""
+    waiting = asyncio.Event()
+
+    class Waiting(Runtime):
+        async def _usable(self, running: Running) -> None:
+            await waiting.wait()
+            await super()._usable(running)
+
+    runtime = Waiting(settings, [MATCHING], clock)
+    task = asyncio.create_task(runtime.run())
+    async with httpx.AsyncClient(base_url=settings.url("matching")) as client:
+        await eventually(lambda: answers(client, "/livez", 200))
+        refused = await client.post("/close")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert refused.json()["type"] == "/problems#try-again"
+        assert await answers(client, "/readyz", 503)
+        waiting.set()
+        await eventually(lambda: answers(client, "/readyz", 200))
+        assert (await client.post("/close")).status_code == 200
+    runtime.stop()
+    await task
+
+
+async def answers(client: httpx.AsyncClient, path: str, status: int) -> bool:
+    try:
+        return (await client.get(path)).status_code == status
+    except httpx.TransportError:
+        return False
 
 
 def test_a_port_is_ours_from_the_moment_it_is_taken(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from leeward.adapters import bus_gaps, store_of
 from leeward.bus import BusUnavailable
 from leeward.service import Service
 from leeward.settings import Settings, SettingsError, load_settings
+from leeward.settings.key_checks import key_faults
 from leeward.store import StoreUnavailable
 from leeward.store.health import Ailment, ailment
 from leeward.store.health.files import damage
@@ -249,6 +250,17 @@ def key_files(settings: Settings) -> Iterator[DoctorFinding]:
             yield _error(f"keys/{path.name if path != folder else ''} can be read by others", f"chmod {mode} it")
 
 
+def keys(settings: Settings) -> Iterator[DoctorFinding]:
+    """Keys that are missing, or others than those with which the databases were made."""
+    told = set()
+    for service in catalogue.load():
+        with suppress(OperationalError, ProgrammingError), reading(settings, service.name) as conn:
+            if conn is not None:
+                told |= {*key_faults(settings, service.name, conn, service.metadata.tables["key_check"])}
+    for fault in sorted(told):
+        yield _error(fault, "nothing starts or is imported before that")
+
+
 def addresses(settings: Settings) -> Iterator[DoctorFinding]:
     """Links that leave this machine need https, and what stands behind them must be told where it is."""
     for key, url in (("LEEWARD_PUBLIC_URL", settings.public_url), ("LEEWARD_BOX_URL", settings.box_url)):
@@ -292,6 +304,7 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[DoctorFinding]], ...]] = (
     channels,
     addresses,
     key_files,
+    keys,
     clock,
     figures,
 )

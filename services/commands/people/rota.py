@@ -6,10 +6,10 @@ from pathlib import Path
 
 from leeward.people import person_ref
 from leeward.settings import Settings, load_settings
-from leeward.settings.keys import people_key
 from services.commands import catalogue, queries
 from services.commands.console import Failed, say, show_json, step
 from services.commands.databases import prepare, transaction, with_databases
+from services.commands.people.keys import usable_people_key
 
 
 def import_file(file: Path, *, as_json: bool) -> None:
@@ -32,12 +32,13 @@ def import_shifts(settings: Settings, content: bytes, name: str, now: datetime) 
 
     Raises:
         Failed: with one line a fault; nothing of the file was applied then.
+        SettingsError: where the people key is missing, or another than the roster was imported with.
     """
     from services.matching.roster.rota import RotaError, apply_shifts, import_ics
 
     services = catalogue.load(("matching", "notify"))
     prepare(settings, services)
-    key = people_key(settings)
+    key = usable_people_key(settings, services)
     with ExitStack() as stack:
         matching, notify = (stack.enter_context(transaction(settings, one, now)) for one in services)
         persons = queries.rows_of(matching.conn, services[0].metadata, "person")

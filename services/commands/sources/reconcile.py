@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from leeward.settings import Settings, load_settings
+from leeward.settings.key_checks import compare_key
 from leeward.settings.keys import own_key
 from services.commands import catalogue
 from services.commands.console import Failed, say, show_json, step
@@ -114,7 +115,9 @@ def compared(settings: Settings, content: bytes, name: str, now: datetime) -> li
     step("looking for incidents")
     with reading(settings, "incident") as conn:
         assert conn is not None
-        standings = reconciliation.reconcile_rows(conn, listed, Hasher.of(own_key(settings, "incident")))
+        key = own_key(settings, "incident")
+        compare_key(conn, services[0].metadata.tables["key_check"], settings, "incident", key.service)
+        standings = reconciliation.reconcile_rows(conn, listed, Hasher.of(key))
         recorded = [one.incident_ref for one in standings if not one.reason]
         unmatched = repository.find_waiting(conn, recorded)
     step("looking for offers")

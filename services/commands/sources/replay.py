@@ -11,6 +11,7 @@ import typer
 
 from leeward.adapters import store_of
 from leeward.settings import Settings, load_settings
+from leeward.settings.key_checks import compare_key
 from leeward.settings.keys import own_key
 from leeward.settings.policy import duration
 from leeward.store import StoreUnavailable
@@ -77,9 +78,11 @@ async def _replayed(settings: Settings, source: str, since: datetime, until: dat
 
     services = catalogue.load(("incident",))
     await asyncio.to_thread(prepare, settings, services)
+    key, key_check = own_key(settings, "incident"), services[0].metadata.tables["key_check"]
     store = store_of(settings, "incident", services[0].metadata, settings.clock())
     try:
-        return await Replay(store, settings, own_key(settings, "incident"), source).run(since, until, dry_run=dry_run)
+        await store.read(lambda conn: compare_key(conn, key_check, settings, "incident", key.service))
+        return await Replay(store, settings, key, source).run(since, until, dry_run=dry_run)
     except StoreUnavailable as fault:
         raise Failed(f"incident: the database cannot be written now ({fault}); run it again") from fault
     finally:

@@ -17,13 +17,12 @@ from leeward.people import read_roster
 from leeward.runtime import Server, http_client
 from leeward.service import Service
 from leeward.settings import PORTS, SERVICES, ServiceName, Settings, load_settings
-from leeward.settings.keys import people_key
 from leeward.store import Store
 from leeward.web.access import Role, issue, new_token
 from services.commands import catalogue
 from services.commands.operate.running import migrated
 from services.commands.people.rota import import_shifts
-from services.commands.people.staff import Changes, import_members
+from services.commands.people.staff import Changes, import_records
 from services.commands.sources.hl7 import Acknowledgement, MllpConnection
 from services.demo.servers.server import Port
 from services.demo.world import hospital
@@ -88,8 +87,7 @@ class World:
         """What `leeward staff import` does."""
         file = self.folder / "roster.csv"
         file.write_text(hospital.roster())
-        members = read_roster(file, people_key(self.settings))
-        return await asyncio.to_thread(import_members, self.settings, members, self.clock.now())
+        return await asyncio.to_thread(import_records, self.settings, read_roster(file), self.clock.now())
 
     async def import_rota(self) -> int:
         """What `leeward rota import` does."""

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Row, bindparam, delete, select
 
+from leeward.people import GONE
 from leeward.store import Insert, Unit, Update, table_of
 from leeward.store.lookup import in_list
 from services.matching.cases.repository import CASE, REQUEST, is_open_of
@@ -18,7 +19,6 @@ from services.matching.models import (
     Shift,
     SupporterLoad,
 )
-from services.matching.roster.people import GONE
 
 _ENTRY: Final = table_of(Entry)
 _EXPOSURE: Final = table_of(Exposure)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from leeward.people import Member
+from leeward.people import GONE, Member
 from leeward.store import Unit
 from services.matching.roster import queries
-from services.matching.roster.people import GONE, renew_version
+from services.matching.roster.people import renew_version
 
 _STATUS: Final = queries.GIVEN.index("status")
 _SUPPORTER: Final = queries.GIVEN.index("supporter")

@@ -2,16 +2,14 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Final
 from uuid import uuid4
 
 from sqlalchemy import Connection
 
+from leeward.people import GONE
 from leeward.store import Unit
 from services.matching.pairing.scoring import Pool, Profile, Supporter
 from services.matching.roster import queries
-
-GONE: Final = frozenset({"left", "deceased"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
-from leeward.people import Member, read_roster
+from leeward import people
+from leeward.people import Member
 from leeward.settings.policy import Policy
 from leeward.testing import ManualClock
 from services.demo.world import hospital
@@ -17,7 +18,7 @@ KEY = b"k" * 32
 def members(folder: Path) -> list[Member]:
     path = folder / "roster.csv"
     path.write_text(hospital.roster())
-    return read_roster(path, KEY)
+    return people.members(people.read_roster(path), KEY)
 
 
 def test_enough_people_and_supporters_in_enough_units(tmp_path: Path) -> None:
