@@ -131,6 +131,11 @@ RECONCILIATION_TIME: Final = Gauge(
 )
 
 # matching
+NEVER_REACHED: Final = Counter(
+    "leeward_cases_never_reached_total",
+    "Cases whose time was over before an offer could be handed off, or anybody be found.",
+    registry=REGISTRY,
+)
 
 # notify
 HAND_OFFS: Final = Counter(

@@ -108,14 +108,14 @@ class Exposure(_Model, table=True):
 
 
 class SupportCase(_Model, table=True):
-    """One person's case; the columns are the fields of `case.Case`, notes with spaces between."""
+    """One person's case; the columns are the fields of `case.Case`, reasons and notes with spaces between."""
 
     __tablename__ = "support_case"
     case_ref: str = ref(primary_key=True)
     person_ref: str | None = ref(nullable=True)
     incident_ref: str | None = ref(nullable=True)
     stage: str = words(16)
-    attention: str | None = words(24, nullable=True)
+    attention: str = words(200, default="", sa_column_kwargs={"server_default": ""})
     notes: str = words(80, default="")
     urgency: str = words(8)
     proposed: str | None = ref(nullable=True)

@@ -222,7 +222,8 @@ def figures(settings: Settings) -> Iterator[DoctorFinding]:
     if found["services"]["matching"] is None:
         yield _warning("there is no database yet", "run `leeward migrate`, or `leeward up`")
         return
-    counts = {**found["services"]["matching"]["roster"], **(found["services"]["incident"] or {})}
+    matching = found["services"]["matching"]
+    counts = {**matching["roster"], **matching["reasons"], **(found["services"]["incident"] or {})}
     for gap in found["gaps"]:
         what, do, figure = GAPS.get(gap, (gap.replace("_", " "), "see `leeward status`", ""))
         number = f"{counts[figure]} " if figure in counts else ""
@@ -231,6 +232,7 @@ def figures(settings: Settings) -> Iterator[DoctorFinding]:
 
 # what is missing, what to do, and the figure that says how many
 GAPS: Final = {
+    "never_reached": ("people were never reached", "see to channels and roster; the board has them", "never_reached"),
     "no_roster": ("the roster is empty", "run `leeward staff import FILE`", ""),
     "no_supporters": ("no supporter is ready", "name supporters with valid training in the roster", ""),
     "no_shift_data": ("no shift in the next two days", "run `leeward rota import FILE.ics`", ""),

@@ -14,6 +14,7 @@ from services.commands.databases import reading, with_databases
 
 PORTS: Final = {"http": 80, "https": 443}
 GAPS: Final[Mapping[str, str]] = {
+    "never_reached": "people whom no offer reached before its time was over: the board lists them by code",
     "no_roster": "no roster: run `leeward staff import FILE`",
     "no_supporters": "no supporter whose training is valid",
     "no_shift_data": "no shift in the next two days: run `leeward rota import FILE.ics`",

@@ -26,7 +26,7 @@ from leeward.contracts import MessageRequested
 from leeward.refs import new_ref
 from leeward.store import Insert, Update, table_of
 from leeward.store.lookup import in_list, rows_of
-from services.matching.lifecycle.case import OVER, UNANSWERED, Case
+from services.matching.lifecycle.case import OVER, UNANSWERED, Attention, Case
 from services.matching.lifecycle.hours import AFTER_NIGHT, LOOK_AHEAD
 from services.matching.lifecycle.steps import LIMIT
 from services.matching.models import (
@@ -63,7 +63,7 @@ Condition: TypeAlias = ColumnElement[bool]
 
 _FIELDS: Final = tuple(field.name for field in fields(Case))
 _VALUES: Final = attrgetter(*_FIELDS)
-_NOTES: Final = _FIELDS.index("notes")
+_LISTS: Final = tuple(_FIELDS.index(name) for name in ("attention", "notes"))
 SELECT_CASES: Final = select(*(CASE.c[name] for name in _FIELDS))
 _LOCK_CASES: Final = SELECT_CASES.with_for_update()
 _LOCK_BY_REF: Final = _LOCK_CASES.where(in_list(CASE.c.case_ref))
@@ -109,12 +109,14 @@ def update_cases(conn: Connection, cases: Iterable[Case]) -> None:
 def case_of(row: Row[Any]) -> Case:
     """A case from a row of `SELECT_CASES`."""
     values = dict(row._mapping)
-    return Case(**{**values, "notes": tuple(values["notes"].split())})
+    return Case(**{**values, "attention": tuple(values["attention"].split()), "notes": tuple(values["notes"].split())})
 
 
 def _case_row(case: Case) -> tuple[Any, ...]:
-    values = _VALUES(case)
-    return (*values[:_NOTES], " ".join(case.notes), *values[_NOTES + 1 :])
+    values = list(_VALUES(case))
+    for place in _LISTS:
+        values[place] = " ".join(values[place])
+    return tuple(values)
 
 
 # --- conditions on cases ---
@@ -135,6 +137,11 @@ def is_about(incident_refs: Collection[str]) -> Condition:
     return CASE.c.incident_ref.in_(incident_refs)
 
 
+def has_reason(reason: Attention) -> Condition:
+    """Cases that are on the coordinator's list for this; no reason's name is a part of another's."""
+    return CASE.c.attention.contains(reason)
+
+
 def has_supporter() -> Condition:
     return CASE.c.supporter.is_not(None)
 
@@ -152,8 +159,8 @@ def was_rehearsed() -> Condition:
 def may_be_due(now: datetime, sent_by: datetime) -> Condition:
     """Cases that the hourly round may change; an offer whose case ends before `sent_by` should have left by now."""
     lapsed = and_(CASE.c.stage.in_((*UNANSWERED, "ended")), CASE.c.ends_at <= now)
-    unsent = and_(CASE.c.stage == "waiting", CASE.c.attention.is_(None), CASE.c.ends_at <= sent_by)
-    unsupported = CASE.c.attention == "no_supporter"
+    unsent = and_(CASE.c.stage == "waiting", CASE.c.ends_at <= sent_by)
+    unsupported = has_reason("no_supporter")
     old = CASE.c.occurred_at <= now - LIMIT
     return CASE.c.person_ref.is_not(None) & or_(lapsed, unsent, unsupported, old)
 
@@ -244,9 +251,11 @@ def delete_loose_requests(conn: Connection, recipients: Collection[str]) -> list
     return list(conn.execute(delete(REQUEST).where(theirs).returning(REQUEST.c.request_ref)).scalars())
 
 
-def cases_with_offer_sent(conn: Connection, case_refs: Collection[str]) -> set[str | None]:
-    """Those of these cases of which an offer has left, or may have."""
-    left = REQUEST.c.case_ref.in_(case_refs) & (REQUEST.c.template == "offer") & REQUEST.c.outcome.in_(MAY_BE_THERE)
+def cases_with_offer_sent(
+    conn: Connection, case_refs: Collection[str], outcomes: Collection[str] = MAY_BE_THERE
+) -> set[str | None]:
+    """Those of these cases of which an offer has left, or may have; with ON_ITS_WAY those of which one surely has."""
+    left = REQUEST.c.case_ref.in_(case_refs) & (REQUEST.c.template == "offer") & REQUEST.c.outcome.in_(outcomes)
     return set(conn.execute(select(REQUEST.c.case_ref).where(left)).scalars())
 
 

@@ -20,7 +20,7 @@ from services.matching.cases import repository
 from services.matching.cases.candidates import read_state
 from services.matching.coordinator import queries, routes
 from services.matching.coordinator.status import figures
-from services.matching.lifecycle.case import URGENCY, Case
+from services.matching.lifecycle.case import ACTIONS, URGENCY, Case
 from services.matching.site import Site
 
 SHOWN: Final = 200
@@ -32,6 +32,7 @@ _ACTIONS: Final[Mapping[str, Callable[[Unit, Site, str], Case]]] = {
     "reassign": routes.reassign,
     "close": routes.close,
     "attended": routes.attend,
+    "seen": routes.see,
 }
 
 
@@ -102,14 +103,14 @@ def read_board(conn: Connection, context: Context, site: Site) -> BoardView:
 def _case_lines(conn: Connection) -> list[BoardLine]:
     return [
         BoardLine(
-            reason=case.attention,
+            reason=reason,
             code=case.case_ref[:8],
             since=case.opened_at.date(),
-            action=case.action,
-            target=f"/board/cases/{case.case_ref}/{case.action}",
+            action=ACTIONS[reason],
+            target=f"/board/cases/{case.case_ref}/{ACTIONS[reason]}",
         )
         for case in repository.read_cases(conn, queries.is_stuck())
-        if case.attention and case.action
+        for reason in case.attention
     ]
 
 

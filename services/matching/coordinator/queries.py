@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, delete, func, sele
 
 from leeward.store import table_of
 from leeward.store.lookup import in_list, rows_of
-from services.matching.cases.repository import CASE, REQUEST, SELECT_CASES, Condition, case_of
+from services.matching.cases.repository import CASE, REQUEST, SELECT_CASES, Condition, case_of, has_reason
 from services.matching.lifecycle.case import Case, Stage
 from services.matching.models import Entry, Exposure, PublishedIncident, RosterPerson, Shift
 
@@ -36,12 +36,12 @@ def cases_after(conn: Connection, last: str | None, limit: int, condition: Condi
 
 def is_stuck() -> Condition:
     """Cases that need the coordinator."""
-    return CASE.c.attention.is_not(None)
+    return CASE.c.attention != ""
 
 
 def is_at(stage: Stage) -> Condition:
     """Cases at a stage that need nobody."""
-    return (CASE.c.stage == stage) & CASE.c.attention.is_(None)
+    return (CASE.c.stage == stage) & (CASE.c.attention == "")
 
 
 def recipients_of(conn: Connection, persons: Collection[str]) -> set[str]:
@@ -64,16 +64,17 @@ def delete_entry(conn: Connection, entry_ref: str) -> None:
 
 def count_stages(conn: Connection) -> list[tuple[str, bool, int]]:
     """(stage, whether it is stuck, number) of all cases."""
-    columns = (CASE.c.stage, CASE.c.attention.is_not(None))
+    columns = (CASE.c.stage, CASE.c.attention != "")
     rows = conn.execute(select(*columns, func.count()).group_by(*columns))
     return [(stage, stuck, number) for stage, stuck, number in rows]
 
 
 def count_reasons(conn: Connection) -> list[tuple[str, int]]:
-    """(code, number) of the reasons of stuck cases and of the kinds of entries."""
+    """(code, number) of the reasons of stuck cases, each of those that a case has, and of the kinds of entries."""
     stuck = select(CASE.c.attention, func.count()).where(is_stuck()).group_by(CASE.c.attention)
+    reasons = [(reason, number) for together, number in conn.execute(stuck) for reason in together.split()]
     entries = select(_ENTRY.c.kind, func.count()).group_by(_ENTRY.c.kind)
-    return [(code, number) for query in (stuck, entries) for code, number in conn.execute(query)]
+    return [*reasons, *((kind, number) for kind, number in conn.execute(entries))]
 
 
 def count_roster(conn: Connection, today: date, soon: date) -> dict[str, int]:
@@ -103,13 +104,13 @@ def count_shifts(conn: Connection, now: datetime, ahead: timedelta) -> int:
 def count_rehearsal(conn: Connection) -> dict[str, int]:
     """Who would have been offered what: people, with a supporter for them or without, and whom nothing reaches."""
     played = CASE.c.notes.contains("rehearsal")
-    offered = played & CASE.c.attention.is_distinct_from("unreachable")
+    offered = played & ~has_reason("unreachable")
     conditions = {
         "offers": offered & (CASE.c.offers > 0),
         "with_supporter": offered & CASE.c.proposed.is_not(None),
-        "no_supporter": played & (CASE.c.attention == "no_supporter"),
-        "unreachable": played & (CASE.c.attention == "unreachable"),
-        "held_too_long": played & (CASE.c.attention == "held_too_long"),
+        "no_supporter": played & has_reason("no_supporter"),
+        "unreachable": played & has_reason("unreachable"),
+        "held_too_long": played & has_reason("held_too_long"),
     }
     return _count_each(conn, CASE, conditions)
 

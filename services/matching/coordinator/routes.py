@@ -106,6 +106,15 @@ def attend(unit: Unit, site: Site, case_ref: str) -> Case:
     return _change(unit, site, case_ref, transitions.attended)
 
 
+def see(unit: Unit, site: Site, case_ref: str) -> Case:
+    """The coordinator knows that somebody was never reached.
+
+    Raises:
+        Problem: 404 for no case.
+    """
+    return _change(unit, site, case_ref, transitions.seen)
+
+
 def _change(unit: Unit, site: Site, case_ref: str, choose: Callable[[Case], Transition]) -> Case:
     """Apply a transition to a case; gives the case when all is done.
 

@@ -28,6 +28,7 @@ def figures(conn: Connection, settings: Settings, now: datetime) -> dict[str, An
     roster = queries.count_roster(conn, now.date(), (now + SOON).date())
     roster["shifts_next_two_days"] = queries.count_shifts(conn, now, FRESH)
     gaps = {
+        "never_reached": reasons["never_reached"] > 0,
         "no_roster": roster["people"] == 0,
         "no_supporters": roster["supporters_ready"] == 0,
         "no_shift_data": roster["shifts_next_two_days"] == 0,

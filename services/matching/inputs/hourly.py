@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+from leeward import telemetry
 from leeward.store import Timer, Unit
 from services.matching.cases import repository
+from services.matching.cases.repository import ON_ITS_WAY
 from services.matching.cases.session import CaseSession
 from services.matching.inputs import cover, monthly, queries, timers
 from services.matching.lifecycle import transitions
+from services.matching.lifecycle.case import UNANSWERED
 from services.matching.site import Site
 
 EVERY: Final = timedelta(hours=1)
@@ -34,10 +37,15 @@ def run_hourly(unit: Unit, _fired: Sequence[Timer], site: Site) -> None:
 
 def _advance_cases(unit: Unit, site: Site) -> None:
     session, now = CaseSession(unit, site), unit.now
-    for case in session.fetch(repository.may_be_due(now, now + site.rules.coalesce)):
-        after = session.apply(transitions.lapse(case, now))
+    cases = session.fetch(repository.may_be_due(now, now + site.rules.coalesce))
+    lapsing = [case.case_ref for case in cases if case.stage in UNANSWERED and case.ends_at <= now]
+    reached = repository.cases_with_offer_sent(unit.conn, lapsing, ON_ITS_WAY) if lapsing else set()
+    for case in cases:
+        after = session.apply(transitions.lapse(case, now, reached=case.case_ref in reached))
         after = session.apply(transitions.limit(after, now))
         after = session.apply(transitions.not_sent(after))
+        if "never_reached" in after.attention and "never_reached" not in case.attention:
+            unit.after_commit(telemetry.NEVER_REACHED.inc)
         session.apply(transitions.find_again(after))
     # a case was opened, or a supporter asked, in the moment in which another process imported that they had left
     if gone := queries.gone_in_open_cases(unit.conn):

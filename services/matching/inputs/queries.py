@@ -201,8 +201,8 @@ def delete_loose_requests(conn: Connection, before: datetime) -> None:
 
 
 def delete_forgotten_cases(conn: Connection, before: datetime) -> None:
-    """Delete cases that name nobody any more and ended before this time."""
-    conn.execute(delete(CASE).where(CASE.c.person_ref.is_(None), CASE.c.ends_at < before))
+    """Delete cases that name nobody any more and ended before this time; none that the coordinator has still to see."""
+    conn.execute(delete(CASE).where(CASE.c.person_ref.is_(None), CASE.c.ends_at < before, CASE.c.attention == ""))
 
 
 def delete_incidents(conn: Connection, before: datetime) -> None:

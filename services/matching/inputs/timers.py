@@ -32,7 +32,7 @@ OF_CASES: Final[Mapping[str, OfCase]] = {
     "confirm": lambda session, case: transitions.unconfirmed(case, session.now, session.rules),
     "contact": lambda session, case: transitions.contact_due(case),
     "check_in": lambda session, case: transitions.check_in(case, session.now),
-    "not_closed": lambda session, case: transitions.not_closed(case, session.now),
+    "not_closed": lambda session, case: transitions.not_closed(case),
 }
 
 

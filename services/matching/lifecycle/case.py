@@ -1,6 +1,7 @@
 """What a case is, and what a transition of it asks for: values only, no I/O."""
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from typing import Final, Literal
 
@@ -19,9 +20,10 @@ Attention = Literal[
     "not_sent",
     "not_closed",
     "on_call_silent",
+    "never_reached",
 ]
 Note = Literal["retracted", "retracted_after_sending", "rehearsal"]
-Action = Literal["reassign", "close", "attended"]
+Action = Literal["reassign", "close", "attended", "seen"]
 Template = Literal["offer", "supporter_request", "check_in", "monthly_offer", "follow_up", "cover"]
 
 STAGES: Final[tuple[Stage, ...]] = (
@@ -35,6 +37,12 @@ STAGES: Final[tuple[Stage, ...]] = (
 )
 OVER: Final[frozenset[Stage]] = frozenset({"closed", "ended"})
 UNANSWERED: Final[frozenset[Stage]] = frozenset({"waiting", "offered"})
+# settled when an offer leaves, or when the person answers
+OF_THE_OFFER: Final[frozenset[Attention]] = frozenset(
+    {"unreachable", "delivery_unknown", "held_too_long", "expired", "not_sent"}
+)
+# settled when a supporter is found
+OF_THE_SEARCH: Final[frozenset[Attention]] = frozenset({"no_supporter", "no_confirmation"})
 # what the coordinator can do about each reason, exactly one thing
 ACTIONS: Final[dict[Attention, Action]] = {
     "no_supporter": "reassign",
@@ -46,6 +54,7 @@ ACTIONS: Final[dict[Attention, Action]] = {
     "not_sent": "reassign",
     "not_closed": "close",
     "on_call_silent": "attended",
+    "never_reached": "seen",
 }
 # most urgent first: the order of the board
 URGENCY: Final[tuple[Attention, ...]] = (
@@ -53,6 +62,7 @@ URGENCY: Final[tuple[Attention, ...]] = (
     "no_confirmation",
     "no_supporter",
     "unreachable",
+    "never_reached",
     "held_too_long",
     "delivery_unknown",
     "not_sent",
@@ -65,15 +75,16 @@ URGENCY: Final[tuple[Attention, ...]] = (
 class Case:
     """One person's case; the fields are the columns of its row.
 
-    `stage` is how far it has come, `attention` why it is stuck; what others see is `state`. `supporter` holds capacity
-    from acceptance on, `proposed` holds none. `ends_at` is when an unanswered offer ends and an ended case forgets.
+    `stage` is how far it has come, `attention` every reason for which it is stuck, in the order of URGENCY; what
+    others see is `state`. `supporter` holds capacity from acceptance on, `proposed` holds none. `ends_at` is when an
+    unanswered offer ends and an ended case forgets.
     """
 
     case_ref: str
     person_ref: str | None
     incident_ref: str | None = None
     stage: Stage = "waiting"
-    attention: Attention | None = None
+    attention: tuple[Attention, ...] = ()
     notes: tuple[Note, ...] = ()
     urgency: Urgency = "routine"
     proposed: str | None = None
@@ -103,12 +114,15 @@ class Case:
     @property
     def reasons(self) -> list[str]:
         """Codes for the coordinator; why a case ended is nobody's business."""
-        return [*([self.attention] if self.attention else []), *self.notes]
+        return [*self.attention, *self.notes]
 
-    @property
-    def action(self) -> Action | None:
-        """The one thing to do about a stuck case."""
-        return ACTIONS[self.attention] if self.attention else None
+    def with_reason(self, reason: Attention) -> "Case":
+        """The same case, on the coordinator's list for this as well."""
+        return replace(self, attention=tuple(one for one in URGENCY if one == reason or one in self.attention))
+
+    def without(self, reasons: Collection[Attention]) -> "Case":
+        """The same case, these reasons settled; every other one stays."""
+        return replace(self, attention=tuple(one for one in self.attention if one not in reasons))
 
     @property
     def request_name(self) -> str:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from services.matching.lifecycle.case import (
+    ACTIONS,
     Attention,
     CancelRequests,
     Case,
@@ -49,10 +50,8 @@ def ask_supporter(transition: Transition, rules: Rules) -> Transition:
 
 
 def stuck(transition: Transition, reason: Attention) -> Transition:
-    """Nobody is left to ask: the case goes on the coordinator's list, where an alarm stands first."""
-    case = transition.case
-    attention = "on_call_silent" if case.attention == "on_call_silent" else reason
-    return replace(transition, case=replace(case, attention=attention)).then(DropTimer("confirm"))
+    """Nobody is left to ask: the case goes on the coordinator's list."""
+    return replace(transition, case=transition.case.with_reason(reason)).then(DropTimer("confirm"))
 
 
 def let_go(
@@ -66,7 +65,7 @@ def let_go(
     if refuse and case.person_ref:
         refused = (RecordRefusal(case.person_ref, case.supporter),)
     freed = ReleaseSupporter(case.supporter, minutes, rest_until)
-    without = replace(case, supporter=None, proposed=None, confirm_by=None)
+    without = replace(case.without({"not_closed"}), supporter=None, proposed=None, confirm_by=None)
     timers = (DropTimer(name) for name in ("confirm", "contact", "not_closed"))
     return replace(transition, case=without).then(CancelRequests("supporter"), freed, *refused, *timers)
 
@@ -90,7 +89,7 @@ def next_check_in(transition: Transition, now: datetime) -> Transition:
 
 def finish(transition: Transition, now: datetime) -> Transition:
     """Closed: the person's ties to the case go with it; where support was given they may say how it was."""
-    case = replace(transition.case, stage="closed", attention=still(transition.case), check_ins=False, ends_at=now)
+    case = replace(settled(transition.case), stage="closed", check_ins=False, ends_at=now)
     closed = forget(replace(transition, case=case).then(CancelRequests("all"), *TIMERS, Publish("closed")))
     if not case.supported:
         return closed
@@ -111,9 +110,9 @@ def reopened(case: Case) -> Case:
     return replace(case, stage="offered") if case.stage == "ended" else case
 
 
-def still(case: Case) -> Attention | None:
-    """An alarm stays until the coordinator has seen to it; other reasons are settled by going on."""
-    return "on_call_silent" if case.attention == "on_call_silent" else None
+def settled(case: Case) -> Case:
+    """A case that ends: an alarm stays until the coordinator has seen to it, the other reasons end with the case."""
+    return case.without(ACTIONS.keys() - {"on_call_silent"})
 
 
 def current(case: Case, message_name: str) -> bool:

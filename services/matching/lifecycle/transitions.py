@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from services.matching.lifecycle.case import (
+    OF_THE_OFFER,
+    OF_THE_SEARCH,
     UNANSWERED,
     Attention,
     CancelRequests,
@@ -40,7 +42,7 @@ from services.matching.lifecycle.steps import (
     nudge,
     offer,
     reopened,
-    still,
+    settled,
     stuck,
 )
 
@@ -64,7 +66,7 @@ Undelivered = Literal["unreachable", "delivery_unknown", "held_too_long", "expir
 def opened(case: Case, *, not_before: datetime | None, stuck: Attention | None) -> Transition:
     """A new case: an offer is requested at once, unless nobody can be reached or the hold would be too long."""
     if stuck:
-        return Transition(replace(case, attention=stuck), _OPENED)
+        return Transition(case.with_reason(stuck), _OPENED)
     return offer(Transition(case, _OPENED), "offer", not_before)
 
 
@@ -73,9 +75,8 @@ def asked(case: Case, urgency: Literal["routine", "urgent"], now: datetime, rule
     if case.over:
         return Transition(case)
     urgent: Literal["routine", "urgent"] = "urgent" if "urgent" in (urgency, case.urgency) else "routine"
-    stuck = None if case.stage in UNANSWERED and case.attention != "on_call_silent" else case.attention
     later = max(case.ends_at, now + rules.longest_hold + rules.coalesce)
-    asking = replace(case, urgency=urgent, attention=stuck, ends_at=later)
+    asking = replace(case.without(OF_THE_OFFER), urgency=urgent, ends_at=later)
     return offer(Transition(asking, (DropTimer("reminder"),)), "asked", None)
 
 
@@ -91,16 +92,14 @@ def handed_off(case: Case, message_name: str, now: datetime, rules: Rules, *, ov
     quiet = KeepQuiet(case.person_ref, now + rules.coalesce)
     if overtaken or case.stage != "waiting" or message_name == "reminder":
         return Transition(case, (quiet,))
-    cleared = None if case.attention != "no_supporter" else case.attention
-    sent = replace(case, stage="offered", attention=cleared, ends_at=now + rules.coalesce)
+    sent = replace(case.without(OF_THE_OFFER), stage="offered", ends_at=now + rules.coalesce)
     reminder = (SetTimer("reminder", now + rules.reminder_after),) if message_name in ("offer", "asked") else ()
     return Transition(sent, (quiet, *reminder))
 
 
 def delivered(case: Case, message_name: str, now: datetime, rules: Rules, *, overtaken: bool = False) -> Transition:
     """It arrived after all."""
-    if case.attention == "delivery_unknown":
-        case = replace(case, attention=None)
+    case = case.without({"delivery_unknown"})
     if case.stage != "waiting":
         return Transition(case)
     return handed_off(case, message_name, now, rules, overtaken=overtaken)
@@ -110,12 +109,13 @@ def undelivered(case: Case, reason: Undelivered) -> Transition:
     """A message to the person did not arrive, or nobody knows: never lost in silence."""
     if case.stage not in UNANSWERED:
         return Transition(case)
-    return Transition(replace(case, attention=reason), (DropTimer("reminder"),))
+    # something has been heard of it by now
+    return Transition(case.without({"not_sent"}).with_reason(reason), (DropTimer("reminder"),))
 
 
 def remind(case: Case, not_before: datetime | None) -> Transition:
     """The one reminder; then silence."""
-    if case.stage != "offered" or case.attention in ("unreachable", "delivery_unknown"):
+    if case.stage != "offered" or not {"unreachable", "delivery_unknown"}.isdisjoint(case.attention):
         return Transition(case)
     held = None if case.urgency == "urgent" else not_before
     return Transition(case, (RequestMessage("reminder", "offer", "person", case.urgency, held),))
@@ -128,16 +128,23 @@ def offer_again(case: Case, not_before: datetime | None) -> Transition:
 
 def not_sent(case: Case) -> Transition:
     """Long after its latest time nothing has been heard of the offer."""
-    if case.stage != "waiting" or case.attention or "rehearsal" in case.notes:
+    if case.stage != "waiting" or not OF_THE_OFFER.isdisjoint(case.attention) or "rehearsal" in case.notes:
         return Transition(case)
-    return Transition(replace(case, attention="not_sent"))
+    return Transition(case.with_reason("not_sent"))
 
 
-def lapse(case: Case, now: datetime) -> Transition:
-    """The time of an unanswered offer, or of an ended case, is over: what ties it to the person goes."""
+def lapse(case: Case, now: datetime, *, reached: bool) -> Transition:
+    """The time of an unanswered offer, or of an ended case, is over: what ties it to the person goes.
+
+    `reached`: an offer was handed off. One that nobody was reached with does not end like a no: it stays on the list.
+    """
     if case.ends_at > now or case.stage not in (*UNANSWERED, "ended"):
         return Transition(case)
-    transition = end(case, now) if case.stage != "ended" else Transition(case)
+    if case.stage == "ended":
+        return forget(Transition(case))
+    transition = end(case, now)
+    if not reached and "rehearsal" not in case.notes:
+        transition = replace(transition, case=transition.case.with_reason("never_reached"))
     return forget(transition)
 
 
@@ -155,17 +162,15 @@ def supporter_found(case: Case, chosen: ChosenSupporter, now: datetime, rules: R
     A proposal writes to nobody.
     """
     if case.stage != "accepted":
-        attention = None if case.attention == "no_supporter" else case.attention
-        return Transition(replace(case, proposed=chosen.person_ref, attention=attention))
+        return Transition(replace(case.without({"no_supporter"}), proposed=chosen.person_ref))
     length = rules.confirm_urgent if case.pressing else rules.confirm_routine
     due = after_open_time(now, length, rules.answer_hours, chosen.timezone)
     asking = replace(
-        case,
+        case.without(OF_THE_SEARCH),
         supporter=chosen.person_ref,
         proposed=chosen.person_ref,
         tries=case.tries + 1,
         requests=case.requests + 1,
-        attention=still(case),
         confirm_by=due,
     )
     urgency: Literal["routine", "urgent"] = "urgent" if asking.pressing else "routine"
@@ -176,11 +181,11 @@ def supporter_found(case: Case, chosen: ChosenSupporter, now: datetime, rules: R
 
 def nobody_free(case: Case) -> Transition:
     """Nobody may support this person now: the case waits on the coordinator's list, and is tried again."""
-    if case.attention == "no_supporter":
+    if "no_supporter" in case.attention:
         return Transition(case)
     if case.stage == "accepted":
         return stuck(Transition(case), "no_supporter")
-    return Transition(replace(case, attention=case.attention or "no_supporter"))
+    return Transition(case.with_reason("no_supporter"))
 
 
 # --- the person's answers ---
@@ -195,7 +200,7 @@ def accept(case: Case, wanted: str, now: datetime, rules: Rules) -> Transition:
         return nudge(replace(case, wanted=wanted))
     if case.person_ref is None or case.stage not in (*UNANSWERED, "ended", "following_up"):
         return Transition(case)
-    said = replace(case, stage="accepted", wanted=wanted, accepted_at=now, tries=0, attention=still(case))
+    said = replace(case.without(OF_THE_OFFER), stage="accepted", wanted=wanted, accepted_at=now, tries=0)
     return ask_supporter(Transition(said, (DropTimer("reminder"), DropTimer("again"))), rules)
 
 
@@ -207,7 +212,7 @@ def another(case: Case, rules: Rules) -> Transition:
         transition = let_go(Transition(replace(case, tries=0)), refuse=True)
         return ask_supporter(transition, rules)
     refused = (RecordRefusal(case.person_ref, case.proposed),) if case.proposed else ()
-    return Transition(reopened(replace(case, proposed=None)), (*refused, DropTimer("reminder")))
+    return Transition(reopened(replace(case.without(OF_THE_OFFER), proposed=None)), (*refused, DropTimer("reminder")))
 
 
 def not_now(case: Case, again: str, now: datetime, rules: Rules) -> Transition:
@@ -217,7 +222,8 @@ def not_now(case: Case, again: str, now: datetime, rules: Rules) -> Transition:
     if again not in AGAIN:
         return end(case, now)
     due = now + AGAIN[again]
-    waiting = replace(case, stage="waiting", attention=None, ends_at=due + rules.longest_hold + rules.coalesce)
+    later = due + rules.longest_hold + rules.coalesce
+    waiting = replace(case.without(OF_THE_OFFER), stage="waiting", ends_at=later)
     return Transition(waiting, (CancelRequests("unsent"), DropTimer("reminder"), SetTimer("again", due)))
 
 
@@ -227,7 +233,7 @@ def end(case: Case, now: datetime) -> Transition:
         return Transition(case)
     forgets = max(now + UNDO, case.ends_at if case.stage in UNANSWERED else now)
     freed = let_go(Transition(case))
-    ended = replace(freed.case, stage="ended", attention=still(case), check_ins=False, confirm_by=None, ends_at=forgets)
+    ended = replace(settled(freed.case), stage="ended", check_ins=False, confirm_by=None, ends_at=forgets)
     return replace(freed, case=ended).then(CancelRequests("unsent"), *TIMERS)
 
 
@@ -269,12 +275,12 @@ def not_contacted(case: Case, rules: Rules) -> Transition:
 
 def on_call_silent(case: Case) -> Transition:
     """Urgent help was asked for and no professional has acknowledged: before anything else, the coordinator."""
-    return Transition(replace(case, attention="on_call_silent"))
+    return Transition(case.with_reason("on_call_silent"))
 
 
 def talked(case: Case) -> Transition:
     """The person has seen the page and asked for somebody now: no reminder after that."""
-    return Transition(case, (DropTimer("reminder"),))
+    return Transition(case.without(OF_THE_OFFER), (DropTimer("reminder"),))
 
 
 # --- the supporter's answers ---
@@ -284,7 +290,7 @@ def confirm(case: Case, message_name: str, now: datetime) -> Transition:
     """The supporter will do it; from now on they may see whom."""
     if not current(case, message_name) or case.stage != "accepted":
         return Transition(case)
-    agreed = replace(case, stage="supported", supported=True, confirm_by=None, attention=still(case))
+    agreed = replace(case.without(OF_THE_SEARCH), stage="supported", supported=True, confirm_by=None)
     contact = SetTimer("contact", now + FIRST_CONTACT.get(case.wanted, LATER))
     return Transition(agreed, (DropTimer("confirm"), contact, SetTimer("not_closed", now + LONGEST_SUPPORT)))
 
@@ -325,17 +331,13 @@ def close(case: Case, message_name: str, options: dict[str, str], now: datetime,
     done = replace(case, professional=contacts >= 3)
     freed = let_go(Transition(done), minutes=minutes, rest_until=now + rules.cool_down)
     if case.check_ins and case.checked < len(CHECK_INS):
-        return replace(freed, case=replace(freed.case, stage="following_up", attention=still(case)))
+        return replace(freed, case=replace(settled(freed.case), stage="following_up"))
     return finish(freed, now)
 
 
-def not_closed(case: Case, now: datetime) -> Transition:
-    """Support has gone on for very long without a word; where an alarm stands first, it is said a day later."""
-    if case.stage != "supported":
-        return Transition(case)
-    if case.attention:
-        return Transition(case, (SetTimer("not_closed", now + LATER),))
-    return Transition(replace(case, attention="not_closed"))
+def not_closed(case: Case) -> Transition:
+    """Support has gone on for very long without a word."""
+    return Transition(case.with_reason("not_closed") if case.stage == "supported" else case)
 
 
 # --- the coordinator, the roster, the source ---
@@ -346,18 +348,19 @@ def reassign(case: Case, now: datetime, rules: Rules) -> Transition:
     if case.person_ref is None or case.over or case.stage == "following_up":
         return Transition(case)
     if case.stage in ("accepted", "supported"):
-        return ask_supporter(let_go(Transition(replace(case, tries=0))), rules)
-    if case.attention == "no_supporter":
-        return Transition(case, (NeedsSupporter("proposal"),))
+        return ask_supporter(let_go(Transition(replace(case.without({"no_confirmation"}), tries=0))), rules)
+    search = (NeedsSupporter("proposal"),) if "no_supporter" in case.attention else ()
+    if search and OF_THE_OFFER.isdisjoint(case.attention):
+        return Transition(case, search)
     later = max(case.ends_at, now + rules.longest_hold + rules.coalesce)
-    again = replace(case, stage="waiting", attention=still(case), ends_at=later)
-    cleared = (CancelRequests("unsent"), DropTimer("reminder"), DropTimer("again"))
+    again = replace(case.without(OF_THE_OFFER), stage="waiting", ends_at=later)
+    cleared = (CancelRequests("unsent"), DropTimer("reminder"), DropTimer("again"), *search)
     return offer(Transition(again, cleared), "offer_again", None)
 
 
 def find_again(case: Case) -> Transition:
     """Somebody may have become free."""
-    if case.attention != "no_supporter" or case.supporter is not None:
+    if "no_supporter" not in case.attention or case.supporter is not None:
         return Transition(case)
     if case.stage in UNANSWERED:
         return Transition(case, (NeedsSupporter("proposal"),))
@@ -368,10 +371,12 @@ def find_again(case: Case) -> Transition:
 
 def attended(case: Case) -> Transition:
     """The coordinator has seen to an alarm; other reasons are settled by what is done about them."""
-    if case.attention != "on_call_silent":
-        return Transition(case)
-    alone = case.stage == "accepted" and case.supporter is None
-    return Transition(replace(case, attention="no_supporter" if alone else None))
+    return Transition(case.without({"on_call_silent"}))
+
+
+def seen(case: Case) -> Transition:
+    """The coordinator knows that somebody was never reached."""
+    return Transition(case.without({"never_reached"}))
 
 
 def coordinator_close(case: Case, now: datetime, rules: Rules) -> Transition:
@@ -424,10 +429,18 @@ def supporter_gone(case: Case, rules: Rules) -> Transition:
 
 
 def limit(case: Case, now: datetime) -> Transition:
-    """90 days after the event nothing ties a person to it any more, however far the case has come."""
+    """90 days after the event nothing ties a person to it any more, however far the case has come.
+
+    Who has said yes, and was never given anybody, stays on the list.
+    """
     if case.person_ref is None or case.occurred_at + LIMIT > now:
         return Transition(case)
-    return forget(Transition(case)) if case.over else finish(let_go(Transition(case)), now)
+    if case.over:
+        return forget(Transition(case))
+    finished = finish(let_go(Transition(case)), now)
+    if case.stage == "accepted" and not case.supported and "rehearsal" not in case.notes:
+        return replace(finished, case=finished.case.with_reason("never_reached"))
+    return finished
 
 
 def rehearsal_over(case: Case, now: datetime) -> Transition:

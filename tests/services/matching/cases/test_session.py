@@ -131,7 +131,7 @@ async def test_those_who_accept_in_one_batch_never_share_a_last_place(open_hospi
     await hospital.event(*(Answered(request_ref=o.request_ref, case_ref=o.case_ref, answer="accept") for o in offers))
     assert await hospital.loads() == {"sue": (1, 0), "tim": (2, 0)}
     assert sorted(hospital.requests()) == ["sue", "tim", "tim"]
-    assert sum(case.attention == "no_supporter" for case in await hospital.cases()) == 3
+    assert sum(case.attention == ("no_supporter",) for case in await hospital.cases()) == 3
 
 
 async def test_two_answers_of_one_case_in_one_batch_are_one_after_the_other(hospital: Hospital) -> None:

@@ -126,6 +126,20 @@ async def test_a_busy_supporter_is_not_available_and_nobody_learns_why(
     assert "exposure" not in page
 
 
+async def test_a_case_with_two_reasons_has_a_line_and_a_button_for_each(
+    hospital: Hospital, coordinator: httpx.AsyncClient
+) -> None:
+    offer = await hospital.offered("ann")
+    await hospital.answer(offer, "talk_now", unacknowledged="yes")
+    await hospital.outcome(offer, "failed")
+    page = (await coordinator.get("/")).text
+    case = offer.case_ref
+    assert re.findall(r'action="/board/cases/([^"]+)"', page) == [f"{case}/attended", f"{case}/reassign"]
+    assert (await coordinator.get(f"/v1/cases/{case}")).json()["reasons"] == ["on_call_silent", "unreachable"]
+    await coordinator.post(f"/board/cases/{case}/attended")
+    assert (await coordinator.get(f"/v1/cases/{case}")).json()["reasons"] == ["unreachable"]
+
+
 async def test_without_notify_the_board_still_stands(
     hospital: Hospital, coordinator: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +174,7 @@ async def test_figures_and_gaps(hospital: Hospital) -> None:
     found = await hospital.context.store.read(lambda conn: status(conn, hospital.context.settings))
     assert found["gaps"] == ["no_supporters", "no_shift_data", "people_unreachable"]
     assert found["cases"] == {"needs_attention": 1}
-    assert found["reasons"] == {"unreachable": 1}
+    assert found["reasons"] == {"unreachable": 1, "no_supporter": 1}
     assert found["roster"]["people"] == 2
     assert found["mode"] == "live"
 

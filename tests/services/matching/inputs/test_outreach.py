@@ -6,6 +6,7 @@ import pytest
 
 from leeward.testing import member
 from services.matching.coordinator import routes
+from services.matching.coordinator.status import status
 from tests.services.matching.hospital import Hospital, Open, at, ref, supporter
 
 pytestmark = pytest.mark.database("sqlite", "postgresql")
@@ -252,6 +253,34 @@ async def test_an_offer_nobody_reports_on_does_not_wait_for_ever(hospital: Hospi
     await hospital.incident("ann")
     await hospital.forward(hours=38)
     assert await hospital.state() == ("needs_attention", ["not_sent"])
+
+
+@pytest.mark.parametrize("outcome", ["failed", "unknown", "held_too_long", "expired", None])
+async def test_who_was_never_reached_stays_on_the_list_and_is_forgotten(
+    hospital: Hospital, outcome: str | None
+) -> None:
+    await hospital.incident("ann")
+    if outcome:
+        await hospital.outcome(hospital.last("ann"), outcome)
+    await hospital.forward(days=16)
+    assert await hospital.state() == ("needs_attention", ["never_reached"])
+    assert await hospital.mentions(ref("person ann")) == []
+    found = await hospital.context.store.read(lambda conn: status(conn, hospital.context.settings))
+    assert (found["reasons"], "never_reached" in found["gaps"]) == ({"never_reached": 1}, True)
+    await hospital.as_coordinator(routes.see, (await hospital.case()).case_ref)
+    assert await hospital.state() == ("ended", [])
+
+
+@pytest.mark.long
+async def test_a_case_that_somebody_must_see_is_never_deleted_unseen(hospital: Hospital) -> None:
+    await hospital.incident("ann")
+    await hospital.forward(days=16)
+    await hospital.clock.advance(days=100)
+    await hospital.forward(seconds=0)
+    assert await hospital.state() == ("needs_attention", ["never_reached"])
+    await hospital.as_coordinator(routes.see, (await hospital.case()).case_ref)
+    await hospital.forward(seconds=0)
+    assert await hospital.cases() == []
 
 
 async def test_people_named_later_are_reached_once(hospital: Hospital) -> None:

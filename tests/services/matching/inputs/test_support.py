@@ -293,6 +293,18 @@ async def test_help_that_nobody_acknowledged_stands_first(hospital: Hospital) ->
     assert await hospital.state() == ("supported", [])
 
 
+async def test_seeing_to_an_alarm_leaves_the_other_reasons_where_they_are(hospital: Hospital) -> None:
+    await hospital.staff(member("ann"))
+    offer = await hospital.accepted("ann")
+    await hospital.answer(offer, "talk_now", unacknowledged="yes")
+    assert await hospital.state() == ("needs_attention", ["on_call_silent", "no_supporter"])
+    await hospital.as_coordinator(routes.attend, offer.case_ref)
+    assert await hospital.state() == ("needs_attention", ["no_supporter"])
+    await hospital.staff(member("ann"), supporter("sue"))
+    await hospital.forward(hours=1)
+    assert hospital.requests() == ["sue"]
+
+
 async def test_help_asked_for_from_a_forgotten_case_is_not_lost(hospital: Hospital) -> None:
     await hospital.supported("ann")
     await hospital.answer(hospital.asking(), "close", **FORM)

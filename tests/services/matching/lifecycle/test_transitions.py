@@ -12,7 +12,9 @@ from leeward.settings.policy import Outreach, Supporters
 from services.matching.lifecycle import transitions
 from services.matching.lifecycle.case import (
     ACTIONS,
+    OF_THE_SEARCH,
     OVER,
+    URGENCY,
     CancelRequests,
     Case,
     ChosenSupporter,
@@ -106,6 +108,7 @@ class Cases(RuleBasedStateMachine):
         self.now = START
         self.session = Session()
         self.cases: dict[str, Case] = {}
+        self.reached: set[str] = set()
 
     @initialize()
     def open_them(self) -> None:
@@ -135,6 +138,7 @@ class Cases(RuleBasedStateMachine):
 
     @rule(ref=REFS, name=st.sampled_from(["offer", "reminder", "asked"]))
     def handed_off(self, ref: str, name: str) -> None:
+        self.reached.add(ref)
         self.apply(transitions.handed_off(self.cases[ref], name, self.now, RULES))
 
     @rule(ref=REFS, reason=STATES)
@@ -185,13 +189,14 @@ class Cases(RuleBasedStateMachine):
         }
         self.apply(choices[answer]())
 
-    @rule(ref=REFS, action=st.sampled_from(["reassign", "close", "attended", "retract", "gone", "again"]))
+    @rule(ref=REFS, action=st.sampled_from(["reassign", "close", "attended", "seen", "retract", "gone", "again"]))
     def others(self, ref: str, action: str) -> None:
         case = self.cases[ref]
         choices = {
             "reassign": lambda: transitions.reassign(case, self.now, RULES),
             "close": lambda: transitions.coordinator_close(case, self.now, RULES),
             "attended": lambda: transitions.attended(case),
+            "seen": lambda: transitions.seen(case),
             "retract": lambda: transitions.retract(case, self.now),
             "gone": lambda: transitions.supporter_gone(case, RULES),
             "again": lambda: transitions.find_again(case),
@@ -206,7 +211,7 @@ class Cases(RuleBasedStateMachine):
                 del self.session.timers[name, ref]
                 self.fire(name, self.cases[ref])
         for ref in self.cases:
-            self.apply(transitions.lapse(self.cases[ref], self.now))
+            self.apply(transitions.lapse(self.cases[ref], self.now, reached=ref in self.reached))
             self.apply(transitions.limit(self.cases[ref], self.now))
             self.apply(transitions.not_sent(self.cases[ref]) if self.overdue(ref) else Transition(self.cases[ref]))
 
@@ -220,7 +225,7 @@ class Cases(RuleBasedStateMachine):
             "confirm": lambda: transitions.unconfirmed(case, self.now, RULES),
             "contact": lambda: transitions.contact_due(case),
             "check_in": lambda: transitions.check_in(case, self.now),
-            "not_closed": lambda: transitions.not_closed(case, self.now),
+            "not_closed": lambda: transitions.not_closed(case),
         }
         self.apply(choices[name]())
 
@@ -239,12 +244,11 @@ class Cases(RuleBasedStateMachine):
             assert questions == ([case.request_name] if case.supporter else []), "one live link to a supporter"
 
     @invariant()
-    def what_is_stuck_is_shown_with_one_action(self) -> None:
+    def what_is_stuck_is_shown_with_an_action_a_reason(self) -> None:
         for case in self.cases.values():
-            assert (case.state == "needs_attention") == (case.action is not None)
-            if case.attention:
-                assert case.reasons[0] == case.attention
-                assert case.action == ACTIONS[case.attention]
+            assert (case.state == "needs_attention") == bool(case.attention)
+            assert case.attention == tuple(reason for reason in URGENCY if reason in case.attention)
+            assert all(reason in ACTIONS for reason in case.attention)
 
     @invariant()
     def nobody_waits_for_nothing(self) -> None:
@@ -252,9 +256,10 @@ class Cases(RuleBasedStateMachine):
         for ref, case in self.cases.items():
             timers = {name for name, owner in self.session.timers if owner == ref}
             if case.stage == "accepted":
-                assert case.attention or ("confirm" in timers and case.supporter)
+                searched = not OF_THE_SEARCH.isdisjoint(case.attention)
+                assert searched or ("confirm" in timers and case.supporter)
             if case.stage == "supported":
-                assert case.attention or "not_closed" in timers
+                assert "not_closed" in case.attention or "not_closed" in timers
             if case.stage == "following_up":
                 assert "check_in" in timers
             if case.stage in OVER:
@@ -283,8 +288,8 @@ TestCases = Cases.TestCase
 def test_a_no_looks_like_silence() -> None:
     offered = transitions.handed_off(new_case("a", START), "offer", START, RULES).case
     later = START + RULES.coalesce
-    said_no = transitions.lapse(transitions.end(offered, START + timedelta(hours=1)).case, later)
-    said_nothing = transitions.lapse(offered, later)
+    said_no = transitions.lapse(transitions.end(offered, START + timedelta(hours=1)).case, later, reached=True)
+    said_nothing = transitions.lapse(offered, later, reached=True)
     assert said_no.case.state == said_nothing.case.state == "ended"
     assert said_no.case.reasons == said_nothing.case.reasons == []
     assert said_no.case.person_ref is said_nothing.case.person_ref is None
@@ -292,8 +297,8 @@ def test_a_no_looks_like_silence() -> None:
 
 def test_silence_forgets_after_fourteen_days_and_not_before() -> None:
     offered = transitions.handed_off(new_case("a", START), "offer", START, RULES).case
-    assert transitions.lapse(offered, START + timedelta(days=13, hours=23)).case == offered
-    forgotten = transitions.lapse(offered, START + timedelta(days=14))
+    assert transitions.lapse(offered, START + timedelta(days=13, hours=23), reached=True).case == offered
+    forgotten = transitions.lapse(offered, START + timedelta(days=14), reached=True)
     assert any(isinstance(effect, ForgetPerson) for effect in forgotten.effects)
 
 
@@ -301,3 +306,36 @@ def test_the_quiet_time_is_the_same_whatever_the_stage() -> None:
     case = new_case("a", START)
     quiet = [e for e in transitions.handed_off(case, "offer", START, RULES).effects if isinstance(e, KeepQuiet)]
     assert quiet == [KeepQuiet("person a", START + timedelta(days=14))]
+
+
+def test_each_reason_ends_in_its_own_way() -> None:
+    stuck = new_case("a", START)
+    stuck = transitions.nobody_free(stuck).case
+    stuck = transitions.undelivered(stuck, "unreachable").case
+    stuck = transitions.on_call_silent(stuck).case
+    assert stuck.reasons == ["on_call_silent", "no_supporter", "unreachable"]
+    sent = transitions.handed_off(stuck, "offer", START, RULES).case
+    assert sent.reasons == ["on_call_silent", "no_supporter"], "an offer that leaves finds nobody a supporter"
+    assert transitions.attended(sent).case.reasons == ["no_supporter"]
+    found = transitions.supporter_found(sent, ChosenSupporter("sue", "UTC"), START, RULES).case
+    assert found.reasons == ["on_call_silent"]
+
+
+def test_trying_again_tries_all_that_failed() -> None:
+    unreachable = transitions.undelivered(transitions.nobody_free(new_case("a", START)).case, "unreachable").case
+    again = transitions.reassign(unreachable, START, RULES)
+    assert {type(effect) for effect in again.effects} >= {NeedsSupporter, RequestMessage}
+
+
+def test_who_was_never_reached_does_not_end_like_a_no() -> None:
+    late = START + RULES.longest_hold + RULES.coalesce
+    lapsed = transitions.lapse(new_case("a", START), late, reached=False)
+    assert any(isinstance(effect, ForgetPerson) for effect in lapsed.effects)
+    assert (lapsed.case.stage, lapsed.case.person_ref, lapsed.case.reasons) == ("ended", None, ["never_reached"])
+    assert transitions.seen(lapsed.case).case.reasons == []
+
+
+def test_who_said_yes_and_was_given_nobody_stays_on_the_list_after_ninety_days() -> None:
+    alone = transitions.accept(new_case("a", START), "hours", START, RULES).case
+    over = transitions.limit(transitions.nobody_free(alone).case, START + LIMIT)
+    assert (over.case.stage, over.case.person_ref, over.case.reasons) == ("closed", None, ["never_reached"])

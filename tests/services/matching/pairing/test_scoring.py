@@ -175,7 +175,7 @@ async def test_the_roster_bars_line_managers_reviewers_and_those_around(open_hos
     )
     await hospital.incident("ann", "there", reviewers=["reviewer"])
     [ann] = [case for case in await hospital.cases() if case.person_ref == ref("person ann")]
-    assert (ann.proposed, ann.attention) == (None, "no_supporter")
+    assert (ann.proposed, ann.attention) == (None, ("no_supporter",))
     await hospital.answer(hospital.last("ann"), "accept", when="now")
     assert hospital.requests() == []
 
