@@ -3,9 +3,23 @@
 from dataclasses import dataclass, fields
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Date, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Date,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    event,
+    insert,
+)
 from sqlmodel import SQLModel
 
+from leeward.refs import new_ref
 from leeward.store.types import UtcTime
 
 # SQLite gives AUTOINCREMENT to INTEGER keys alone
@@ -19,6 +33,8 @@ class GroundTables:
     outbox: Table
     inbox: Table
     position: Table
+    log: Table
+    lease: Table
     parked: Table
     timer: Table
     access: Table
@@ -67,7 +83,36 @@ def _define_log(metadata: MetaData) -> None:
         Column("seen_on", Date, nullable=False),
         sqlite_with_rowid=False,
     )
-    Table("position", metadata, Column("topic", String(80), primary_key=True), Column("seq", _Seq, nullable=False))
+    # how far a topic was read: the log that this is true of, the last event passed, and what is known of an earlier log
+    Table(
+        "position",
+        metadata,
+        Column("topic", String(80), primary_key=True),
+        Column("seq", _Seq, nullable=False),
+        Column("log", String(36), nullable=False, server_default=""),
+        Column("event_id", String(36), nullable=False, server_default=""),
+        Column("passed_seq", _Seq, nullable=False, server_default="0"),
+        Column("reread_at", UtcTime),
+        Column("reread_why", String(20), nullable=False, server_default=""),
+    )
+    _define_identity(metadata)
+
+
+def _define_identity(metadata: MetaData) -> None:
+    """One row: who this database's log is, the last event that it has forgotten, and since when its inbox is whole."""
+    log = Table(
+        "log",
+        metadata,
+        Column("one", Integer, primary_key=True, autoincrement=False),
+        Column("identity", String(36), nullable=False),
+        Column("forgotten_seq", _Seq, nullable=False, server_default="0"),
+        Column("forgotten_id", String(36), nullable=False, server_default=""),
+        Column("inbox_since", Date),
+    )
+
+    @event.listens_for(log, "after_create")
+    def begin(_table: Table, conn: Connection, **_options: object) -> None:
+        conn.execute(insert(log).values(one=1, identity=new_ref()))
 
 
 def _define_own(metadata: MetaData) -> None:
@@ -113,7 +158,7 @@ def _define_access(metadata: MetaData) -> None:
 
 
 def _define_time(metadata: MetaData) -> None:
-    """What waits for its time, and until when the clock is known to have been right."""
+    """What waits for its time, who holds what, and until when the clock is known to have been right."""
     timer = Table(
         "timer",
         metadata,
@@ -132,4 +177,12 @@ def _define_time(metadata: MetaData) -> None:
         Column("name", String(10), primary_key=True),
         Column("seen_at", UtcTime, nullable=False),
         Column("doubted_at", UtcTime, nullable=True),
+    )
+    # which process does what only one may do, by the database's clock
+    Table(
+        "lease",
+        metadata,
+        Column("name", String(80), primary_key=True),
+        Column("holder", BigInteger, nullable=False),
+        Column("expires_at", UtcTime, nullable=False),
     )
