@@ -1,15 +1,19 @@
 """Which database and which bus: the one place where the two ways to run part (DESIGN §3)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from sqlalchemy import MetaData
+from sqlalchemy import Connection, MetaData
 
 from leeward.brokers import parse_brokers
 from leeward.bus import Bus
+from leeward.bus.coverage import Coverage, SqliteCoverage
 from leeward.bus.sqlite import SqliteBus
 from leeward.clock import Clock
 from leeward.settings import ServiceName, Settings, SettingsError
 from leeward.store import SqliteStore, Store
+from leeward.store.copies import Connect, Copies
+from leeward.store.copies.erasures import ErasureList
 
 
 def store_of(settings: Settings, service: ServiceName, metadata: MetaData, clock: Clock) -> Store:
@@ -22,11 +26,14 @@ def store_of(settings: Settings, service: ServiceName, metadata: MetaData, clock
     if url:
         from leeward.store.postgresql import PostgresStore
 
-        return PostgresStore(url, service, metadata, clock)
-    if not settings.embedded:
+        made: Store = PostgresStore(url, service, metadata, clock)
+    elif settings.embedded:
+        made = SqliteStore(settings.database_file(service), metadata, clock)
+    else:
         key = f"LEEWARD_{service.upper()}_DATABASE_URL"
         raise SettingsError(f"{key}: is missing; Kafka needs PostgreSQL: allowed is postgresql+asyncpg://…")
-    return SqliteStore(settings.database_file(service), metadata, clock)
+    made.erasures = ErasureList(settings.erasures)
+    return made
 
 
 def bus_of(settings: Settings, stores: Mapping[str, Store], clock: Clock) -> Bus:
@@ -36,6 +43,62 @@ def bus_of(settings: Settings, stores: Mapping[str, Store], clock: Clock) -> Bus
 
         return KafkaBus(parse_brokers(settings.bus_url), dict(stores), clock)
     return SqliteBus(settings, stores)
+
+
+def coverage_of(settings: Settings, producers: Mapping[ServiceName, tuple[Connection, MetaData]]) -> Coverage:
+    """What these services had published at the moment that their connections read as of."""
+    if settings.bus_url:
+        from leeward.bus.ends import KafkaCoverage
+
+        return KafkaCoverage(parse_brokers(settings.bus_url), producers)
+    return SqliteCoverage(producers)
+
+
+@contextmanager
+def held_ends_of(settings: Settings, service: ServiceName, connect: Connect) -> Iterator[dict[int, int]]:
+    """Where a service's topic ends, by partition, while it publishes nothing; empty where its outbox is the log."""
+    if settings.bus_url:
+        from leeward.bus.ends import held_ends
+
+        with (
+            connect(service) as conn,
+            held_ends(parse_brokers(settings.bus_url), conn, f"leeward.{service}") as ends,
+        ):
+            yield ends
+    else:
+        yield {}
+
+
+def published_since(settings: Settings, service: ServiceName, ends: Mapping[int, int]) -> set[str]:
+    """The ids of what a service has published behind these places; none where its outbox is the log."""
+    if settings.bus_url:
+        from leeward.bus import ends as kafka
+
+        return kafka.published_since(parse_brokers(settings.bus_url), f"leeward.{service}", ends)
+    return set()
+
+
+def read_again(settings: Settings) -> None:
+    """Have every consumer begin again with what the bus still has, where it keeps their places itself.
+
+    Raises:
+        BusUnavailable: when it cannot be reached.
+    """
+    if settings.bus_url:
+        from leeward.bus.ends import rewind
+
+        rewind(parse_brokers(settings.bus_url))
+
+
+def copies_of(settings: Settings, connect: Connect) -> Copies:
+    """How the databases of this installation are copied and put back."""
+    if settings.embedded:
+        from leeward.store.copies.sqlite import SqliteCopies
+
+        return SqliteCopies(settings)
+    from leeward.store.copies.postgresql import PostgresCopies
+
+    return PostgresCopies(settings, connect)
 
 
 async def prepare_bus(settings: Settings) -> list[str]:

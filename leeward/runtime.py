@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import httpx
 import uvicorn
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from httpx_aiohttp import AiohttpTransport
+from sqlalchemy import Connection, inspect
 
 from leeward import telemetry
 from leeward.adapters import bus_of, store_of
@@ -30,6 +31,8 @@ from leeward.settings import Settings, SettingsError
 from leeward.settings.key_checks import hold_key
 from leeward.settings.keys import keyring
 from leeward.store import Store, StoreUnavailable
+from leeward.store.copies import RESTORE_UNFINISHED
+from leeward.store.copies.sqlite import is_unfinished
 from leeward.store.health import AILMENTS, first_reason
 from leeward.store.health.files import damage
 from leeward.store.migrate import up_to_date
@@ -44,6 +47,7 @@ RESTART_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 20.0
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
+WAITS: Final = {"restored": ("waiting_for_restore", "restore"), "migrated": ("waiting_for_migration", "migrate")}
 
 
 class Server(uvicorn.Server):
@@ -150,7 +154,7 @@ class Runtime:
             # all of them are at hand: where one has a key of another installation, none is to take or send anything
             for running in self.running.values():
                 with contextlib.suppress(StoreUnavailable):
-                    await self._is_usable(running)
+                    await self._awaited(running)
         for running in self.running.values():
             await self._serve(running, self._sockets[running.service.name])
         gc.enable()
@@ -198,27 +202,29 @@ class Runtime:
         told, tries = False, 0
         while True:
             with contextlib.suppress(StoreUnavailable):
-                if await self._is_usable(running):
+                waits = await self._awaited(running)
+                if waits is None:
                     return
-                running.waits_for = "not_migrated"
+                running.waits_for = f"not_{waits}"
                 if not told:
-                    telemetry.log("waiting_for_migration", service=running.service.name, reason="run leeward migrate")
+                    event, command = WAITS[waits]
+                    telemetry.log(event, service=running.service.name, reason=f"run leeward {command}")
                     told = True
             tries += 1
             await asyncio.sleep(back_off(tries, FIRST_PAUSE, LONGEST_PAUSE, factor=1.5))
 
-    async def _is_usable(self, running: Running) -> bool:
-        """Whether a database has been migrated; it then keeps the check value of its service's key.
+    async def _awaited(self, running: Running) -> Literal["restored", "migrated"] | None:
+        """What a database still has to be; None where it can be used: it then keeps the check value of its key.
 
         Raises:
             SettingsError: when it was made with another key.
             StoreUnavailable: when it cannot be reached.
         """
         name, context = running.service.name, running.context
-        if not await context.store.read(lambda conn: up_to_date(conn, running.service.package)):
-            return False
+        if waits := await context.store.read(partial(awaited, package=running.service.package)):
+            return waits
         await context.store.write(lambda unit: hold_key(unit, self.settings, name, context.keys.service))
-        return True
+        return None
 
     def _spawn(self, service: str, task: Task) -> None:
         running = asyncio.create_task(supervised(service, task, self._stop))
@@ -273,6 +279,13 @@ class Runtime:
             bound.close()
 
 
+def awaited(conn: Connection, package: str) -> Literal["restored", "migrated"] | None:
+    """What a database still has to be before its service may begin, None where it is ready."""
+    if inspect(conn).has_table(RESTORE_UNFINISHED):
+        return "restored"
+    return None if up_to_date(conn, package) else "migrated"
+
+
 async def supervised(service: str, task: Task, stop: asyncio.Event) -> None:
     """Run a task until it ends by itself; start it again after a fault."""
     while not stop.is_set():
@@ -306,6 +319,8 @@ def check_start(settings: Settings, services: Sequence[Service]) -> None:
     Raises:
         SettingsError: where an enabled language lacks a text, what a service needs is missing, or a file is damaged.
     """
+    if settings.embedded and is_unfinished(settings.data):
+        raise SettingsError("LEEWARD_DATA: a restore of it was cut short; run `leeward restore` again")
     check_catalogues(settings.locales, services)
     for service in services:
         if service.check:

@@ -1,7 +1,7 @@
 """A service is data: a descriptor that the runtime starts, one or five at a time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,12 +56,29 @@ class Wiring:
 
 
 @dataclass(frozen=True)
+class Restored:
+    """What a service is told of the copy that its database was put back from; matching hears of it first.
+
+    erased: the list of erasures. cases, persons, recipients: what matching found on it, for the others.
+    """
+
+    settings: Settings
+    keys: Keyring
+    erased: frozenset[str] = field(repr=False)
+    cases: list[str] = field(default_factory=list, repr=False)
+    persons: list[str] = field(default_factory=list, repr=False)
+    recipients: list[str] = field(default_factory=list, repr=False)
+
+
+@dataclass(frozen=True)
 class Service:
     """One of the five.
 
     status: figures for `leeward status`: counts and codes, never a name.
     import_roster: takes over what this service may know of a whole roster; None where that is nothing.
     check: raises SettingsError for settings that this service cannot start with; asked before anything is touched.
+    left_out: the tables whose rows no backup holds.
+    restored: brings a database that was put back from a copy to the present, before anything in it is due.
     """
 
     name: ServiceName
@@ -70,6 +87,8 @@ class Service:
     status: Callable[[Connection, Settings], dict[str, Any]]
     import_roster: Callable[[Unit, Sequence[Member], Settings], None] | None = None
     check: Callable[[Settings], object] | None = None
+    left_out: Callable[[Connection], Collection[str]] | None = None
+    restored: Callable[[Unit, Restored], None] | None = None
 
     @property
     def package(self) -> str:

@@ -128,6 +128,26 @@ def status(*, as_json: Json = False) -> None:
 
 
 @app.command()
+def backup(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+    """Copy all databases into a new folder, while the system runs or not; keys are not in it."""
+    from services.commands.operate import backup as command
+
+    command.backup(folder)
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Also where erasures of some days may come back.")] = False,
+) -> None:
+    """Put a backup back in place of all databases; the services must be stopped."""
+    from services.commands.operate import restore as command
+
+    raise typer.Exit(command.restore(folder, yes=yes))
+
+
+@app.command()
 def login(role: RoleWord) -> None:
     """Print a link that signs a browser on this machine in, once."""
     from services.commands.operate import access

@@ -25,7 +25,18 @@ CHECKED: Final = timedelta(days=365)
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 SECRETS: Final = ("SERVICES_SECRET", "METRICS_TOKEN", "PEOPLE_KEY", "ASSERTION_PUBLIC_KEY")
 MLLP_TLS: Final = ("MLLP_CERTIFICATE", "MLLP_KEY", "MLLP_CLIENT_CA")
-PLACES: Final = ("CONFIG", "DATA", "HOST", "MLLP_PORT", "BUS_URL", "SMTP_URL", "MAIL_FROM", "PUBLIC_URL", "BOX_URL")
+PLACES: Final = (
+    "CONFIG",
+    "DATA",
+    "HOST",
+    "MLLP_PORT",
+    "BUS_URL",
+    "SMTP_URL",
+    "MAIL_FROM",
+    "PUBLIC_URL",
+    "BOX_URL",
+    "ERASURES",
+)
 PLAIN: Final = frozenset((*SECRETS, *CHANNEL_SECRETS, *PLACES, *MLLP_TLS, "ENV", "CLOCK"))
 PER_SERVICE: Final = ("PORT", "DATABASE_URL", "KEY", "URL")
 
@@ -68,6 +79,11 @@ class Settings(Policy):
     def database_file(self, service: ServiceName) -> Path:
         """A service's SQLite file when embedded."""
         return self.data / f"{service}.db"
+
+    @property
+    def erasures(self) -> Path:
+        """The list of what was erased; better on another disk than the databases."""
+        return Path(self.variable("ERASURES") or self.data / "erasures")
 
     @property
     def embedded(self) -> bool:

@@ -16,6 +16,11 @@ def kept_value(conn: Connection, table: Table, name: KeyName) -> str | None:
     return found
 
 
+def kept_values(conn: Connection, table: Table) -> dict[KeyName, str]:
+    """The check values that a database keeps, by the name of the key."""
+    return {row.name: row.value for row in conn.execute(select(table.c.name, table.c.value))}
+
+
 def compare_key(conn: Connection, table: Table, settings: Settings, name: KeyName, key: bytes) -> bool:
     """Whether a database knows this key; False where it has not seen one of that name.
 

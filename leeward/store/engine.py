@@ -10,8 +10,10 @@ from sqlalchemy import Connection, MetaData
 
 from leeward import telemetry
 from leeward.clock import Clock
-from leeward.store.group import Group
+from leeward.store.copies.erasures import ErasureList
+from leeward.store.group import Group, StoreUnavailable
 from leeward.store.health import Health
+from leeward.store.health.files import reason_of
 from leeward.store.unit import GroundWrites, Unit
 
 T = TypeVar("T")
@@ -31,6 +33,8 @@ class Store(ABC):
         self.wakers: list[Callable[[], None]] = []
         # set where what has just been deleted must not stay in a file until the hour is over
         self.untidy = asyncio.Event()
+        # None where nothing is erased but by its age
+        self.erasures: ErasureList | None = None
 
     @abstractmethod
     async def write(self, work: Callable[[Unit], T]) -> T:
@@ -113,6 +117,18 @@ class Store(ABC):
     def group(self, work: Callable[[Unit, Sequence[A]], Sequence[R]], limit: int = 256) -> Group[A, R]:
         """Group commit for a hot path: see `Group`."""
         return Group(self.write, work, limit)
+
+    def list_erasures(self, unit: Unit) -> None:
+        """Put on the list, and on the disk, what this transaction erases; just before its commit, in a thread.
+
+        Raises:
+            StoreUnavailable: when the list cannot be written: what it erases could come back.
+        """
+        if unit.erased and self.erasures:
+            try:
+                self.erasures.append(unit.erased, unit.now)
+            except OSError as fault:
+                raise StoreUnavailable("erasures", reason_of(fault)) from fault
 
     def committed(self, unit: Unit) -> None:
         """Wake who waits for this; what is committed stays so, whatever a listener does."""

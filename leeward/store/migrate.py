@@ -30,11 +30,19 @@ def migrate(conn: Connection, package: str, metadata: MetaData) -> bool:
 
 def up_to_date(conn: Connection, package: str) -> bool:
     """Whether a database is at the newest revision of `package`, or at a later one of a newer release."""
-    newest = max((path.name.partition("_")[0] for path in _folder(package).glob("[0-9]*.py")), default="")
-    stored = ""
-    if inspect(conn).has_table("alembic_version"):
-        stored = conn.execute(text("SELECT version_num FROM alembic_version")).scalar() or ""
-    return stored >= newest
+    return stored_revision(conn) >= newest_revision(package)
+
+
+def newest_revision(package: str) -> str:
+    """The number of the newest revision of `package`."""
+    return max((path.name.partition("_")[0] for path in _folder(package).glob("[0-9]*.py")), default="")
+
+
+def stored_revision(conn: Connection) -> str:
+    """The revision that a database is at, empty where it has none."""
+    if not inspect(conn).has_table("alembic_version"):
+        return ""
+    return conn.execute(text("SELECT version_num FROM alembic_version")).scalar() or ""
 
 
 def _folder(package: str) -> Path:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, MetaData, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util.concurrency import await_only
 
 from leeward import telemetry
 from leeward.clock import Clock, first_of
@@ -152,6 +153,8 @@ class PostgresStore(Store):
             unit = Unit(conn, self.clock.now(), self.writes)
             result = work(unit)
             unit.flush()
+            if unit.erased:
+                await_only(asyncio.to_thread(self.list_erasures, unit))
         return unit, result
 
     async def read(self, query: Callable[[Connection], T]) -> T:

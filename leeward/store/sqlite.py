@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -157,11 +158,15 @@ class SqliteStore(Store):
             unit = Unit(conn, self.clock.now(), self.writes)
             result = work(unit)
             unit.flush()
-            await self._in_thread(conn.commit)
+            await self._in_thread(partial(self._finish, conn, unit))
         except BaseException:
             conn.rollback()
             raise
         return unit, result
+
+    def _finish(self, conn: Connection, unit: Unit) -> None:
+        self.list_erasures(unit)
+        conn.commit()
 
     async def _begin(self, conn: Connection) -> None:
         """Take the file's one write lock; another process (an import) may hold it for a while."""

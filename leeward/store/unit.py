@@ -36,6 +36,7 @@ class Unit:
         self.emitted: list[Event] = []
         self._timers: dict[tuple[str, str], datetime | None] = {}
         self.afterwards: list[Callable[[], None]] = []
+        self.erased: list[str] = []
 
     @property
     def tables(self) -> GroundTables:
@@ -61,6 +62,10 @@ class Unit:
     def has_decided(self, name: str, key: str) -> bool:
         """Whether this transaction has set, moved or cancelled the timer (name, key)."""
         return (name, key) in self._timers
+
+    def note_erased(self, erasure_hash: str) -> None:
+        """Have the list of erasures say so before this transaction commits, so that no copy brings it back."""
+        self.erased.append(erasure_hash)
 
     def conflict_on(self, table: Table, condition: ColumnElement[bool]) -> None:
         """Make a replica that writes one of these rows, or conflicts on one, run again unless it sees this transaction.

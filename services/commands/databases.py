@@ -15,6 +15,8 @@ from leeward.adapters import store_of
 from leeward.service import Service
 from leeward.settings import ServiceName, Settings
 from leeward.store import Store, StoreUnavailable, Unit
+from leeward.store.copies.erasures import ErasureList
+from leeward.store.copies.sqlite import is_unfinished
 from leeward.store.health import ailment
 from leeward.store.health.files import reason_of
 from leeward.store.migrate import migrate, up_to_date
@@ -51,6 +53,8 @@ def engine(settings: Settings, service: ServiceName, *, read_only: bool = False)
         name, isolation = f"{service}-command", "READ COMMITTED"
         made = postgresql_engine(url, name, pool=1, isolation=isolation, patience=None).sync_engine
     else:
+        if is_unfinished(settings.data):
+            raise Failed("LEEWARD_DATA: a restore of it was cut short; run `leeward restore` again")
         path = settings.database_file(service)
         path.parent.mkdir(parents=True, exist_ok=True)
         made = sqlite_engine(path, read_only=read_only)
@@ -156,6 +160,8 @@ def transaction(settings: Settings, service: Service, now: datetime) -> Iterator
             unit = Unit(conn, now, GroundWrites(service.metadata))
             yield unit
             unit.flush()
+            if unit.erased:
+                ErasureList(settings.erasures).append(unit.erased, now)
             conn.commit()
     except DBAPIError as fault:
         raise Failed(f"{service.name}: the database cannot be written now; nothing was stored there") from fault

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from leeward import telemetry
 from leeward.listening import listening
 from leeward.people import Member
-from leeward.service import Context, Service, Wiring
+from leeward.service import Context, Restored, Service, Wiring
 from leeward.settings import Settings
 from leeward.settings.keys import own_key
 from leeward.store import Unit
@@ -84,4 +84,15 @@ def import_roster(unit: Unit, members: Sequence[Member], settings: Settings) -> 
     roster.apply(unit, members, own_key(settings, "incident"))
 
 
-SERVICE = Service("incident", METADATA, build, status, import_roster)
+def left_out(_conn: Connection) -> tuple[str, str]:
+    """Raw messages and the keys of their days are in no backup (DESIGN §5.12)."""
+    return "raw_message", "day_key"
+
+
+def bring_to_present(unit: Unit, restored: Restored) -> None:
+    """After a restore: nobody who has left is found by an identifier any more, and what is too old is deleted."""
+    roster.withdraw(unit, restored.persons)
+    delete_expired(unit)
+
+
+SERVICE = Service("incident", METADATA, build, status, import_roster, left_out=left_out, restored=bring_to_present)

@@ -1,6 +1,6 @@
 """What incident keeps of a roster: staff identifiers as keyed hashes, each leading to a person_ref."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from leeward.people import Member
@@ -36,3 +36,9 @@ def apply(unit: Unit, members: Sequence[Member], keys: Keyring) -> None:
     repository.update_staff(unit.conn, [(row.key_hash, active.get(row.person_ref, False)) for row in kept])
     waiting = repository.list_unmatched_hashes(unit.conn)
     unmatched.resolve_identifiers(unit, {key: given[key] for key in waiting if key in given and active[given[key]]})
+
+
+def withdraw(unit: Unit, persons: Collection[str]) -> None:
+    """Identifiers of those who have left stay known and lead to nobody."""
+    theirs = [row.key_hash for row in repository.list_staff(unit.conn) if row.person_ref in set(persons)]
+    repository.update_staff(unit.conn, [(key, False) for key in theirs])

@@ -14,7 +14,7 @@ from leeward.web.login import login_router
 from services.matching import inputs
 from services.matching.coordinator import board, routes
 from services.matching.coordinator.status import status
-from services.matching.inputs import hourly, retention
+from services.matching.inputs import hourly, restored, retention
 from services.matching.models import METADATA
 from services.matching.roster import importing
 from services.matching.site import site_of
@@ -22,13 +22,15 @@ from services.matching.site import site_of
 
 def build(context: Context) -> Wiring:
     """The running service's routes, handlers, timers and its first act."""
-    site = site_of(context)
+    site = site_of(context.settings, context.keys)
     router = APIRouter()
     routes.add_routes(router, context, site)
     board.add_routes(router, context, site)
     router.include_router(login_router(context))
 
     async def begin(_stop: asyncio.Event) -> None:
+        if context.store.erasures:
+            await asyncio.to_thread(context.store.erasures.begin, context.clock.now())
         await context.store.write(lambda unit: hourly.begin(unit, site))
 
     return Wiring(
@@ -41,4 +43,4 @@ def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) ->
     importing.apply(unit, members)
 
 
-SERVICE: Final = Service("matching", METADATA, build, status, import_roster)
+SERVICE: Final = Service("matching", METADATA, build, status, import_roster, restored=restored.bring_to_present)

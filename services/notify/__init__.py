@@ -12,7 +12,7 @@ from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
 from leeward.store import Unit
 from leeward.web.look import Pages
-from services.notify import public, retention
+from services.notify import public, restored, retention
 from services.notify.channels import registry
 from services.notify.channels.wording import TEMPLATES
 from services.notify.delivery.deliveries import Outgoing
@@ -69,6 +69,8 @@ def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) ->
     importing.apply(unit, members)
 
 
-SERVICE = Service("notify", METADATA, build, status, import_roster, registry.entries_on)
+SERVICE = Service(
+    "notify", METADATA, build, status, import_roster, registry.entries_on, restored=restored.bring_to_present
+)
 
 __all__ = ["SERVICE"]

@@ -30,6 +30,11 @@ def status(conn: Connection, _settings: Settings) -> dict[str, Any]:
     return dict(repository.count_rows(conn))
 
 
-SERVICE = Service("box", METADATA, build, status)
+def left_out(conn: Connection) -> tuple[str, ...]:
+    """The ratings of a window that is open: two copies would tell which came in between (DESIGN §7)."""
+    return ("sealed",) if repository.count_rows(conn)["windows_open"] else ()
+
+
+SERVICE = Service("box", METADATA, build, status, left_out=left_out)
 
 __all__ = ["SERVICE"]

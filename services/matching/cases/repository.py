@@ -142,6 +142,11 @@ def has_reason(reason: Attention) -> Condition:
     return CASE.c.attention.contains(reason)
 
 
+def names_somebody() -> Condition:
+    """Cases that still tie a person to them."""
+    return CASE.c.person_ref.is_not(None)
+
+
 def has_supporter() -> Condition:
     return CASE.c.supporter.is_not(None)
 

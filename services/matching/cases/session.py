@@ -172,6 +172,8 @@ class CaseSession:
                 self.unit.cancel_timer(effect.name, case_ref)
             case Publish():
                 self.unit.emit(_CASE_EVENTS[effect.what](case_ref), at.accepted_at)
+                if effect.what == "erased":
+                    self.unit.note_erased(self.site.erasure_hash("case", case_ref))
             case ReleaseSupporter():
                 repository.release_place(self.unit.conn, effect.supporter, self.now, effect.minutes, effect.rest_until)
             case RecordRefusal():

@@ -29,13 +29,14 @@ def begin(unit: Unit, site: Site) -> None:
 
 def run_hourly(unit: Unit, _fired: Sequence[Timer], site: Site) -> None:
     """One round; the next is set for an hour later."""
-    _advance_cases(unit, site)
+    advance_cases(unit, site)
     cover.send_covers(unit, site)
     monthly.offer_monthly(unit, site)
     unit.set_timer("hourly", "all", unit.now + EVERY)
 
 
-def _advance_cases(unit: Unit, site: Site) -> None:
+def advance_cases(unit: Unit, site: Site) -> None:
+    """End what is over, list what is stuck, and look for supporters again."""
     session, now = CaseSession(unit, site), unit.now
     cases = session.fetch(repository.may_be_due(now, now + site.rules.coalesce))
     lapsing = [case.case_ref for case in cases if case.stage in UNANSWERED and case.ends_at <= now]

@@ -54,6 +54,8 @@ def end_departed(unit: Unit, timers: Sequence[Timer], site: Site) -> None:
     session.write()
     # questions that belong to no case
     gone = [session.people.known[ref] for ref in refs if ref in session.people.known and not session.is_here(ref)]
+    for colleague in gone:
+        unit.note_erased(site.erasure_hash("person", colleague.person_ref))
     for request_ref in repository.delete_loose_requests(unit.conn, [colleague.recipient_ref for colleague in gone]):
         unit.emit(MessageCancelled(request_ref=request_ref))
 

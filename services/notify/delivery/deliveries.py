@@ -60,9 +60,9 @@ class Outgoing:
         if entry is None:
             return None
         delivery.channel = entry.name
-        delivery.key = self.seals.key(
-            delivery.kind, delivery.case_ref, delivery.step, delivery.request_ref, delivery.recipient_ref, entry.name
-        )
+        # of nothing that would be drawn again after a restore: the same step has the same Message-ID and link then
+        of_step = (delivery.kind, delivery.case_ref, delivery.step, delivery.recipient_ref)
+        delivery.key = self.seals.key(*of_step, entry.name)
         return delivery
 
     def token(self, delivery: Delivery) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, case, exists, func, select, update
 
 from leeward.store import Insert, Update
 from leeward.store.lookup import in_list
@@ -79,6 +79,12 @@ _IN_DOUBT: Final = (
     .select_from(_WITH_QUESTION)
     .where(_SENDING, in_list(DELIVERY.c.key))
     .with_for_update(of=DELIVERY)
+)
+# what may have left since the copy was made that a database was put back from; what is not due yet has not
+_DOUBT_SENT: Final = (
+    update(DELIVERY)
+    .where(_SENDING | (_QUEUED & (DELIVERY.c.due_at <= bindparam("now"))))
+    .values({"state": str(DeliveryState.QUEUED), "doubts": case((DELIVERY.c.doubts > 0, DELIVERY.c.doubts), else_=1)})
 )
 _END: Final[Mapping[str, Any]] = {"state": bindparam("to_state"), "changed_at": bindparam("now")}
 _STRAY: Final = _QUEUED & DELIVERY.c.channel.not_in(bindparam("channels", expanding=True))
@@ -207,6 +213,11 @@ def find_claims(conn: Connection) -> list[tuple[str, str]]:
 def lock_in_doubt(conn: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
     """Those of these rows that are still in hand, each with when its question was answered."""
     return conn.execute(_IN_DOUBT, {"keys": list(keys)}).all()
+
+
+def doubt_sent(conn: Connection, now: datetime) -> int:
+    """Have all that may have left by now be repeated under its key, as in doubt; gives how many that are."""
+    return conn.execute(_DOUBT_SENT, {"now": now}).rowcount
 
 
 def end_stray(conn: Connection, channels: Collection[str], now: datetime) -> Sequence[Row[Any]]:

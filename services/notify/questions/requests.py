@@ -130,15 +130,19 @@ class Handlers:
         repository.delete_links_of(unit.conn, requests, list(questions))
 
     def erase_cases(self, unit: Unit, events: Sequence[Event]) -> None:
-        """Forget who a case was about.
+        """Forget who these cases were about."""
+        erase_cases(unit, [cast(CaseErased, event.data).case_ref for event in events])
 
-        Whoever has just given the answer that closed it is on its last page: that stays a while, tied to no case.
-        """
-        cases = [cast(CaseErased, event.data).case_ref for event in events]
-        found = repository.find_of_cases(unit.conn, cases)
-        last = {row.question_ref for row in found if on_last_page(row.template, row.state, row.answered_at, unit.now)}
-        repository.untie(unit.conn, [(ref, str(uuid4()), unit.now) for ref in last])
-        call_off(unit, "cases", cases, in_doubt=DeliveryState.UNKNOWN)
-        forget_recipients_of(unit.conn, cases)
-        delete_acknowledged_calls(unit.conn, cases)
-        repository.delete_questions(unit.conn, [row.question_ref for row in found if row.question_ref not in last])
+
+def erase_cases(unit: Unit, cases: Sequence[str]) -> None:
+    """Forget who cases were about, by reference.
+
+    Whoever has just given the answer that closed one is on its last page: that stays a while, tied to no case.
+    """
+    found = repository.find_of_cases(unit.conn, cases)
+    last = {row.question_ref for row in found if on_last_page(row.template, row.state, row.answered_at, unit.now)}
+    repository.untie(unit.conn, [(ref, str(uuid4()), unit.now) for ref in last])
+    call_off(unit, "cases", cases, in_doubt=DeliveryState.UNKNOWN)
+    forget_recipients_of(unit.conn, cases)
+    delete_acknowledged_calls(unit.conn, cases)
+    repository.delete_questions(unit.conn, [row.question_ref for row in found if row.question_ref not in last])

@@ -35,6 +35,12 @@ def apply(unit: Unit, members: Sequence[Member]) -> None:
             unit.emit(ReachabilityChanged(recipient_ref=row[0], reachable=bool(row[10])))
 
 
+def remove(unit: Unit, refs: Sequence[str]) -> None:
+    """Keep nothing of those who have left but that they have."""
+    repository.store(unit.conn, [_row_of_left(ref, "left") for ref in refs])
+    repository.end_everything_of(unit.conn, refs)
+
+
 def _row(member: Member, known: Row[Any] | None) -> Values:
     """An address that bounced stays unused until the roster has another."""
     if member.status in LEFT:

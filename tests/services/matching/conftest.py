@@ -25,7 +25,7 @@ def open_hospital(make_context: MakeContext, clock: ManualClock) -> Open:
         plain = make_context("matching", METADATA)
         policy = {**sections, "outreach": {**LIVE, "cover_every": None, **sections.get("outreach", {})}}
         context = replace(plain, settings=with_policy(plain.settings, **policy))
-        site = site_of(context)
+        site = site_of(context.settings, context.keys)
         return Hospital(context, clock, site, build(context))
 
     return open_one

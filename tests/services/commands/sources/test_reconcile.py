@@ -93,7 +93,7 @@ async def world(
     settings = with_sections(settings, **policy)
     plain = make_context("matching", MATCHING)
     context = Context("matching", settings, clock, plain.store, plain.keys, plain.http)
-    hospital = Hospital(context, clock, site_of(context), build(context))
+    hospital = Hospital(context, clock, site_of(context.settings, context.keys), build(context))
     await desk.import_roster(STAFF)
     anna, ben = member("anna", person_ref=ANNA), member("ben", person_ref=BEN)
     await hospital.staff(anna, ben, supporter("sue"), supporter("tim"))

@@ -1,0 +1,134 @@
+"""A backup under a stream of deaths, what comes after it, and the restore: what people got, and what is stored."""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leeward.testing import wait_until
+from tests.e2e.harness import LIVE, AckReader, Installation, Mailbox, Member, System, death
+
+SUPPORTERS = tuple(Member(f"S{n}", unit="ED", supporter=True) for n in range(3))
+BEFORE = tuple(Member(f"B{n}", unit="ICU") for n in range(6))
+DURING = tuple(Member(f"D{n}", unit="OR") for n in range(60))
+AFTER = tuple(Member(f"A{n}", unit="PICU") for n in range(3))
+STAFF = (*SUPPORTERS, *BEFORE, *DURING, *AFTER)
+GONE = BEFORE[1]
+
+
+class OneTime(System):
+    """A system whose processes and commands have one time, which goes on from start to start."""
+
+    _began = time.monotonic()
+
+    def command_environment(self) -> dict[str, str]:
+        now = datetime(2026, 11, 21, 9, tzinfo=UTC) + timedelta(seconds=time.monotonic() - self._began)
+        self.environment["LEEWARD_CLOCK"] = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+        return self.environment
+
+    def start(self) -> None:
+        self.command_environment()
+        super().start()
+
+
+@pytest.fixture
+def system(tmp_path: Path, mailbox: Mailbox) -> Iterator[System]:
+    """Live, with everybody on its roster, and running."""
+    folder = tmp_path / "system"
+    folder.mkdir()
+    made = OneTime(folder, mailbox, LIVE)
+    made.import_roster(*STAFF)
+    made.start()
+    yield made
+    made.close()
+
+
+class Stream:
+    """Deaths that come one after another, each of one person of their own, until all have come."""
+
+    def __init__(self, system: Installation, people: tuple[Member, ...]) -> None:
+        self._reader = AckReader(system.mllp_port)
+        self._people = people
+        self.accepted: list[Member] = []
+        self._thread = threading.Thread(target=self._send, daemon=True)
+
+    def _send(self) -> None:
+        for one in self._people:
+            message = death(f"M{one.staff_id}", one.staff_id, unit="X")
+            while not asyncio.run(self._reader.deliver(message)):
+                time.sleep(0.02)
+            self.accepted.append(one)
+            time.sleep(0.01)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._thread.start()
+        yield
+        self._thread.join()
+
+
+def tell(system: Installation, *people: Member) -> None:
+    """A death for each, and wait until each has their message."""
+    for one in people:
+        assert "MSA|AA" in system.send(death(f"M{one.staff_id}", one.staff_id, unit="X"))
+    wait_until(lambda: {one.address for one in people} <= set(system.mailbox.message_ids()), 20)
+
+
+def rows(system: System, service: str, query: str) -> list[Any]:
+    with closing(sqlite3.connect(f"file:{system.folder}/data/{service}.db?mode=ro", uri=True)) as db:
+        return db.execute(query).fetchall()
+
+
+def calm(mailbox: Mailbox) -> None:
+    """Wait until no mail has come for a second."""
+    seen, since = -1, 0.0
+    while time.monotonic() - since < 1:
+        if len(mailbox.mails) != seen:
+            seen, since = len(mailbox.mails), time.monotonic()
+        time.sleep(0.05)
+
+
+def test_what_was_accepted_before_the_copy_is_there_nothing_is_sent_twice_nothing_erased_returns(
+    system: System, mailbox: Mailbox, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups" / "noon"
+    tell(system, *BEFORE)
+    stream = Stream(system, DURING)
+    with stream.running():
+        wait_until(lambda: len(stream.accepted), 10, lambda found: found > 10)
+        accepted = {one.address for one in (*BEFORE, *stream.accepted)}
+        system.command("backup", str(folder))
+        assert len(stream.accepted) < len(DURING), "the backup was not under the stream"
+
+    tell(system, *AFTER)
+    assert system.stop() == 0
+    system.import_roster(*(one for one in STAFF if one is not GONE))
+    system.start()
+    wait_until(lambda: rows(system, "matching", "SELECT 1 FROM timer WHERE name = 'departed'"), 5, lambda due: not due)
+    calm(mailbox)
+    system.kill()
+
+    system.command("restore", str(folder))
+    assert rows(system, "notify", "SELECT count(*) FROM recipient WHERE status = 'left' AND email = ''") == [(1,)]
+    assert rows(system, "matching", "SELECT count(*) FROM person WHERE status = 'left'") == [(1,)]
+    sent_before = len(mailbox.mails)
+    system.start()
+    calm(mailbox)
+
+    got = mailbox.message_ids()
+    assert accepted <= got.keys()
+    assert {address: ids for address, ids in got.items() if len(ids) > 1} == {}
+    cases = rows(system, "matching", "SELECT count(*) FROM support_case WHERE person_ref IS NOT NULL")
+    assert cases[0][0] >= len(accepted) - 1
+    assert GONE.address not in {one.to for one in mailbox.received[sent_before:]}
+    # who was asked before the copy is not asked again by the same outcome either
+    assert "MSA|AA" in system.send(death(f"M{BEFORE[0].staff_id}", BEFORE[0].staff_id, unit="X"))
+    calm(mailbox)
+    assert len(mailbox.message_ids()[BEFORE[0].address]) == 1
