@@ -36,7 +36,8 @@ from leeward.store.copies.sqlite import is_unfinished
 from leeward.store.health import AILMENTS, first_reason
 from leeward.store.health.files import damage
 from leeward.store.migrate import up_to_date
-from leeward.store.periodic import Retention, back_off
+from leeward.store.periodic import back_off
+from leeward.store.retention import Retention, at_once
 from leeward.store.timing import TimerLoop
 from leeward.web.app import create_app
 from leeward.web.look.catalogues import check_catalogues
@@ -45,6 +46,7 @@ from leeward.web.look.catalogues import check_catalogues
 GC_THRESHOLD: Final = (20_000, 20, 100)
 RESTART_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 20.0
+OPENING_SECONDS: Final = 30.0
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 WAITS: Final = {"restored": ("waiting_for_restore", "restore"), "migrated": ("waiting_for_migration", "migrate")}
@@ -191,11 +193,23 @@ class Runtime:
         keeping = [
             parking.run,
             TimerLoop(name, store, wiring.timers).run,
-            Retention(store, partial(bus.forget, name), parking.forget, *wiring.retention).run,
+            self._after_opening(
+                Retention(store, partial(bus.forget, name), at_once(parking.forget), *wiring.retention)
+            ),
         ]
         for task in (*(consumer.run for consumer in running.consumers), *carrying, *keeping, *wiring.tasks):
             self._spawn(name, task)
         running.waits_for = ""
+
+    def _after_opening(self, retention: Retention) -> Task:
+        """Retention begins when all consumers of this process know where they are, or soon where one cannot."""
+
+        async def run(stop: asyncio.Event) -> None:
+            opened = (consumer.opened.wait() for one in self.running.values() for consumer in one.consumers)
+            await first_of(stop.wait(), asyncio.gather(*opened), asyncio.sleep(OPENING_SECONDS))
+            await retention.run(stop)
+
+        return run
 
     async def _usable(self, running: Running) -> None:
         """Wait for a database that answers and has been migrated; its `watch` says where one that is away should be."""

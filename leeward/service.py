@@ -15,6 +15,7 @@ from leeward.people import Member
 from leeward.settings import ServiceName, Settings
 from leeward.settings.keys import Keyring
 from leeward.store import Store, Timer, Unit
+from leeward.store.retention import RetentionPart
 
 Handler = Callable[[Unit, Sequence[Event]], None]
 TimerHandler = Callable[[Unit, Sequence[Timer]], None]
@@ -43,7 +44,7 @@ class Wiring:
 
     handlers: by event model; each gets a run of events of that type, in their order, inside one transaction.
     timers: by timer name. tasks: run until the event given to them is set, then finish what they hold and return.
-    retention: work that deletes what has served, at the start and every hour.
+    retention: each deletes of what has served so much at most, and says whether there may be more.
     unready: each gives the code of why this service cannot do its work now, empty while it can.
     """
 
@@ -51,7 +52,7 @@ class Wiring:
     handlers: Mapping[type[EventData], Handler] = field(default_factory=dict)
     timers: Mapping[str, TimerHandler] = field(default_factory=dict)
     tasks: Sequence[Task] = ()
-    retention: Sequence[Callable[[Unit], None]] = ()
+    retention: Sequence[RetentionPart] = ()
     unready: Sequence[Callable[[], str]] = ()
 
 

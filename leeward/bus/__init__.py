@@ -81,8 +81,11 @@ class Bus(Protocol):
         """What sends this service's events; None where its outbox is the log."""
         ...
 
-    def forget(self, producer: str, unit: Unit) -> None:
-        """Drop from a producer's outbox what the log need not hold any longer; `unit` is the producer's."""
+    def forget(self, producer: str, unit: Unit, most: int) -> bool:
+        """Drop from a producer's outbox what the log need not hold any longer, at most so many events.
+
+        `unit` is the producer's. Gives whether there may be more.
+        """
         ...
 
     async def close(self) -> None:

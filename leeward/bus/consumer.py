@@ -39,6 +39,7 @@ class Consumer:
         self._faults = 0
         self._logged = ""
         self.stuck = True
+        self.opened = asyncio.Event()  # it knows its position
         service = parking.service
         telemetry.BUS_LAG.labels(service, topic).set_function(subscription.lag)
         # seconds since the batch was taken that is not applied yet
@@ -69,6 +70,7 @@ class Consumer:
 
     async def _step(self, stopping: "asyncio.Task[bool]") -> None:
         await _first(stopping, self._subscription.open())
+        self.opened.set()
         self.stuck = self._faults > 0
         batch = await _first(stopping, self._fetch()) or ()
         if batch:

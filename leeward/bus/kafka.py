@@ -52,8 +52,9 @@ class KafkaBus:
             return None
         return KafkaRelay(self._brokers, producer, self._stores[producer])
 
-    def forget(self, producer: str, unit: Unit) -> None:
+    def forget(self, producer: str, unit: Unit, most: int) -> bool:
         """The relay deletes what Kafka has; what it has not is kept, however old."""
+        return False
 
     async def close(self) -> None:
         for one in self._subscriptions:

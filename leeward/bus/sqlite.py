@@ -15,6 +15,8 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 from leeward.bus import BusUnavailable, Raw
 from leeward.settings import Settings
 from leeward.store import Store, Unit
+from leeward.store.lookup import in_list
+from leeward.store.retention import Expired
 from leeward.store.sqlite import sqlite_connection
 
 # an import or a second process writes without waking us
@@ -47,12 +49,12 @@ class SqliteBus:
     def relay(self, producer: str) -> None:
         """None: the outbox is the log."""
 
-    def forget(self, producer: str, unit: Unit) -> None:
+    def forget(self, producer: str, unit: Unit, most: int) -> bool:
         """The log is kept for seven days, by the day, and until all here have read it, however long it was off."""
-        outbox, readers = unit.tables.outbox, self._readers.get(f"leeward.{producer}", ())
-        old = outbox.c.written_on < unit.now.date() - LOG_KEPT
+        readers = self._readers.get(f"leeward.{producer}", ())
         read = min((reader.position for reader in readers), default=_LARGEST)
-        unit.conn.execute(delete(outbox).where(old, outbox.c.seq <= read))
+        served = served_events(unit.tables.outbox)
+        return served.delete_from(unit.conn, most, before=unit.now.date() - LOG_KEPT, read=read)
 
     def _log(self, topic: str) -> "Log":
         if topic not in self._logs:
@@ -67,6 +69,15 @@ class SqliteBus:
     async def close(self) -> None:
         for log in self._logs.values():
             log.close()
+
+
+def served_events(outbox: Table) -> Expired:
+    """Events of before the day "before" and up to the position "read": of the oldest, so that no other is looked at."""
+    oldest = select(outbox.c.seq).where(outbox.c.written_on < bindparam("before"))
+    first = oldest.order_by(outbox.c.written_on, outbox.c.seq).limit(bindparam("most")).subquery()
+    return Expired(
+        select(first.c.seq).where(first.c.seq <= bindparam("read")), delete(outbox).where(in_list(outbox.c.seq))
+    )
 
 
 class Log:

@@ -69,6 +69,16 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def trim(self, work: Callable[[Unit], T]) -> tuple[T, float]:
+        """Run a slice of deletions in a transaction, off the event loop.
+
+        Gives what the work does, and for how many seconds others had to wait for it.
+
+        Raises:
+            StoreUnavailable: when the database cannot store now.
+        """
+
+    @abstractmethod
     async def tidy(self) -> None:
         """Leave nothing of deleted rows behind in the files.
 

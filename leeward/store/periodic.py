@@ -1,19 +1,12 @@
-"""Work that comes again: at intervals, after faults, and the hourly retention that every service has."""
+"""Work that comes again: at intervals, and after faults."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete
-
 from leeward.clock import Clock, first_of
-from leeward.store.engine import Store
 from leeward.store.group import StoreUnavailable
-from leeward.store.unit import Unit
 
-INBOX_KEPT: Final = timedelta(days=9)
-EVERY: Final = 3600.0
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 5.0
 
@@ -50,28 +43,3 @@ def every(
             await first_of(stop.wait(), pause, *([wake.wait()] if wake else ()))
 
     return run
-
-
-class Retention:
-    """At the start, every hour and when asked to: delete what has served, then truncate the write-ahead log."""
-
-    def __init__(self, store: Store, *parts: Callable[[Unit], None]) -> None:
-        self._store = store
-        self._parts = (delete_expired, *parts)
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Do so until `stop` is set."""
-        await every(EVERY, self.once, self._store.clock, self._store.untidy)(stop)
-
-    async def once(self) -> None:
-        """Delete what is old, and leave nothing of it behind."""
-        for part in self._parts:
-            await self._store.write(part)
-        await self._store.tidy()
-
-
-def delete_expired(unit: Unit) -> None:
-    """Drop inbox rows once no log can repeat them, and expired tokens."""
-    today, tables = unit.now.date(), unit.tables
-    unit.conn.execute(delete(tables.inbox).where(tables.inbox.c.seen_on < today - INBOX_KEPT))
-    unit.conn.execute(delete(tables.access).where(tables.access.c.expires_at < unit.now))

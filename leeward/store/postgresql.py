@@ -171,6 +171,10 @@ class PostgresStore(Store):
             async with self._sweeper.connect() as conn:
                 await conn.run_sync(work)
 
+    async def trim(self, work: Callable[[Unit], T]) -> tuple[T, float]:
+        began = perf_counter()
+        return await self.write(work), perf_counter() - began
+
     async def administer(self, work: Callable[[Connection], T]) -> T:
         def alone(conn: Connection) -> T:
             conn.execute(text("SET LOCAL lock_timeout = 0"))

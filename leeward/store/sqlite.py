@@ -123,15 +123,15 @@ class SqliteStore(Store):
         self.committed(unit)
         return result
 
-    async def _commit(self, work: Callable[[Unit], T]) -> tuple[Unit, T]:
-        """One transaction, by whoever has the turn."""
+    async def _commit(self, work: Callable[[Unit], T], *, aside: bool = False) -> tuple[Unit, T]:
+        """One transaction, by whoever has the turn; what is put aside runs in the thread whole."""
         with self.health.trying():
             if self.health.damaged:
                 # what the restore of a backup would lose must not be acknowledged
                 raise StoreUnavailable("damaged", "damaged")
             try:
                 with _unavailable():
-                    done = await self._transaction(self._connected(), work)
+                    done = await self._transaction(self._connected(), work, aside=aside)
             except StoreUnavailable:
                 if self._writer is not None:
                     # one that was opened while the disk could only be read would stay so
@@ -152,12 +152,14 @@ class SqliteStore(Store):
             self._writer.close()
             self._writer = None
 
-    async def _transaction(self, conn: Connection, work: Callable[[Unit], T]) -> tuple[Unit, T]:
+    async def _transaction(self, conn: Connection, work: Callable[[Unit], T], *, aside: bool) -> tuple[Unit, T]:
         await self._begin(conn)
         try:
             unit = Unit(conn, self.clock.now(), self.writes)
-            result = work(unit)
-            unit.flush()
+            if aside:
+                result = await self._in_thread(partial(_work_and_flush, unit, work))
+            else:
+                result = _work_and_flush(unit, work)
             await self._in_thread(partial(self._finish, conn, unit))
         except BaseException:
             conn.rollback()
@@ -229,7 +231,19 @@ class SqliteStore(Store):
             with _unavailable():
                 return await asyncio.to_thread(administering)
 
+    async def trim(self, work: Callable[[Unit], T]) -> tuple[T, float]:
+        # on the connection of the others, since each that writes empties the page cache of the rest
+        async with self._turn:
+            began = perf_counter()
+            unit, result = await self._commit(work, aside=True)
+            seconds = perf_counter() - began
+        self._logged = True
+        self.committed(unit)
+        return result, seconds
+
     async def tidy(self) -> None:
+        # most of the log goes while others write; the rest is what they wait for
+        await asyncio.to_thread(self._move)
         for _ in range(_TIDY_TRIES):
             async with self._turn:
                 if await self._in_thread(self._checkpoint):
@@ -308,6 +322,12 @@ class SqliteStore(Store):
             self._readers.dispose()
             self._thread.shutdown()
             self._file.close()
+
+
+def _work_and_flush(unit: Unit, work: Callable[[Unit], T]) -> T:
+    result = work(unit)
+    unit.flush()
+    return result
 
 
 def _never_wait(connection: Any, _record: Any) -> None:

@@ -64,7 +64,7 @@ def ground_tables(metadata: MetaData) -> GroundTables:
 def _define_log(metadata: MetaData) -> None:
     """What is published, what was applied, and how far each topic was read."""
     # AUTOINCREMENT: SQLite would use the numbers of an emptied table again, and a consumer would skip events
-    Table(
+    outbox = Table(
         "outbox",
         metadata,
         Column("seq", _Seq, primary_key=True, autoincrement=True),
@@ -76,13 +76,15 @@ def _define_log(metadata: MetaData) -> None:
         Column("written_on", Date, nullable=False),
         sqlite_autoincrement=True,
     )
-    Table(
+    Index("outbox_written", outbox.c.written_on, outbox.c.seq)
+    inbox = Table(
         "inbox",
         metadata,
         Column("event_id", String(36), primary_key=True),
         Column("seen_on", Date, nullable=False),
         sqlite_with_rowid=False,
     )
+    Index("inbox_seen", inbox.c.seen_on)
     # how far a topic was read: the log that this is true of, the last event passed, and what is known of an earlier log
     Table(
         "position",

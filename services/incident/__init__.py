@@ -18,13 +18,14 @@ from leeward.service import Context, Restored, Service, Wiring
 from leeward.settings import Settings
 from leeward.settings.keys import own_key
 from leeward.store import Unit
+from leeward.store.retention import delete_all
 from services.incident import repository, roster
 from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
 from services.incident.intake.subscriptions import Silence
 from services.incident.models import METADATA
 from services.incident.reconciliation import summarize, watch_figures
-from services.incident.retention import delete_expired, destroy_keys
+from services.incident.retention import delete_expired, destroy_keys, resolve_known
 from services.incident.review import page, queue_routes
 from services.incident.review import routes as review_routes
 from services.incident.sealing import KEY_TIMER
@@ -55,7 +56,7 @@ def build(context: Context) -> Wiring:
             Silence(context).run,
             watch_figures(context.store),
         ),
-        retention=[delete_expired],
+        retention=[resolve_known, delete_expired],
     )
 
 
@@ -92,7 +93,7 @@ def left_out(_conn: Connection) -> tuple[str, str]:
 def bring_to_present(unit: Unit, restored: Restored) -> None:
     """After a restore: nobody who has left is found by an identifier any more, and what is too old is deleted."""
     roster.withdraw(unit, restored.persons)
-    delete_expired(unit)
+    delete_all(unit, resolve_known, delete_expired)
 
 
 SERVICE = Service("incident", METADATA, build, status, import_roster, left_out=left_out, restored=bring_to_present)

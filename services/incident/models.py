@@ -103,6 +103,7 @@ class InvolvedRow(_Model, table=True):
     incident_ref: str = Field(primary_key=True, max_length=36)
     person_ref: str = Field(primary_key=True, max_length=36)
     reviewer: bool
+    occurred_at: datetime = Field(sa_type=UtcTime, index=True)  # the incident's, by which this is deleted
 
 
 class Unmatched(_Model, table=True):
@@ -123,6 +124,7 @@ class UnmatchedLink(_Model, table=True):
     unmatched_ref: str = Field(primary_key=True, max_length=36)
     incident_ref: str = Field(primary_key=True, max_length=36, index=True)
     reviewer: bool
+    occurred_at: datetime = Field(sa_type=UtcTime, index=True)  # the incident's, by which this is deleted
 
 
 class DayKey(_Model, table=True):
@@ -167,7 +169,7 @@ class Fetch(_Model, table=True):
     source: str = Field(max_length=32)
     sealed: str
     attempts: int
-    made_at: datetime = Field(sa_type=UtcTime)
+    made_at: datetime = Field(sa_type=UtcTime, index=True)
     due_at: datetime = Field(sa_type=UtcTime, index=True)
 
 

@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, func, select
+from sqlalchemy import BindParameter, Connection, Row, bindparam, delete, func, select
 
 from leeward.store import Insert, Update, table_of
 from leeward.store.lookup import in_list, rows_of
+from leeward.store.retention import Expired, expired_rows
 from services.incident.models import (
     DayKey,
     Fetch,
@@ -65,9 +66,24 @@ def list_old_keys(conn: Connection, made_until: datetime) -> list[str]:
 
 
 def delete_keys(conn: Connection, key_refs: Sequence[str]) -> None:
-    """Destroy keys, and delete the messages that nothing can read then."""
+    """Destroy keys; nothing can read then what they sealed."""
     conn.execute(delete(_DAY_KEY).where(_DAY_KEY.c.key_ref.in_(key_refs)))
-    conn.execute(delete(_RAW).where(_RAW.c.key_ref.in_(key_refs)))
+
+
+_NEXT_KEY: Final = select(func.min(_RAW.c.key_ref)).where(_RAW.c.key_ref > bindparam("after"))
+_UNREADABLE: Final = Expired(
+    select(_RAW.c.raw_ref).where(_RAW.c.key_ref == bindparam("key")), delete(_RAW).where(in_list(_RAW.c.raw_ref))
+)
+
+
+def delete_unreadable(conn: Connection, most: int) -> bool:
+    """Delete messages whose key is destroyed; whether there may be more."""
+    key = ""
+    while (key := conn.execute(_NEXT_KEY, {"after": key}).scalar() or "") and find_key(conn, key) is not None:
+        pass
+    if key:
+        _UNREADABLE.delete_from(conn, most, key=key)
+    return bool(key)
 
 
 # ---- the roster
@@ -109,35 +125,61 @@ def list_unmatched_hashes(conn: Connection) -> list[str]:
 # ---- retention
 
 
-def delete_people(conn: Connection, before: datetime) -> None:
+_BEFORE: Final[BindParameter[Any]] = bindparam("before")
+_PEOPLE: Final = expired_rows(_INVOLVED, "incident_ref", "occurred_at")
+_LINKS: Final = expired_rows(_LINK, "incident_ref", "occurred_at")
+_QUEUED: Final = select(_UNMATCHED.c.unmatched_ref).where(_UNMATCHED.c.seen_on < _BEFORE).order_by(_UNMATCHED.c.seen_on)
+_DELETE_QUEUED: Final = (
+    delete(_LINK).where(in_list(_LINK.c.unmatched_ref)),
+    delete(_UNMATCHED).where(in_list(_UNMATCHED.c.unmatched_ref)),
+)
+_OPEN: Final = Expired(_QUEUED.where(_UNMATCHED.c.state == "open"), *_DELETE_QUEUED)
+_IGNORED: Final = Expired(_QUEUED, *_DELETE_QUEUED)
+_PATIENTS: Final = Expired(
+    select(_PATIENT.c.patient_ref).where(_PATIENT.c.seen_on < _BEFORE).order_by(_PATIENT.c.seen_on),
+    delete(_KEY).where(in_list(_KEY.c.patient_ref)),
+    delete(_PATIENT).where(in_list(_PATIENT.c.patient_ref)),
+)
+_INCIDENTS: Final = Expired(
+    select(_INCIDENT.c.incident_ref).where(_INCIDENT.c.accepted_at < _BEFORE).order_by(_INCIDENT.c.accepted_at),
+    delete(_TOLD).where(in_list(_TOLD.c.incident_ref)),
+    delete(_INCIDENT).where(in_list(_INCIDENT.c.incident_ref)),
+)
+_SEEN: Final = expired_rows(table_of(Seen), "message_hash", "accepted_at")
+_RECEIPTS: Final = expired_rows(table_of(Receipt), "key_hash", "accepted_at")
+_UNREAD: Final = expired_rows(_FETCH, "fetch_ref", "made_at")
+
+
+def delete_people(conn: Connection, before: datetime, most: int) -> bool:
     """Whoever was listed around incidents of before then, and open identifiers not seen since."""
-    old = select(_INCIDENT.c.incident_ref).where(_INCIDENT.c.occurred_at < before)
-    conn.execute(delete(_INVOLVED).where(_INVOLVED.c.incident_ref.in_(old)))
-    conn.execute(delete(_LINK).where(_LINK.c.incident_ref.in_(old)))
-    conn.execute(delete(_UNMATCHED).where(_UNMATCHED.c.state == "open", _UNMATCHED.c.seen_on < before.date()))
+    return any(
+        [
+            _PEOPLE.delete_from(conn, most, before=before),
+            _LINKS.delete_from(conn, most, before=before),
+            _OPEN.delete_from(conn, most, before=before.date()),
+        ]
+    )
 
 
-def delete_patients(conn: Connection, before: datetime) -> None:
+def delete_patients(conn: Connection, before: datetime, most: int) -> bool:
     """Patients and identifiers not seen since, and incidents that were accepted before then."""
-    day = before.date()
-    conn.execute(delete(_UNMATCHED).where(_UNMATCHED.c.seen_on < day))
-    unseen = select(_PATIENT.c.patient_ref).where(_PATIENT.c.seen_on < day)
-    conn.execute(delete(_KEY).where(_KEY.c.patient_ref.in_(unseen)))
-    conn.execute(delete(_PATIENT).where(_PATIENT.c.seen_on < day))
-    over = select(_INCIDENT.c.incident_ref).where(_INCIDENT.c.accepted_at < before)
-    conn.execute(delete(_TOLD).where(_TOLD.c.incident_ref.in_(over)))
-    conn.execute(delete(_INCIDENT).where(_INCIDENT.c.accepted_at < before))
+    return any(
+        [
+            _IGNORED.delete_from(conn, most, before=before.date()),
+            _PATIENTS.delete_from(conn, most, before=before.date()),
+            _INCIDENTS.delete_from(conn, most, before=before),
+        ]
+    )
 
 
-def delete_answers(conn: Connection, before: datetime) -> None:
+def delete_answers(conn: Connection, before: datetime, most: int) -> bool:
     """By which repeated messages are known."""
-    for table in (table_of(Seen), table_of(Receipt)):
-        conn.execute(delete(table).where(table.c.accepted_at < before))
+    return any([_SEEN.delete_from(conn, most, before=before), _RECEIPTS.delete_from(conn, most, before=before)])
 
 
-def delete_unread(conn: Connection, before: datetime) -> None:
+def delete_unread(conn: Connection, before: datetime, most: int) -> bool:
     """What was never read from a FHIR server."""
-    conn.execute(delete(_FETCH).where(_FETCH.c.made_at < before))
+    return _UNREAD.delete_from(conn, most, before=before)
 
 
 # ---- reconciliation

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from leeward.store import Timer, Unit
+from leeward.store.retention import MOST
 from services.incident import repository
 from services.incident.intake import unmatched
 from services.incident.sealing import KEY_LIFE
@@ -14,24 +15,35 @@ PATIENTS_KEPT: Final = timedelta(days=400)
 ANSWERS_KEPT: Final = timedelta(days=7)
 
 
-def delete_expired(unit: Unit) -> None:
-    """Delete whatever has reached its age, and take from the work queue what the roster knows.
+def resolve_known(unit: Unit, _most: int = MOST) -> bool:
+    """Take from the work queue what the roster knows."""
+    unmatched.resolve_known(unit)
+    return False
+
+
+def delete_expired(unit: Unit, most: int = MOST) -> bool:
+    """Delete what has reached its age, so much of each kind at most; whether there may be more.
 
     Nothing ties a person to an incident for longer than 90 days after it.
     """
-    unmatched.resolve_known(unit)
-    repository.delete_people(unit.conn, unit.now - PEOPLE_KEPT)
-    repository.delete_patients(unit.conn, unit.now - PATIENTS_KEPT)
-    repository.delete_answers(unit.conn, unit.now - ANSWERS_KEPT)
-    # where a source has been taken out of the settings, nobody reads what it left
-    repository.delete_unread(unit.conn, unit.now - PEOPLE_KEPT)
-    repository.delete_keys(unit.conn, repository.list_old_keys(unit.conn, unit.now - KEY_LIFE))
+    conn, now = unit.conn, unit.now
+    repository.delete_keys(conn, repository.list_old_keys(conn, now - KEY_LIFE))
+    return any(
+        [
+            repository.delete_people(conn, now - PEOPLE_KEPT, most),
+            repository.delete_patients(conn, now - PATIENTS_KEPT, most),
+            repository.delete_answers(conn, now - ANSWERS_KEPT, most),
+            # where a source has been taken out of the settings, nobody reads what it left
+            repository.delete_unread(conn, now - PEOPLE_KEPT, most),
+            repository.delete_unreadable(conn, most),
+        ]
+    )
 
 
 def destroy_keys(unit: Unit, timers: Sequence[Timer], tidy: Callable[[], None] | None = None) -> None:
     """Timer: a day's key is 72 hours old; without it nothing can read that day's messages, here or in a backup.
 
-    `tidy` is called after the commit: until the write-ahead log is truncated, a file still holds what was deleted.
+    `tidy` is called after the commit: retention then deletes those messages and leaves nothing of the key in files.
     """
     repository.delete_keys(unit.conn, [timer.key for timer in timers])
     if tidy:

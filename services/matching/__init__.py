@@ -33,9 +33,7 @@ def build(context: Context) -> Wiring:
             await asyncio.to_thread(context.store.erasures.begin, context.clock.now())
         await context.store.write(lambda unit: hourly.begin(unit, site))
 
-    return Wiring(
-        router, inputs.event_handlers(site), inputs.timer_handlers(site), (begin,), (retention.delete_expired,)
-    )
+    return Wiring(router, inputs.event_handlers(site), inputs.timer_handlers(site), (begin,), retention.parts())
 
 
 def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) -> None:

@@ -54,6 +54,12 @@ class RosterPerson(_Model, table=True):
     quiet_until: datetime | None = moment(nullable=True)
     monthly: str = words(8, default="none")
     cover_due: datetime | None = moment(nullable=True)
+    __table_args__ = (
+        Index("person_cover", "cover_due"),
+        Index("person_quiet", "quiet_until"),
+        Index("person_status", "status"),
+        Index("person_unit", "unit"),
+    )
 
 
 class LineManager(_Model, table=True):
@@ -136,7 +142,7 @@ class SupportCase(_Model, table=True):
     __table_args__ = (
         Index("open_case", "person_ref", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
         Index("support_case_incident", "incident_ref"),
-        Index("support_case_person", "person_ref"),
+        Index("support_case_person", "person_ref", "ends_at"),
         Index("support_case_supporter", "supporter"),
         Index("support_case_ends", "stage", "ends_at"),
     )
@@ -147,13 +153,14 @@ class RequestRow(_Model, table=True):
 
     __tablename__ = "request"
     request_ref: str = ref(primary_key=True)
-    case_ref: str | None = ref(nullable=True, index=True)
+    case_ref: str | None = ref(nullable=True)
     recipient_ref: str = ref()
     template: str = words(20)
     step: str = words(64)
     outcome: str | None = words(16, nullable=True)
     ended: bool = False
-    expires_at: datetime = moment(index=True)
+    expires_at: datetime = moment()
+    __table_args__ = (Index("request_case", "case_ref", "expires_at"),)
 
 
 class Shift(_Model, table=True):
@@ -186,7 +193,7 @@ class Entry(_Model, table=True):
     __tablename__ = "entry"
     entry_ref: str = ref(primary_key=True)
     kind: str = words(32)
-    about: str = ref()
+    about: str = ref(index=True)
     created_at: datetime = moment()
     __table_args__ = (UniqueConstraint("kind", "about"),)
 

@@ -55,7 +55,7 @@ def build(context: Context) -> Wiring:
             dispatch.pump,
             *(post.run for post in dispatch.posts.values()),
         ],
-        retention=[retention.delete_expired],
+        retention=retention.parts(),
     )
 
 

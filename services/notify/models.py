@@ -57,7 +57,7 @@ class StoredQuestion(_Model, table=True):
     template: str = text(24)
     options: str = text(400, default="")
     state: str = text(16)
-    expires_at: datetime = moment()
+    expires_at: datetime = moment(index=True)
     answered_at: datetime | None = moment(nullable=True)
     said: str = text(16, default="")
     wanted: str = text(8, default="")
@@ -65,7 +65,7 @@ class StoredQuestion(_Model, table=True):
     again: str = text(8, default="")
     check_ins: bool = False
     browser: str = text(64, default="")
-    accepted_at: datetime = moment()
+    accepted_at: datetime = moment(index=True)
     __table_args__ = (UniqueConstraint("case_ref", "recipient_ref", "template"),)
 
 
@@ -134,7 +134,7 @@ class Call(_Model, table=True):
     rounds: int = 0
     acknowledged: bool = False
     accepted_at: datetime = moment()
-    expires_at: datetime = moment()
+    expires_at: datetime = moment(index=True)
 
 
 ground_tables(METADATA)

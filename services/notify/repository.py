@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, delete, exists, func, insert, select, update
 
 from leeward.store import Insert, Unit
 from leeward.store.lookup import in_list
+from leeward.store.retention import Expired, expired_rows
 from services.notify.models import CALL, CODE, DELIVERY, LEFT, LINK, QUESTION, RECIPIENT
 
 CODE_KEPT: Final = timedelta(hours=1)
@@ -24,7 +25,6 @@ _ACKNOWLEDGE: Final = update(CALL).where(CALL.c.call_ref == bindparam("ref")).va
 # who has asked for help is called for until somebody is there, whatever becomes of the case; the row names nobody
 _DELETE_CALLS: Final = delete(CALL).where(in_list(CALL.c.case_ref, "refs"), CALL.c.acknowledged.is_(True))
 _OWNER: Final = select(RECIPIENT.c.recipient_ref).where(func.lower(RECIPIENT.c.email) == bindparam("address"), _HERE)
-_DELETE_CODES: Final = delete(CODE).where(CODE.c.expires_at < bindparam("before"))
 _COUNT_CODES: Final = select(func.count()).where(CODE.c.expires_at > bindparam("since"))
 _COUNT_CODES_OF: Final = select(func.count()).where(CODE.c.address_hash == bindparam("address_hash"))
 _CODE: Final = select(CODE).where(CODE.c.ticket_hash == bindparam("ticket")).with_for_update()
@@ -48,19 +48,40 @@ _COUNT_STATES: Final = (
     .order_by(DELIVERY.c.state)
 )
 _WAITING: Final = DELIVERY.c.state.in_(("queued", "sending"))
-_DELETE_DELIVERIES: Final = delete(DELIVERY).where(DELIVERY.c.changed_at < bindparam("before"), ~_WAITING)
-_DELETE_EXPIRED_CALLS: Final = delete(CALL).where(CALL.c.expires_at < bindparam("now"))
-_EXPIRED: Final = QUESTION.c.expires_at < bindparam("now")
+_BEFORE: Final[BindParameter[Any]] = bindparam("before")
+_NOW: Final[BindParameter[Any]] = bindparam("now")
+_ENDED_DELIVERIES: Final = Expired(
+    select(DELIVERY.c.key).where(DELIVERY.c.changed_at < _BEFORE, ~_WAITING).order_by(DELIVERY.c.changed_at),
+    delete(DELIVERY).where(in_list(DELIVERY.c.key)),
+)
+_OLD_CODES: Final = expired_rows(CODE, "ticket_hash", "expires_at")
+_DELETE_LINKS: Final = delete(LINK).where(in_list(LINK.c.question_ref))
+_EXPIRED_CALLS: Final = Expired(
+    select(CALL.c.call_ref).where(CALL.c.expires_at < _NOW).order_by(CALL.c.expires_at),
+    _DELETE_LINKS,
+    delete(CALL).where(in_list(CALL.c.call_ref)),
+)
+_EXPIRED: Final = select(QUESTION.c.question_ref).where(QUESTION.c.expires_at < _NOW).order_by(QUESTION.c.expires_at)
 # what has not left yet is looked at first, so that its end is published
 _UNDELIVERED: Final = exists().where(DELIVERY.c.question_ref == QUESTION.c.question_ref, _WAITING)
-_OVER: Final = QUESTION.c.state.not_in(("open", "accepted", "confirmed"))
-_DELETE_QUESTIONS: Final = delete(QUESTION).where(
-    (QUESTION.c.answered_at.is_(None) & _EXPIRED & ~_UNDELIVERED)
-    | (_OVER & (QUESTION.c.answered_at < bindparam("ended_before")) & _EXPIRED)
-    | (QUESTION.c.accepted_at < bindparam("asked_before"))
+_OVER: Final = QUESTION.c.state.not_in(("open", "accepted", "confirmed")) & (QUESTION.c.answered_at < _BEFORE)
+_DELETE_QUESTIONS: Final = (_DELETE_LINKS, delete(QUESTION).where(in_list(QUESTION.c.question_ref)))
+_UNANSWERED: Final = Expired(_EXPIRED.where(QUESTION.c.answered_at.is_(None), ~_UNDELIVERED), *_DELETE_QUESTIONS)
+_ANSWERED: Final = Expired(_EXPIRED.where(_OVER), *_DELETE_QUESTIONS)
+_TOO_OLD: Final = Expired(
+    select(QUESTION.c.question_ref).where(QUESTION.c.accepted_at < _BEFORE).order_by(QUESTION.c.accepted_at),
+    *_DELETE_QUESTIONS,
+)
+_NEXT_LINKS: Final = (
+    select(LINK.c.token_hash, LINK.c.question_ref)
+    .where(LINK.c.token_hash > bindparam("after"))
+    .order_by(LINK.c.token_hash)
+    .limit(bindparam("most"))
 )
 _DELETE_LOOSE_LINKS: Final = delete(LINK).where(
-    LINK.c.question_ref.not_in(select(QUESTION.c.question_ref).union(select(CALL.c.call_ref)))
+    in_list(LINK.c.token_hash),
+    ~exists().where(QUESTION.c.question_ref == LINK.c.question_ref),
+    ~exists().where(CALL.c.call_ref == LINK.c.question_ref),
 )
 
 
@@ -107,8 +128,8 @@ def fence_owner(unit: Unit, recipient_ref: str) -> None:
     unit.conflict_on(RECIPIENT, RECIPIENT.c.recipient_ref == recipient_ref)
 
 
-def delete_old_codes(conn: Connection, now: datetime) -> None:
-    conn.execute(_DELETE_CODES, {"before": now - CODE_KEPT})
+def delete_old_codes(conn: Connection, now: datetime, most: int) -> bool:
+    return _OLD_CODES.delete_from(conn, most, before=now - CODE_KEPT)
 
 
 def count_codes_expiring_after(conn: Connection, moment: datetime) -> int:
@@ -144,19 +165,33 @@ def count_figures(conn: Connection) -> dict[str, Any]:
     }
 
 
-def delete_ended_deliveries(conn: Connection, before: datetime) -> None:
-    conn.execute(_DELETE_DELIVERIES, {"before": before})
+def delete_ended_deliveries(conn: Connection, before: datetime, most: int) -> bool:
+    return _ENDED_DELIVERIES.delete_from(conn, most, before=before)
 
 
-def delete_expired_calls(conn: Connection, now: datetime) -> None:
-    conn.execute(_DELETE_EXPIRED_CALLS, {"now": now})
+def delete_expired_calls(conn: Connection, now: datetime, most: int) -> bool:
+    return _EXPIRED_CALLS.delete_from(conn, most, now=now)
 
 
-def delete_old_questions(conn: Connection, now: datetime, *, ended_before: datetime, asked_before: datetime) -> None:
+def delete_old_questions(
+    conn: Connection, now: datetime, *, ended_before: datetime, asked_before: datetime, most: int
+) -> bool:
     """Delete questions that expired without an answer, that an answer has ended, and all that are too old."""
-    conn.execute(_DELETE_QUESTIONS, {"now": now, "ended_before": ended_before, "asked_before": asked_before})
+    return any(
+        [
+            _UNANSWERED.delete_from(conn, most, now=now),
+            _ANSWERED.delete_from(conn, most, now=now, before=ended_before),
+            _TOO_OLD.delete_from(conn, most, before=asked_before),
+        ]
+    )
 
 
-def delete_loose_links(conn: Connection) -> None:
-    """Delete links that lead to no question and no call any more."""
-    conn.execute(_DELETE_LOOSE_LINKS)
+def delete_loose_links(conn: Connection, after: str, most: int) -> str:
+    """Delete links that lead to no question and no call any more, of so many behind a hash.
+
+    Gives the last one looked at, empty once there are no more.
+    """
+    hashes = conn.execute(_NEXT_LINKS, {"after": after, "most": most}).scalars().all()
+    if hashes:
+        conn.execute(_DELETE_LOOSE_LINKS, {"keys": hashes})
+    return hashes[-1] if len(hashes) == most else ""

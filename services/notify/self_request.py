@@ -13,6 +13,7 @@ from leeward.people import keyed_hash
 from leeward.refs import new_ref
 from leeward.service import Context
 from leeward.store import Unit
+from leeward.store.retention import MOST
 from leeward.web.access import PUBLIC
 from leeward.web.look import Pages
 from services.notify import repository
@@ -85,7 +86,7 @@ class SelfRequestPages:
 
     def _store_code(self, unit: Unit, address: str, ticket: str) -> bool:
         """Store a code for any address, and send it where the address is known; False when there are too many."""
-        repository.delete_old_codes(unit.conn, unit.now)
+        repository.delete_old_codes(unit.conn, unit.now, MOST)
         last_minute = unit.now + LIFE - timedelta(minutes=1)
         if repository.count_codes_expiring_after(unit.conn, last_minute) >= BUSY_A_MINUTE:
             return False

@@ -14,7 +14,7 @@ from typing import Final
 from leeward import settings
 from leeward.bus import kafka
 from leeward.clock import ScaledClock, parse_clock
-from leeward.store import periodic
+from leeward.store import retention
 from services import __main__ as command
 from services.notify.delivery import recovery
 from tests.chaos import bugs, points
@@ -36,7 +36,7 @@ def hurry() -> None:
     """What else the product waits for goes faster too: who died is missed sooner, the log tidied sooner."""
     recovery.LOOK = LOOK  # type: ignore[misc]
     kafka.SESSION = SESSION  # type: ignore[misc]
-    periodic.EVERY = TIDY  # type: ignore[misc]
+    retention.EVERY = TIDY  # type: ignore[misc]
 
 
 def plant(given: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from leeward.bus import consumer
 from leeward.bus import sqlite as sqlite_bus
 from leeward.contracts import Event, IncidentAmended, IncidentRecorded, IncidentRetracted
 from leeward.store import StoreUnavailable, Unit
-from leeward.store.periodic import Retention
+from leeward.store.retention import Retention
 from leeward.testing import eventually
 from tests.contract.world import PRODUCER, Crash, Dying, World, counted, recorded, ref
 

@@ -15,7 +15,8 @@ from leeward.contracts import CaseOpened
 from leeward.settings import Settings
 from leeward.store import SqliteStore, Store, Unit, ground_tables
 from leeward.store.group import StoreUnavailable
-from leeward.store.periodic import EVERY, INBOX_KEPT, Retention, back_off, every
+from leeward.store.periodic import back_off, every
+from leeward.store.retention import EVERY, INBOX_KEPT, Retention, at_once
 from leeward.testing import ManualClock, eventually
 from tests.conftest import MakeContext
 
@@ -78,14 +79,14 @@ def test_the_inbox_outlives_the_log() -> None:
 
 async def test_a_services_own_retention_runs_with_it(store: Store) -> None:
     ran: list[int] = []
-    await Retention(store, lambda _unit: ran.append(1), lambda _unit: ran.append(2)).once()
+    await Retention(store, at_once(lambda _unit: ran.append(1)), at_once(lambda _unit: ran.append(2))).once()
     assert ran == [1, 2]
 
 
 async def test_it_runs_at_the_start_and_every_hour(store: Store, clock: ManualClock) -> None:
     ran: list[int] = []
     stop = asyncio.Event()
-    task = asyncio.create_task(Retention(store, lambda _unit: ran.append(1)).run(stop))
+    task = asyncio.create_task(Retention(store, at_once(lambda _unit: ran.append(1))).run(stop))
 
     async def runs(wanted: int) -> bool:
         return len(ran) >= wanted

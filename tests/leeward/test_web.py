@@ -406,7 +406,7 @@ async def test_the_app_describes_itself(context: Context) -> None:
 
 
 async def test_access_that_has_expired_is_forgotten(context: Context, clock: ManualClock) -> None:
-    from leeward.store.periodic import Retention
+    from leeward.store.retention import Retention
 
     await context.store.write(lambda unit: access.issue(unit, "ops", "login", "x"))
     await clock.advance(minutes=15, seconds=1)

@@ -24,7 +24,7 @@ from leeward.store.copies import Copies, CopyFailed, DatabaseInUse
 from leeward.store.copies.erasures import Erased, ErasureList
 from leeward.store.copies.manifest import Manifest, NoBackup, check_files, read_manifest
 from leeward.store.migrate import newest_revision
-from leeward.store.periodic import delete_expired
+from leeward.store.retention import delete_all, ground_parts
 from leeward.timekeeping.last_seen import reset_last_seen
 from services.commands import catalogue
 from services.commands.console import Failed, say, step, warn
@@ -192,6 +192,6 @@ def _bring_to_present(
         with transaction(settings, service, now) as unit:
             # the time that is lost is no leap of the clock
             reset_last_seen(unit.conn, unit.tables)
-            delete_expired(unit)
+            delete_all(unit, *ground_parts(unit.writes))
             if service.restored:
                 service.restored(unit, Restored(settings, keys[name], erased.hashes, **found))

@@ -154,6 +154,7 @@ class Current:
     source: str
     visit: Visit
     accepted_at: datetime
+    occurred_at: datetime
     denied: bool = False  # the message that told of it said no as well
 
 
@@ -167,6 +168,7 @@ def current_of(row: Mapping[Any, Any]) -> Current:
         source=row["source"],
         visit=Visit(row["visit"], row["account"]),
         accepted_at=row["accepted_at"],
+        occurred_at=row["occurred_at"],
         denied=DENIED in row["reasons"].split(),
     )
 

@@ -83,6 +83,7 @@ class Records:
             source=said.source,
             visit=claim.visit if claim else Visit(),
             accepted_at=bucket_down(self._unit.now),
+            occurred_at=self._occurred_at(said),
             denied=DENIED in decision.reasons,
         )
         if isinstance(said, Report):
@@ -153,7 +154,7 @@ class Records:
                     category=said.category if isinstance(said, Report) else DEATH,
                     severity=Severity(**said.severity._asdict()),
                     unit=said.unit,
-                    occurred_at=self._occurred_at(said),
+                    occurred_at=step.current.occurred_at,
                     urgency=said.urgency if isinstance(said, Report) else "routine",
                     involved=involved,
                 )
@@ -176,7 +177,7 @@ class Records:
             said.unit,
             report.urgency if report else "routine",
             " ".join(step.decision.reasons),
-            self._occurred_at(said),
+            current.occurred_at,
             current.accepted_at,
             current.certain,
             current.by_disposition,
@@ -198,18 +199,18 @@ class Records:
             people: dict[str, bool] = {}
             for mention, key in zip(step.mentions, keys, strict=True):
                 if key not in staff:
-                    self._queue.put(key, mention, step.current.incident_ref)
+                    self._queue.put(key, mention, step.current.incident_ref, step.current.occurred_at)
                 elif ref := staff[key]:
                     people[ref] = people.get(ref, False) or mention.reviewer
             listed.append(people)
         self._queue.write(self._unit)
         # where two steps list the same person, what the first says counts
         rows = {
-            (step.current.incident_ref, ref): reviewer
+            (step.current.incident_ref, ref): (reviewer, step.current.occurred_at)
             for step, people in zip(reversed(self._steps), reversed(listed), strict=True)
             for ref, reviewer in people.items()
         }
-        stored = repository.insert_involved(self._unit.conn, [(*key, reviewer) for key, reviewer in rows.items()])
+        stored = repository.insert_involved(self._unit.conn, [(*key, *values) for key, values in rows.items()])
         new = {(row.incident_ref, row.person_ref) for row in stored}
         groups = []
         for step, people in zip(self._steps, listed, strict=True):

@@ -151,7 +151,7 @@ _NEW_TOLD: Final = Insert(_TOLD, ("source_ref", "incident_ref"), conflict="nothi
 _STATES: Final = Update(_INCIDENT, ("incident_ref",), ("state",))
 _NEW_INVOLVED: Final = Insert(
     _INVOLVED,
-    ("incident_ref", "person_ref", "reviewer"),
+    ("incident_ref", "person_ref", "reviewer", "occurred_at"),
     conflict="nothing",
     keys=("incident_ref", "person_ref"),
     returning=("incident_ref", "person_ref", "reviewer"),
@@ -194,8 +194,8 @@ def move_told(conn: Connection, over: str, made: str) -> None:
     conn.execute(update(_TOLD).where(_TOLD.c.incident_ref == over).values(incident_ref=made))
 
 
-def insert_involved(conn: Connection, rows: Sequence[tuple[str, str, bool]]) -> Sequence[Row[Any]]:
-    """Store who was listed around incidents; gives the rows that were not there yet."""
+def insert_involved(conn: Connection, rows: Sequence[tuple[str, str, bool, datetime]]) -> Sequence[Row[Any]]:
+    """Store who was listed around incidents, and when those occurred; gives the rows that were not there yet."""
     return _NEW_INVOLVED.run(conn, rows)
 
 
@@ -233,13 +233,14 @@ _FIND_LINKED: Final = (
         _LINK.c.reviewer,
         _INCIDENT.c.incident_ref,
         _INCIDENT.c.state,
+        _INCIDENT.c.occurred_at,
     )
     .outerjoin(_LINK, _LINK.c.unmatched_ref == _UNMATCHED.c.unmatched_ref)
     .outerjoin(_INCIDENT, _INCIDENT.c.incident_ref == _LINK.c.incident_ref)
     .where(in_list(_UNMATCHED.c.key_hash))
 )
 _NEW_UNMATCHED: Final = Insert(_UNMATCHED, ("unmatched_ref", "key_hash", "state", "sealed", "seen_on"))
-_NEW_LINKS: Final = Insert(_LINK, ("unmatched_ref", "incident_ref", "reviewer"), conflict="nothing")
+_NEW_LINKS: Final = Insert(_LINK, ("unmatched_ref", "incident_ref", "reviewer", "occurred_at"), conflict="nothing")
 _NEW_STAFF: Final = Insert(
     _STAFF, ("key_hash", "person_ref", "alias", "active"), conflict="replace", keys=("key_hash",)
 )
@@ -257,8 +258,10 @@ def find_linked(conn: Connection, hashes: Iterable[str]) -> list[Row[Any]]:
     return list(rows_of(conn, _FIND_LINKED, hashes))
 
 
-def insert_unmatched(conn: Connection, rows: Sequence[Sequence[Any]], links: Sequence[tuple[str, str, bool]]) -> None:
-    """Store identifiers that led to nobody, and which incidents name them."""
+def insert_unmatched(
+    conn: Connection, rows: Sequence[Sequence[Any]], links: Sequence[tuple[str, str, bool, datetime]]
+) -> None:
+    """Store identifiers that led to nobody, and which incidents name them and when those occurred."""
     _NEW_UNMATCHED.run(conn, rows)
     _NEW_LINKS.run(conn, links)
 
@@ -286,8 +289,9 @@ def find_person(conn: Connection, key_hash: str) -> str | None:
 
 def list_matched(conn: Connection) -> dict[str, str]:
     """Identifiers of the work queue that the roster knows: person_refs by hash."""
-    known = select(_STAFF.c.key_hash, _STAFF.c.person_ref).where(_STAFF.c.active)
-    rows = conn.execute(known.join(_UNMATCHED, _UNMATCHED.c.key_hash == _STAFF.c.key_hash))
+    # the queue is short, and the roster is looked up by it
+    queued = _STAFF.c.key_hash.in_(select(_UNMATCHED.c.key_hash))
+    rows = conn.execute(select(_STAFF.c.key_hash, _STAFF.c.person_ref).where(queued, _STAFF.c.active))
     return {row.key_hash: row.person_ref for row in rows}
 
 

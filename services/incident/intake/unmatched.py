@@ -1,6 +1,7 @@
 """The work queue: identifiers that led to nobody. It shows an identifier alone; what it is linked to is never shown."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -26,12 +27,13 @@ class Queue:
 
     box: Box
     _found: dict[str, Identifier] = field(default_factory=dict)
-    _links: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _links: dict[tuple[str, str, datetime], bool] = field(default_factory=dict)
 
-    def put(self, key: str, mention: Mention, incident_ref: str) -> None:
+    def put(self, key: str, mention: Mention, incident_ref: str, occurred_at: datetime) -> None:
         """An identifier (by its hash) that an incident names and no roster knows."""
         self._found[key] = mention.identifier
-        self._links[key, incident_ref] = self._links.get((key, incident_ref), False) or mention.reviewer
+        link = key, incident_ref, occurred_at
+        self._links[link] = self._links.get(link, False) or mention.reviewer
 
     def write(self, unit: Unit) -> None:
         """Rows for identifiers not yet in the queue, links for all that nobody told us to ignore."""
@@ -46,7 +48,7 @@ class Queue:
                 refs[key] = new_ref()
                 sealed = seal_identifier(self.box, refs[key], identifier)
                 new.append((refs[key], key, "open", sealed, unit.now.date()))
-        links = [(refs[key], incident, flag) for (key, incident), flag in self._links.items() if key in refs]
+        links = [(refs[key], ref, flag, at) for (key, ref, at), flag in self._links.items() if key in refs]
         repository.insert_unmatched(unit.conn, new, links)
 
 
@@ -100,7 +102,8 @@ def resolve_identifiers(unit: Unit, people: dict[str, str]) -> None:
         if row.incident_ref in states:
             pair = row.incident_ref, people[row.key_hash]
             pairs[pair] = pairs.get(pair, False) or row.reviewer
-    new = repository.insert_involved(unit.conn, [(*pair, flag) for pair, flag in pairs.items()])
+    times = {row.incident_ref: row.occurred_at for row in rows}
+    new = repository.insert_involved(unit.conn, [(*pair, flag, times[pair[0]]) for pair, flag in pairs.items()])
     for ref in sorted({row.incident_ref for row in new if states[row.incident_ref] == "recorded"}):
         involved = [
             Involved(person_ref=one.person_ref, reviewer=one.reviewer) for one in new if one.incident_ref == ref

@@ -172,5 +172,6 @@ def _made(signal: Tried, decision: SignalDecision) -> Current:
         source=said.source,
         visit=claim.visit if claim else Visit(),
         accepted_at=bucket_down(signal.stored.accepted_at),
+        occurred_at=bucket_down(min(said.occurred_at or signal.stored.accepted_at, signal.stored.accepted_at)),
         denied=DENIED in decision.reasons,
     )

@@ -5,11 +5,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Row, bindparam, delete, select
+from sqlalchemy import BindParameter, Connection, Row, bindparam, delete, exists, select, update
 
 from leeward.people import GONE
 from leeward.store import Insert, Unit, Update, table_of
 from leeward.store.lookup import in_list
+from leeward.store.retention import Expired
 from services.matching.cases.repository import CASE, REQUEST, is_open_of
 from services.matching.models import (
     Entry,
@@ -182,54 +183,84 @@ def set_monthly(conn: Connection, persons: Collection[str], monthly: Monthly) ->
 def gone_in_open_cases(conn: Connection) -> Sequence[str]:
     """Those who have left or died, and still have or support an open case."""
     open_now = CASE.c.stage.not_in(("closed", "ended"))
-    tied = select(CASE.c.person_ref).where(open_now).union(select(CASE.c.supporter).where(open_now))
-    gone = _PERSON.c.status.in_(GONE) & _PERSON.c.person_ref.in_(tied)
-    return conn.execute(select(_PERSON.c.person_ref).where(gone)).scalars().all()
+    own = exists().where(CASE.c.person_ref == _PERSON.c.person_ref, open_now)
+    supported = exists().where(CASE.c.supporter == _PERSON.c.person_ref, open_now)
+    gone = select(_PERSON.c.person_ref).where(_PERSON.c.status.in_(GONE), own | supported)
+    return conn.execute(gone).scalars().all()
 
 
 # --- retention ---
 
+_BEFORE: Final[BindParameter[Any]] = bindparam("before")
+_SHIFTS: Final = Expired(
+    select(_SHIFT.c.person_ref).where(_SHIFT.c.ends_at < _BEFORE).order_by(_SHIFT.c.ends_at),
+    delete(_SHIFT).where(in_list(_SHIFT.c.person_ref), _SHIFT.c.ends_at < _BEFORE),
+)
+_LOOSE: Final = REQUEST.c.case_ref.is_(None) & (REQUEST.c.expires_at < _BEFORE)
+_LOOSE_REQUESTS: Final = Expired(
+    select(REQUEST.c.request_ref).where(_LOOSE).order_by(REQUEST.c.expires_at),
+    delete(REQUEST).where(in_list(REQUEST.c.request_ref)),
+)
+_FORGOTTEN: Final = CASE.c.person_ref.is_(None) & (CASE.c.ends_at < _BEFORE) & (CASE.c.attention == "")
+_FORGOTTEN_CASES: Final = Expired(
+    select(CASE.c.case_ref).where(_FORGOTTEN).order_by(CASE.c.ends_at), delete(CASE).where(in_list(CASE.c.case_ref))
+)
+_INCIDENTS: Final = Expired(
+    select(_INCIDENT.c.incident_ref).where(_INCIDENT.c.occurred_at < _BEFORE).order_by(_INCIDENT.c.occurred_at),
+    delete(_EXPOSURE).where(in_list(_EXPOSURE.c.incident_ref)),
+    delete(_ENTRY).where(in_list(_ENTRY.c.about)),
+    delete(_INCIDENT).where(in_list(_INCIDENT.c.incident_ref)),
+)
+_QUIET: Final = Expired(
+    select(_PERSON.c.person_ref).where(_PERSON.c.quiet_until <= _BEFORE).order_by(_PERSON.c.quiet_until),
+    update(_PERSON).where(in_list(_PERSON.c.person_ref)).values(quiet_until=None),
+)
+_NEXT_PERSONS: Final = (
+    select(_PERSON.c.person_ref, _PERSON.c.supporter)
+    .where(_PERSON.c.person_ref > bindparam("after"))
+    .order_by(_PERSON.c.person_ref)
+    .limit(bindparam("most"))
+)
+_DELETE_WITHOUT_CASE: Final = delete(_EXPOSURE).where(
+    in_list(_EXPOSURE.c.who),
+    exists().where(_INCIDENT.c.incident_ref == _EXPOSURE.c.incident_ref, _INCIDENT.c.occurred_at < _BEFORE),
+    ~exists().where(CASE.c.person_ref == _EXPOSURE.c.who),
+)
 
-def delete_shifts(conn: Connection, before: datetime) -> None:
+
+def delete_shifts(conn: Connection, before: datetime, most: int) -> bool:
     """Delete shifts that ended before this time."""
-    conn.execute(delete(_SHIFT).where(_SHIFT.c.ends_at < before))
+    return _SHIFTS.delete_from(conn, most, before=before)
 
 
-def delete_loose_requests(conn: Connection, before: datetime) -> None:
+def delete_loose_requests(conn: Connection, before: datetime, most: int) -> bool:
     """Delete requests that belong to no case and expired before this time."""
-    conn.execute(delete(REQUEST).where(REQUEST.c.case_ref.is_(None), REQUEST.c.expires_at < before))
+    return _LOOSE_REQUESTS.delete_from(conn, most, before=before)
 
 
-def delete_forgotten_cases(conn: Connection, before: datetime) -> None:
+def delete_forgotten_cases(conn: Connection, before: datetime, most: int) -> bool:
     """Delete cases that name nobody any more and ended before this time; none that the coordinator has still to see."""
-    conn.execute(delete(CASE).where(CASE.c.person_ref.is_(None), CASE.c.ends_at < before, CASE.c.attention == ""))
+    return _FORGOTTEN_CASES.delete_from(conn, most, before=before)
 
 
-def delete_incidents(conn: Connection, before: datetime) -> None:
+def delete_incidents(conn: Connection, before: datetime, most: int) -> bool:
     """Delete incidents that happened before this time, who was around them, and what is shown about them."""
-    old = select(_INCIDENT.c.incident_ref).where(_INCIDENT.c.occurred_at < before)
-    conn.execute(delete(_EXPOSURE).where(_EXPOSURE.c.incident_ref.in_(old)))
-    conn.execute(delete(_ENTRY).where(_ENTRY.c.about.in_(old)))
-    conn.execute(delete(_INCIDENT).where(_INCIDENT.c.occurred_at < before))
+    return _INCIDENTS.delete_from(conn, most, before=before)
 
 
-def clear_past_times(conn: Connection, now: datetime) -> None:
+def clear_past_times(conn: Connection, now: datetime, most: int) -> bool:
     """Clear quiet times and rests that are over: a quiet time would still tell when somebody was written to."""
-    conn.execute(_PERSON.update().where(_PERSON.c.quiet_until <= now).values(quiet_until=None))
     conn.execute(_LOAD.update().where(_LOAD.c.exposed_until < now).values(exposed_until=None))
     conn.execute(_LOAD.update().where(_LOAD.c.rest_until < now).values(rest_until=None))
+    return _QUIET.delete_from(conn, most, before=now)
 
 
-def delete_exposures_without_a_case(conn: Connection, before: datetime) -> None:
-    """Delete that somebody without a case was around incidents before this time; supporters stay, to be excluded."""
-    late = select(_INCIDENT.c.incident_ref).where(_INCIDENT.c.occurred_at < before)
-    busy = select(CASE.c.person_ref).where(CASE.c.person_ref.is_not(None))
-    supporting = select(_PERSON.c.person_ref).where(_PERSON.c.supporter)
-    conn.execute(
-        delete(_EXPOSURE).where(
-            _EXPOSURE.c.incident_ref.in_(late),
-            _EXPOSURE.c.who.in_(select(_PERSON.c.person_ref)),
-            _EXPOSURE.c.who.not_in(busy),
-            _EXPOSURE.c.who.not_in(supporting),
-        )
-    )
+def delete_exposures_without_a_case(conn: Connection, before: datetime, after: str, most: int) -> str:
+    """Delete that those without a case were around incidents before this time; supporters stay, to be excluded.
+
+    It looks at so many persons behind a reference; gives the last one's, empty once there is nobody more.
+    """
+    persons = conn.execute(_NEXT_PERSONS, {"after": after, "most": most}).all()
+    if others := [row.person_ref for row in persons if not row.supporter]:
+        conn.execute(_DELETE_WITHOUT_CASE, {"keys": others, "before": before})
+    return persons[-1].person_ref if len(persons) == most else ""

@@ -2,6 +2,7 @@
 
 from leeward.service import Restored
 from leeward.store import Unit
+from leeward.store.retention import delete_all
 from services.matching.cases import repository
 from services.matching.cases.session import CaseSession
 from services.matching.inputs import hourly, retention, timers
@@ -33,4 +34,4 @@ def bring_to_present(unit: Unit, restored: Restored) -> None:
     timers.end_ties(session, restored.persons)
     session.write()
     hourly.advance_cases(unit, site)
-    retention.delete_expired(unit)
+    delete_all(unit, *retention.parts())

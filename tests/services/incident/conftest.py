@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from leeward import testing
 from leeward.people import Member
@@ -176,11 +176,21 @@ async def coordinator(desk: Desk, web: httpx.AsyncClient) -> httpx.AsyncClient:
 @contextlib.contextmanager
 def full(desk: Desk) -> Iterator[None]:
     """The disk is full: the database may grow no further."""
-    raw: Any = desk.context.store._connected().connection.driver_connection  # type: ignore[attr-defined]
-    pages = raw.execute("PRAGMA page_count").fetchone()[0]
-    raw.execute(f"PRAGMA max_page_count={pages}").fetchone()
+    store: Any = desk.context.store
+    pages = store._connected().connection.driver_connection.execute("PRAGMA page_count").fetchone()[0]
+
+    def limit(connection: Any, most: int = pages) -> None:
+        connection.execute(f"PRAGMA max_page_count={most}").fetchone()
+
+    def limited(connection: Any, _record: Any) -> None:
+        limit(connection)
+
+    # a connection that has met the fault is replaced by another
+    event.listen(store._engine, "connect", limited)
+    limit(store._connected().connection.driver_connection)
     yield
-    raw.execute("PRAGMA max_page_count=1073741823").fetchone()
+    event.remove(store._engine, "connect", limited)
+    limit(store._connected().connection.driver_connection, 1073741823)
 
 
 async def settle(clock: ManualClock, **span: float) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from leeward.store import Timer, Unit
+from leeward.store.retention import Retention
 from leeward.testing import ManualClock
 from services.incident.retention import delete_expired, destroy_keys
 from services.incident.sealing import KEY_TIMER, DayKeys
@@ -131,7 +132,7 @@ async def test_the_raw_inbox_can_be_read_until_its_key_is_gone(desk: Desk, clock
     await clock.advance(hours=72)
     await desk.context.store.write(lambda unit: destroy_keys(unit, [Timer(timer.name, timer.key, timer.due_at)]))
     assert await desk.context.store.read(lambda conn: keys.open(conn, raw.key_ref)) is None
-    await desk.context.store.tidy()
+    await Retention(desk.context.store, delete_expired).once()
     left = await content(desk.context.store)
     assert raw.sealed[:40].encode() not in left
     assert await desk.rows("raw_message") == []

@@ -30,6 +30,7 @@ from leeward.contracts.envelope import decode
 from leeward.people import Member
 from leeward.service import Context, Wiring
 from leeward.settings import Settings
+from leeward.store.retention import MOST
 from leeward.store.timing import TimerLoop
 from leeward.testing import ManualClock, member, reference
 from services.matching.cases import repository
@@ -140,14 +141,19 @@ class Hospital:
         loop = TimerLoop("matching", self.context.store, self.parts.timers)
         while self.clock.now() <= target:
             await loop.fire_due()
-            for delete_expired in self.parts.retention:
-                await self.context.store.write(delete_expired)
+            await self.delete_expired()
             await self._listen()
             if self.clock.now() == target:
                 break
             due = await self.context.store.read(self._next_due) or target
             step = min(due, target, self.clock.now() + ROUND) - self.clock.now()
             await self.clock.advance(seconds=max(1.0, step.total_seconds()))
+
+    async def delete_expired(self) -> None:
+        """What the hourly retention does."""
+        for part in self.parts.retention:
+            while await self.context.store.write(lambda unit, part=part: part(unit, MOST)):  # type: ignore[misc]
+                pass
 
     def _next_due(self, conn: Connection) -> datetime | None:
         """The next timer, the hourly round apart: that one is fired a few times a day only, or months would last."""

@@ -19,7 +19,7 @@ from leeward.contracts import Event, EventData, MessageCancelled, MessageRequest
 from leeward.people import Member, recipient_ref
 from leeward.service import Context, Wiring
 from leeward.store import Timer, Unit
-from leeward.store.periodic import Retention
+from leeward.store.retention import Retention
 from leeward.store.timers import due, fire
 from leeward.testing import MailServer, ManualClock, eventually
 from leeward.web.app import create_app

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from leeward.store.periodic import Retention
+from leeward.store.retention import Retention
 from leeward.store.timing import TimerLoop
 from leeward.testing import ManualClock, eventually
 from services.incident import SERVICE

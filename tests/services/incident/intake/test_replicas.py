@@ -14,7 +14,7 @@ from services.incident import SERVICE
 from services.incident.decisions.claims import Identifier
 from services.incident.intake import unmatched
 from services.incident.models import METADATA
-from services.incident.retention import delete_expired
+from services.incident.retention import delete_expired, resolve_known
 from services.incident.review import queries
 from services.incident.sealing import DayKeys
 from tests.conftest import MakeContext
@@ -142,7 +142,7 @@ async def test_an_identifier_imported_while_a_message_names_it_is_served_within_
     imported = desk.import_roster([STAFF[0], newcomer, STAFF[2]])
     late = other.send(death(PV1_7="ZZ9"))
     await behind(other.context.store, lambda: late, lambda: imported)
-    await desk.context.store.write(delete_expired)
+    await desk.context.store.write(resolve_known)
     assert await involved(desk) == [BEN]
     assert await desk.rows("unmatched") == []
 

@@ -16,7 +16,7 @@ from leeward.web.app import create_app
 from services.incident import SERVICE
 from services.incident.models import METADATA
 from services.incident.replay.replay import Replay, Replayed
-from services.incident.retention import destroy_keys
+from services.incident.retention import delete_expired, destroy_keys
 from services.incident.review import queries
 from tests.replicas import behind
 from tests.services.incident.conftest import (
@@ -257,6 +257,7 @@ class TestWindow:
         await clock.advance(hours=1)
         [timer] = await desk.rows("timer")
         await desk.context.store.write(lambda unit: destroy_keys(unit, [Timer(timer.name, timer.key, timer.due_at)]))
+        await desk.context.store.write(delete_expired)
         found = await replay(mended(desk), hours=80)
         assert (found.messages, found.decided, found.oldest_key) == (0, [], None)
 

@@ -1,0 +1,18 @@
+"""What retention deletes by is indexed."""
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_index("inbox_seen", "inbox", ["seen_on"])
+    op.create_index("outbox_written", "outbox", ["written_on", "seq"])
+
+
+def downgrade() -> None:
+    op.drop_index("outbox_written", "outbox")
+    op.drop_index("inbox_seen", "inbox")
