@@ -87,9 +87,9 @@ async def _client(brokers: Brokers, group: str | None = None) -> AsyncIterator[A
 
 
 async def _partitions(client: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-    if topic not in await client.topics():
-        return []
-    return [TopicPartition(topic, number) for number in sorted(client.partitions_for_topic(topic) or ())]
+    # of all topics at once: a broker might make one again that is asked for by its name
+    cluster = await client._client.fetch_all_metadata()
+    return [TopicPartition(topic, number) for number in sorted(cluster.partitions_for_topic(topic) or ())]
 
 
 async def _ends(brokers: Brokers, topic: str) -> dict[TopicPartition, int]:

@@ -1,5 +1,6 @@
 """The same system as many processes: each service in replicas of its own, on a real Kafka and two real PostgreSQL."""
 
+import asyncio
 import base64
 import json
 import re
@@ -11,7 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlalchemy import make_url
 
 from leeward.clock import parse_clock
 from leeward.settings import SERVICES, ServiceName
@@ -164,6 +167,21 @@ class Distributed(Installation):
         start, rate = parse_clock(self.environment["LEEWARD_CLOCK"])
         now = start + timedelta(seconds=(time.monotonic() - self._began) * rate)
         return {"LEEWARD_CLOCK": f"{now:%Y-%m-%dT%H:%M:%SZ}*{rate:f}"}
+
+    def rows(self, service: ServiceName, query: str) -> list[Any]:
+        """What a query gives in a service's database."""
+        place = make_url(self.servers.of(service).url(self._databases[service]))
+
+        async def fetch() -> list[Any]:
+            conn = await asyncpg.connect(
+                host=place.host, port=place.port, user=place.username, database=place.database, ssl=False
+            )
+            try:
+                return [tuple(row) for row in await conn.fetch(query)]
+            finally:
+                await conn.close()
+
+        return asyncio.run(fetch())
 
     def create_databases(self) -> None:
         """Empty ones."""

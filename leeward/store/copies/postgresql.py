@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from sqlalchemy import Connection, text
 from leeward.settings import SERVICES, ServiceName, Settings
 from leeward.store.copies import RESTORE_UNFINISHED, Connect, CopyFailed, DatabaseInUse, Mode
 
+_PATIENCE: Final = 2.0  # seconds
+_PAUSE: Final = 0.1
 _VARIABLES: Final = {
     "ssl": "PGSSLMODE",
     "host": "PGHOST",
@@ -69,8 +72,12 @@ class PostgresCopies:
         _program("pg_restore")
         for service in SERVICES:
             with self._connect(service) as conn:
-                if conn.execute(_IN_USE, {"name": f"leeward-{service}"}).scalar_one():
-                    raise DatabaseInUse(service)
+                # of a process that was killed a moment ago the server has still to notice
+                patience = time.monotonic() + _PATIENCE
+                while conn.execute(_IN_USE, {"name": f"leeward-{service}"}).scalar_one():
+                    if time.monotonic() > patience:
+                        raise DatabaseInUse(service)
+                    time.sleep(_PAUSE)
 
     def begin(self) -> None:
         """From here on a service that starts waits; one that has just started is found by looking once more."""

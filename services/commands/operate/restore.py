@@ -18,7 +18,7 @@ from leeward.adapters import copies_of, published_since, read_again
 from leeward.bus import BusUnavailable
 from leeward.bus.coverage import RenewedLog, place_reader, places_of, renewed, waiting_ids
 from leeward.service import Restored, Service
-from leeward.settings import SERVICES, ServiceName, Settings, SettingsError, load_settings
+from leeward.settings import ServiceName, Settings, SettingsError, load_settings
 from leeward.settings.keys import Keyring, check_value, foreign_key, found_key, lost_key, own_key
 from leeward.store.copies import Copies, CopyFailed, DatabaseInUse
 from leeward.store.copies.erasures import Erased, ErasureList
@@ -30,7 +30,6 @@ from services.commands import catalogue
 from services.commands.console import Failed, say, step, warn
 from services.commands.databases import connection, transaction, with_databases
 from services.commands.operate.backup import LIST
-from services.commands.operate.status import listening
 
 # matching first: it alone knows what the hashes on the list of erasures mean
 ORDER: Final[tuple[ServiceName, ...]] = ("matching", "incident", "notify", "issuer", "box")
@@ -55,7 +54,7 @@ def restore(folder: Path, *, yes: bool) -> int:
         _check_fit(folder, manifest, copies, services, now)
         keys = _keys_of(settings, manifest, services)
         check_files(folder, manifest)
-        _check_stopped(settings, copies)
+        copies.check_idle()
         erased = _read_lists(settings, folder, now)
         if not _may_go_on(erased.unvouched(manifest.made_at, now), yes=yes):
             return 2
@@ -109,13 +108,6 @@ def _keys_of(
             if key is not None and check_value(key, name) != value:
                 raise SettingsError(foreign_key(settings, name))
     return {name: own_key(settings, name) for name, service in services.items() if service.restored}
-
-
-def _check_stopped(settings: Settings, copies: Copies) -> None:
-    copies.check_idle()
-    for name in SERVICES:
-        if listening(settings, name):
-            raise DatabaseInUse(name)
 
 
 def _read_lists(settings: Settings, folder: Path, now: datetime) -> Erased:
