@@ -290,9 +290,8 @@ def find_person(conn: Connection, key_hash: str) -> str | None:
 def list_matched(conn: Connection) -> dict[str, str]:
     """Identifiers of the work queue that the roster knows: person_refs by hash."""
     # the queue is short, and the roster is looked up by it
-    queued = _STAFF.c.key_hash.in_(select(_UNMATCHED.c.key_hash))
-    rows = conn.execute(select(_STAFF.c.key_hash, _STAFF.c.person_ref).where(queued, _STAFF.c.active))
-    return {row.key_hash: row.person_ref for row in rows}
+    queued = conn.execute(select(_UNMATCHED.c.key_hash)).scalars().all()
+    return {row.key_hash: row.person_ref for row in rows_of(conn, _FIND_STAFF, queued) if row.active}
 
 
 def ignore_unmatched(conn: Connection, unmatched_ref: str) -> None:
