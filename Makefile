@@ -101,7 +101,7 @@ check-lock: | $(BIN)/uv
 		&& diff -u requirements-dev.lock "$$fresh/requirements-dev.lock" \
 		|| { echo "the lock files are not what pyproject.toml asks for; run make lock" >&2; exit 1; }
 
-bench: dev ## how fast, next to naive baselines in the same run; EDGE="--messages 1000000"
+bench: dev ## how fast, next to naive baselines in the same run; EDGE="--messages 1000000", beside retention EDGE="--closed 1000000"
 	$(BIN)/python -m tests.bench $(BENCH)
 	$(BIN)/python -m tests.bench.edge $(EDGE)
 

@@ -18,7 +18,7 @@ from leeward.store import Store, StoreUnavailable, Unit
 from leeward.store.copies.erasures import ErasureList
 from leeward.store.copies.sqlite import is_unfinished
 from leeward.store.health import ailment
-from leeward.store.health.files import reason_of
+from leeward.store.health.files import look_for_room, reason_of
 from leeward.store.migrate import migrate, up_to_date
 from leeward.store.sqlite import sqlite_engine
 from leeward.store.unit import GroundWrites
@@ -91,6 +91,12 @@ def _failed(settings: Settings, service: ServiceName, fault: str, reason: str) -
     """What is wrong with a database and what to do, in one line; of a file by its path."""
     if settings.database_url(service):
         return Failed(f"{service}: the database cannot be reached ({fault})")
+    if reason == "cannot_open":
+        # why SQLite could not, its folder says better
+        try:
+            look_for_room(settings.data)
+        except StoreUnavailable as fault_of_folder:
+            reason = fault_of_folder.reason
     found = ailment(reason)
     return Failed(f"{settings.database_file(service)}: {found.what}; {found.do}")
 

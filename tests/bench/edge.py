@@ -7,6 +7,7 @@ Latency counts, at half of that rate, from when a message should have left.
 import argparse
 import asyncio
 import itertools
+import sys
 import tempfile
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from typing import Final, NamedTuple
 import hl7
 import psutil
 
-from tests.bench import systems
+from tests.bench import closed_cases, systems
 from tests.bench.feed import feed, framed
 from tests.bench.load import Receiver
 
@@ -26,6 +27,8 @@ CONNECTIONS: Final = 8
 WINDOW: Final = 128  # messages a connection may have unanswered at full load
 SAMPLE: Final = 2000
 PARTS: Final = 5
+RETENTION_EVERY: Final = "1"  # seconds
+WARM: Final = 3.0  # seconds
 TICK: Final = 0.001  # seconds; a sender that spins would take a core from what is measured
 END: Final = b"\x1c\r"
 
@@ -165,6 +168,40 @@ async def main(messages: int, staff: int, seconds: float) -> None:
     print(f"memory, every {messages // PARTS} messages: {', '.join(f'{one:.0f}' for one in memory)} MB")
 
 
+async def beside_retention(cases: int, rate: float, staff: int, seconds: float) -> None:
+    """The same stream with so many closed cases behind it, first without retention, then with it all the time."""
+    receiver = Receiver()
+    await receiver.start()
+    url = f"http://127.0.0.1:{receiver.port}/hook"
+    with tempfile.TemporaryDirectory() as folder:
+        systems.prepare(Path(folder), systems.environment(Path(folder), url), staff)
+        began = time.perf_counter()
+        closed_cases.fill(Path(folder, "data"), cases)
+        size = sum(file.stat().st_size for file in Path(folder, "data").glob("*.db")) / 1e6
+        print(f"{cases} closed cases, {size:.0f} MB, filled in {time.perf_counter() - began:.0f} s")
+        found, rows = [], closed_cases.count(Path(folder, "data"))
+        for run, often in enumerate(("never", RETENTION_EVERY)):
+            program = (sys.executable, "-m", "tests.bench.closed_cases", often)
+            async with systems.again(Path(folder), url, program) as port:
+                found.append(await _paced_alone(port, feed(f"R{run}", staff), rate, seconds))
+                await quiet(receiver)
+        print(f"deleted meanwhile: at least {rows - closed_cases.count(Path(folder, 'data'))} rows")
+    await receiver.stop()
+    for name, latencies in zip(("without retention", "with retention"), found, strict=True):
+        p50, p99, p999 = (latencies[int(len(latencies) * part)] * 1000 for part in (0.5, 0.99, 0.999))
+        worst = latencies[-1] * 1000
+        print(f"{name}, {rate:.0f}/s: p50 {p50:.1f} ms, p99 {p99:.1f} ms, p99.9 {p999:.1f} ms, most {worst:.1f} ms")
+
+
+async def _paced_alone(port: int, messages: Iterator[bytes], rate: float, seconds: float) -> list[float]:
+    lines = Lines()
+    await lines.open(port)
+    await lines.paced(messages, rate, WARM)
+    latencies = await lines.paced(messages, rate, seconds)
+    await lines.close()
+    return latencies
+
+
 async def quiet(receiver: Receiver) -> None:
     """Until what the deaths so far lead to has been done."""
     seen = -1
@@ -185,5 +222,10 @@ if __name__ == "__main__":
     parser.add_argument("--messages", type=int, default=50_000, help="how many at full load")
     parser.add_argument("--staff", type=int, default=20_000, help="people who can be affected")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long at half load")
+    parser.add_argument("--closed", type=int, default=0, help="closed cases behind the stream, beside retention")
+    parser.add_argument("--rate", type=float, default=200.0, help="messages a second beside retention")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.messages, arguments.staff, arguments.seconds))
+    if arguments.closed:
+        asyncio.run(beside_retention(arguments.closed, arguments.rate, arguments.staff, arguments.seconds))
+    else:
+        asyncio.run(main(arguments.messages, arguments.staff, arguments.seconds))

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -79,9 +79,16 @@ def on_servers(kafka: Kafka, main: PostgreSQL, box: PostgreSQL) -> Environment:
 @asynccontextmanager
 async def embedded(folder: Path, url: str, staff: int) -> AsyncIterator[int]:
     """`leeward up`."""
+    prepare(folder, environment(folder, url), staff)
+    async with again(folder, url) as port:
+        yield port
+
+
+@asynccontextmanager
+async def again(folder: Path, url: str, program: Sequence[str] = LEEWARD) -> AsyncIterator[int]:
+    """`leeward up`, by another program if need be, in a folder that is prepared."""
     env = environment(folder, url)
-    prepare(folder, env, staff)
-    with started(folder, env, [["up"]]):
+    with started(folder, env, [["up"]], program):
         await ready(env)
         yield int(env["LEEWARD_MLLP_PORT"])
 
@@ -131,9 +138,11 @@ def prepare(folder: Path, env: Mapping[str, str], staff: int) -> None:
 
 
 @contextmanager
-def started(folder: Path, env: Mapping[str, str], commands: list[list[str]]) -> Iterator[None]:
+def started(
+    folder: Path, env: Mapping[str, str], commands: list[list[str]], program: Sequence[str] = LEEWARD
+) -> Iterator[None]:
     with (folder / "log").open("w") as log:
-        processes = [subprocess.Popen([*LEEWARD, *words], env=dict(env), stderr=log) for words in commands]
+        processes = [subprocess.Popen([*program, *words], env=dict(env), stderr=log) for words in commands]
         try:
             yield
         finally:

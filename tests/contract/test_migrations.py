@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from leeward.clock import SystemClock
 from leeward.service import Service
 from leeward.settings import SERVICES, ServiceName
-from leeward.store.migrate import drift, migrate
+from leeward.store.migrate import alembic_config, drift, migrate
 from leeward.store.postgresql import PostgresStore, postgresql_engine
 from leeward.store.sqlite import sqlite_engine
 from services.commands import catalogue
@@ -143,6 +143,33 @@ async def test_of_several_that_migrate_at_once_one_does(service: Service, postgr
         for store in stores:
             await store.close()
         postgresql.drop("at-once")
+
+
+AROUND = """
+    INSERT INTO incident (incident_ref, state, source, category, scheme, code, level, unit, urgency, reasons,
+        occurred_at, accepted_at, certain, by_disposition, visit, account)
+    VALUES ('i1', 'recorded', 'ehr', 'death', 'leeward', 'death', 'death', 'ICU', 'routine', '',
+        '2026-11-20 08:15:00.000000', '2026-11-20 09:00:00.000000', true, true, '', '');
+    INSERT INTO involved (incident_ref, person_ref, reviewer) VALUES ('i1', 'p1', true), ('i1', 'p2', false);
+    INSERT INTO unmatched_link (unmatched_ref, incident_ref, reviewer) VALUES ('u1', 'i1', false)
+"""
+
+
+def test_whoever_was_around_an_incident_keeps_their_row_and_gets_its_time(tmp_path: Path) -> None:
+    from alembic import command
+
+    [incident] = catalogue.load(["incident"])
+    engine = sqlite_engine(tmp_path / "database.db")
+    with engine.begin() as conn:
+        command.upgrade(alembic_config(incident.package, incident.metadata, conn), "0008")
+        for statement in AROUND.split(";"):
+            conn.execute(text(statement))
+        assert migrate(conn, incident.package, incident.metadata)
+        query = text("SELECT person_ref, reviewer, occurred_at FROM involved ORDER BY person_ref")
+        at = "2026-11-20 08:15:00.000000"
+        assert [tuple(row) for row in conn.execute(query)] == [("p1", 1, at), ("p2", 0, at)]
+        assert conn.execute(text("SELECT occurred_at FROM unmatched_link")).scalars().all() == [at]
+    engine.dispose()
 
 
 def test_a_database_of_a_newer_release_is_left_as_it_is(service: Service, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """What the ground forgets by itself: events after seven days, inbox rows once nothing can repeat them."""
 
 import asyncio
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from leeward.settings import Settings
 from leeward.store import SqliteStore, Store, Unit, ground_tables
 from leeward.store.group import StoreUnavailable
 from leeward.store.periodic import back_off, every
-from leeward.store.retention import EVERY, INBOX_KEPT, Retention, at_once
+from leeward.store.retention import EVERY, FIRST_SLICE, INBOX_KEPT, Retention, at_once
 from leeward.testing import ManualClock, eventually
 from tests.conftest import MakeContext
 
@@ -170,3 +173,86 @@ async def test_a_fault_of_the_work_itself_ends_the_task(clock: ManualClock) -> N
 
     with pytest.raises(LookupError):
         await every(EVERY, work, clock)(asyncio.Event())
+
+
+def many(unit: Unit) -> None:
+    unit.writes.inbox.run(unit.conn, [(f"{n:036}", unit.now.date()) for n in range(300)])
+
+
+async def test_it_deletes_in_slices_off_the_loop_and_others_commit_between_them(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.write(many)
+    await clock.advance(days=10)
+    monkeypatch.setattr("leeward.store.retention.MOST", 10)
+    order, threads = [], set()
+    trim = store.trim
+
+    async def noted(work: Callable[[Unit], bool]) -> tuple[bool, float]:
+        def work_aside(unit: Unit) -> bool:
+            threads.add(threading.get_ident())
+            order.append("slice")
+            return work(unit)
+
+        return await trim(work_aside)
+
+    monkeypatch.setattr(store, "trim", noted)
+    retention = Retention(store)
+    retention._most = 10
+    deleting = asyncio.create_task(retention.once())
+    await eventually(lambda: order)
+    while not deleting.done():
+        await store.write(lambda _unit: order.append("other"))
+    await deleting
+    assert await left(store) == (0, 0)
+    assert order.count("slice") > 30
+    # whoever comes during a slice is next
+    assert max(len(list(run)) for what, run in groupby(order) if what == "slice") <= 3
+    assert threading.get_ident() not in threads
+
+
+async def test_a_slice_that_takes_long_makes_the_next_ones_shorter(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took, asked = iter([0.02, 0.02, 0.001, 0.001, 0.0]), list[int]()
+
+    async def timed(work: Callable[[Unit], bool]) -> tuple[bool, float]:
+        seconds = next(took)
+        work(None)  # type: ignore[arg-type]
+        return seconds > 0, seconds
+
+    def part(_unit: Unit, most: int) -> bool:
+        asked.append(most)
+        return True
+
+    monkeypatch.setattr(store, "trim", timed)
+    retention = Retention(store)
+    retention._parts = (part,)
+    await retention.once()
+    assert asked == [FIRST_SLICE, FIRST_SLICE // 2, FIRST_SLICE // 4, FIRST_SLICE // 2, FIRST_SLICE]
+
+
+async def test_a_stop_comes_between_two_slices(store: Store) -> None:
+    stop, ran = asyncio.Event(), list[int]()
+
+    def endless(_unit: Unit, _most: int) -> bool:
+        ran.append(1)
+        return True
+
+    task = asyncio.create_task(Retention(store, endless).run(stop))
+    await eventually(lambda: len(ran) > 2)
+    stop.set()
+    async with asyncio.timeout(10):
+        await task
+
+
+async def test_what_a_wrong_clock_wrote_holds_up_no_other_event(
+    store: Store, settings: Settings, clock: ManualClock
+) -> None:
+    await clock.advance(days=700)
+    await store.write(fill)
+    clock._now -= timedelta(days=700)
+    await store.write(lambda unit: unit.emit(CaseOpened(case_ref=CASE)))
+    await clock.advance(days=9)
+    await Retention(store, partial(SqliteBus(settings, {}).forget, "matching")).once()
+    assert (await left(store))[0] == 1

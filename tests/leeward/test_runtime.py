@@ -25,6 +25,7 @@ from leeward.runtime import Running, Runtime, supervised
 from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.store import Timer, Unit, ground_tables
+from leeward.store.retention import at_once
 from leeward.store.sqlite import sqlite_connection, sqlite_engine
 from leeward.telemetry import REGISTRY
 from leeward.testing import ManualClock, eventually
@@ -350,6 +351,24 @@ async def test_a_service_without_a_database_says_so_once_and_stops_when_told(
     gc.collect()
     told = [record.message for record in caplog.records if record.name in ("leeward", "asyncio")]
     assert told == ["waiting_for_migration"]
+
+
+async def test_retention_begins_when_the_consumers_know_where_they_are(settings: Settings, clock: ManualClock) -> None:
+    log, ran = settings.data / "matching.db", list[Unit]()
+
+    def build(context: Context) -> Wiring:
+        return Wiring(APIRouter(), consumer(context).handlers, retention=[at_once(ran.append)])
+
+    hidden = log.rename(settings.data / "hidden.db")
+    running = Runtime(settings, [Service("issuer", NOTES, build, count)], clock)
+    task = asyncio.create_task(running.run())
+    await eventually(lambda: running.running and running.running["issuer"].unready() == "consumer_stuck")
+    await asyncio.sleep(0.2)
+    assert ran == []
+    hidden.rename(log)
+    await eventually(lambda: ran)
+    running.stop()
+    await task
 
 
 async def test_a_service_that_cannot_begin_ends_the_process(
