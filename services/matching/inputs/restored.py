@@ -5,7 +5,7 @@ from leeward.store import Unit
 from leeward.store.retention import delete_all
 from services.matching.cases import repository
 from services.matching.cases.session import CaseSession
-from services.matching.inputs import hourly, retention, timers
+from services.matching.inputs import hourly, retention
 from services.matching.lifecycle import transitions
 from services.matching.roster import queries
 from services.matching.roster.people import renew_version
@@ -31,7 +31,8 @@ def bring_to_present(unit: Unit, restored: Restored) -> None:
         if site.erasure_hash("case", case.case_ref) in restored.erased:
             session.apply(transitions.gone(case, unit.now))
             restored.cases.append(case.case_ref)
-    timers.end_ties(session, restored.persons)
     session.write()
+    for person_ref in restored.persons:
+        unit.set_timer("departed", person_ref, unit.now)
     hourly.advance_cases(unit, site)
     delete_all(unit, *retention.parts())
