@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Final
 from urllib.parse import quote
 
 from sqlalchemy import Connection, StaticPool, create_engine
+from sqlalchemy.exc import DBAPIError
 
 from leeward.settings import SERVICES, ServiceName, Settings
 from leeward.store.copies import CopyFailed, DatabaseInUse, Mode
@@ -24,6 +26,7 @@ _TABLES: Final = (
 )
 _INDEXES: Final = "SELECT sql FROM main.sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
 _NUMBERED: Final = "SELECT count(*) FROM main.sqlite_schema WHERE name = 'sqlite_sequence'"
+_FLUSH_EVERY: Final = 0.05  # seconds
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 
 
@@ -47,22 +50,26 @@ class SqliteSnapshot:
     def copy(self, left_out: Collection[str]) -> None:
         """Tables go over in the order of their keys, so that the copy is packed and has no free pages."""
         try:
-            for _, sql in self._tables:
-                self.conn.exec_driver_sql(_into_copy(sql))
-            for (sql,) in self.conn.exec_driver_sql(_INDEXES).all():
-                self.conn.exec_driver_sql(_into_copy(sql))
-            for name, _ in self._tables:
-                if name not in left_out:
-                    self.conn.exec_driver_sql(f'INSERT INTO copy."{name}" SELECT * FROM main."{name}"')  # noqa: S608
-            if self.conn.exec_driver_sql(_NUMBERED).scalar():
-                # a number that was given before must not be given again, though its row is gone
-                self.conn.exec_driver_sql("DELETE FROM copy.sqlite_sequence")
-                self.conn.exec_driver_sql("INSERT INTO copy.sqlite_sequence SELECT * FROM main.sqlite_sequence")
-            self.conn.exec_driver_sql("COMMIT")
-            self.conn.exec_driver_sql("DETACH copy")
+            with _flushing(self._target):
+                self._fill(left_out)
             settle(self._target)
-        except (OSError, sqlite3.Error) as fault:
+        except (OSError, DBAPIError, sqlite3.Error) as fault:
             raise CopyFailed(f"{self._target}: cannot be written ({fault})") from fault
+
+    def _fill(self, left_out: Collection[str]) -> None:
+        for _, sql in self._tables:
+            self.conn.exec_driver_sql(_into_copy(sql))
+        for (sql,) in self.conn.exec_driver_sql(_INDEXES).all():
+            self.conn.exec_driver_sql(_into_copy(sql))
+        for name, _ in self._tables:
+            if name not in left_out:
+                self.conn.exec_driver_sql(f'INSERT INTO copy."{name}" SELECT * FROM main."{name}"')  # noqa: S608
+        if self.conn.exec_driver_sql(_NUMBERED).scalar():
+            # a number that was given before must not be given again, though its row is gone
+            self.conn.exec_driver_sql("DELETE FROM copy.sqlite_sequence")
+            self.conn.exec_driver_sql("INSERT INTO copy.sqlite_sequence SELECT * FROM main.sqlite_sequence")
+        self.conn.exec_driver_sql("COMMIT")
+        self.conn.exec_driver_sql("DETACH copy")
 
 
 class SqliteCopies:
@@ -133,6 +140,28 @@ class SqliteCopies:
         shutil.rmtree(self._staging)
         unfinished.unlink()
         sync_folder(self._data)
+
+
+@contextmanager
+def _flushing(path: Path) -> Iterator[None]:
+    """Bring a file to the disk while it is written: a gigabyte at once would hold every commit up meanwhile."""
+    done = threading.Event()
+
+    def flush() -> None:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            while not done.wait(_FLUSH_EVERY):
+                os.fsync(file)
+        finally:
+            os.close(file)
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def is_unfinished(data: Path) -> bool:
