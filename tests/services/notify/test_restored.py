@@ -6,6 +6,7 @@ import pytest
 
 from leeward.contracts import bucket_up
 from leeward.service import Restored
+from leeward.store import Unit
 from leeward.testing import member
 from services.notify.delivery.deliveries import Outgoing
 from services.notify.links import seals
@@ -21,6 +22,12 @@ pytestmark = pytest.mark.database("sqlite", "postgresql")
 async def restored(world: World, **found: list[str]) -> None:
     given = Restored(world.context.settings, world.context.keys, frozenset(), **found)
     await world.context.store.write(lambda unit: bring_to_present(unit, given))
+
+
+def forget(unit: Unit) -> None:
+    """Leave nothing of what was asked for."""
+    for table in (DELIVERY, LINK, QUESTION):
+        unit.conn.execute(table.delete())
 
 
 async def test_what_was_due_is_in_doubt_and_repeated_once_under_its_own_id(world: World) -> None:
@@ -73,8 +80,7 @@ async def test_a_step_that_is_asked_for_again_has_the_same_id_and_link(world: Wo
     await world.mailed()
     [before] = await world.rows(DELIVERY)
     # the copy that was put back knows nothing of it, and matching asks for the same step again
-    for table in (DELIVERY, LINK, QUESTION):
-        await world.context.store.write(lambda unit, table=table: unit.conn.execute(table.delete()))
+    await world.context.store.write(forget)
     await world.asks(ANN, step="reminder", case_ref=asked.case_ref)
     first, second = await world.mailed(2)
     assert first == second
