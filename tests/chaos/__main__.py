@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.chaos import walk
 from tests.chaos.bugs import BREAKS, BUGS
 from tests.chaos.many import Many
 from tests.chaos.plan import MODES, Mode, plan, points_of, revealing
@@ -108,7 +109,8 @@ def main() -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     print(f"chaos: seed {given.seed}, {given.runs} runs; again with SEED={given.seed}", flush=True)
     modes = (given.mode,) if given.mode else MODES
-    sys.exit(0 if asyncio.run(chaos(given.seed, given.runs, modes, bugs_only=given.bugs)) else 1)
+    kept = given.bugs or walk.report(walk.LIVES, given.seed)
+    sys.exit(0 if asyncio.run(chaos(given.seed, given.runs, modes, bugs_only=given.bugs)) and kept else 1)
 
 
 if __name__ == "__main__":

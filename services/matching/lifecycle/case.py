@@ -122,7 +122,8 @@ class Case:
 
     def without(self, reasons: Collection[Attention]) -> "Case":
         """The same case, these reasons settled; every other one stays."""
-        return replace(self, attention=tuple(one for one in self.attention if one not in reasons))
+        left = tuple(one for one in self.attention if one not in reasons)
+        return replace(self, attention=left) if left != self.attention else self
 
     @property
     def request_name(self) -> str:
