@@ -1,6 +1,6 @@
 """Which database and which bus: the one place where the two ways to run part (DESIGN §3)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, MetaData
@@ -36,13 +36,18 @@ def store_of(settings: Settings, service: ServiceName, metadata: MetaData, clock
     return made
 
 
-def bus_of(settings: Settings, stores: Mapping[str, Store], clock: Clock) -> Bus:
-    """The bus between the services; `stores` are this process's own, by service."""
+def bus_of(settings: Settings, stores: Mapping[str, Store], readers: Mapping[str, Sequence[ServiceName]]) -> Bus:
+    """The bus between the services.
+
+    Args:
+        stores: this process's own, by service.
+        readers: all services that read a topic, by topic, in whichever process they run.
+    """
     if settings.bus_url:
         from leeward.bus.kafka import KafkaBus
 
-        return KafkaBus(parse_brokers(settings.bus_url), dict(stores), clock)
-    return SqliteBus(settings, stores)
+        return KafkaBus(parse_brokers(settings.bus_url), dict(stores))
+    return SqliteBus(settings, stores, readers)
 
 
 def coverage_of(settings: Settings, producers: Mapping[ServiceName, tuple[Connection, MetaData]]) -> Coverage:

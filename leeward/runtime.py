@@ -27,7 +27,7 @@ from leeward.clock import Clock, first_of
 from leeward.contracts.envelope import topic_of
 from leeward.listening import allow_files, listening
 from leeward.service import Context, Service, Task, Wiring
-from leeward.settings import Settings, SettingsError
+from leeward.settings import ServiceName, Settings, SettingsError
 from leeward.settings.key_checks import hold_key
 from leeward.settings.keys import keyring
 from leeward.store import Store, StoreUnavailable
@@ -83,6 +83,11 @@ class Running:
             *self.wiring.unready,
         )
 
+    def notes(self) -> list[str]:
+        """What somebody should know although it does its work: topics that it has begun again, with the code of why."""
+        found = ((consumer.topic, consumer.noted()) for consumer in self.consumers)
+        return [f"{topic}: {why}" for topic, why in found if why]
+
 
 @cache
 def _authorities() -> ssl.SSLContext:
@@ -110,8 +115,16 @@ class Runtime:
     Stopping: listeners take nothing new; consumers, timers and tasks finish what they hold; stores close last.
     """
 
-    def __init__(self, settings: Settings, services: Sequence[Service], clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        services: Sequence[Service],
+        clock: Clock,
+        everybody: Sequence[Service] = (),
+    ) -> None:
+        """`everybody`: all services of the installation, in whichever process they run; these where none are given."""
         self.settings = settings
+        self._everybody = everybody or services
         self.clock = clock
         self.running: dict[str, Running] = {}
         self._services = services
@@ -149,7 +162,7 @@ class Runtime:
         for service in self._services:
             variable, port = f"{service.name.upper()}_PORT", self.settings.ports[service.name]
             self._sockets[service.name] = listening(self.settings.host, port, variable)
-        bus = self._bus = bus_of(self.settings, self._stores, self.clock)
+        bus = self._bus = bus_of(self.settings, self._stores, readers_of(self._everybody))
         for service in self._services:
             self._build(service, self._stores[service.name], client, bus)
         if self.settings.embedded:
@@ -254,7 +267,11 @@ class Runtime:
 
     async def _serve(self, running: Running, bound: socket.socket) -> None:
         app = create_app(
-            running.context, running.wiring.router, unready=running.unready, begun=lambda: not running.waits_for
+            running.context,
+            running.wiring.router,
+            unready=running.unready,
+            notes=running.notes,
+            begun=lambda: not running.waits_for,
         )
         config = uvicorn.Config(
             app,
@@ -327,6 +344,12 @@ async def _restarted(service: str, fault: BaseException, stop: asyncio.Event) ->
             await stop.wait()
 
 
+def readers_of(services: Sequence[Service]) -> dict[str, list[ServiceName]]:
+    """The services that read each topic."""
+    topics = sorted({topic for service in services for topic in service.reads})
+    return {topic: [service.name for service in services if topic in service.reads] for topic in topics}
+
+
 def check_start(settings: Settings, services: Sequence[Service]) -> None:
     """See that these services can start with these settings, before anything is touched.
 
@@ -353,8 +376,8 @@ def refuse_damaged(file: Path) -> None:
         raise SettingsError(f"{file}: is damaged ({fault}); {AILMENTS['damaged'].do}")
 
 
-def run(settings: Settings, services: Sequence[Service]) -> None:
-    """Run services in the foreground until SIGTERM or SIGINT.
+def run(settings: Settings, services: Sequence[Service], everybody: Sequence[Service] = ()) -> None:
+    """Run services in the foreground until SIGTERM or SIGINT; `everybody`: see `Runtime`.
 
     Raises:
         SettingsError: see `check_start` and `Runtime.run`.
@@ -364,7 +387,7 @@ def run(settings: Settings, services: Sequence[Service]) -> None:
     check_start(settings, services)
 
     async def run_until_signalled() -> None:
-        runtime = Runtime(settings, services, settings.clock())
+        runtime = Runtime(settings, services, settings.clock(), everybody)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, runtime.stop)

@@ -77,6 +77,7 @@ class Service:
 
     status: figures for `leeward status`: counts and codes, never a name.
     import_roster: takes over what this service may know of a whole roster; None where that is nothing.
+    reads: topics whose events its handlers take; a log is kept until every service that reads it has.
     check: raises SettingsError for settings that this service cannot start with; asked before anything is touched.
     left_out: the tables whose rows no backup holds.
     restored: brings a database that was put back from a copy to the present, before anything in it is due.
@@ -90,6 +91,7 @@ class Service:
     check: Callable[[Settings], object] | None = None
     left_out: Callable[[Connection], Collection[str]] | None = None
     restored: Callable[[Unit, Restored], None] | None = None
+    reads: tuple[str, ...] = ()
 
     @property
     def package(self) -> str:

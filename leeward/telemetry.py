@@ -51,6 +51,12 @@ BUS_OLDEST: Final = Gauge(
     ["service", "topic"],
     registry=REGISTRY,
 )
+BUS_REREAD_TIME: Final = Gauge(
+    "leeward_bus_reread_time_seconds",
+    "When a consumer last found a log put back from a copy, or events of it gone, in Unix time; 0 for never.",
+    ["service", "topic"],
+    registry=REGISTRY,
+)
 BUS_REBUILT: Final = Counter(
     "leeward_bus_rebuilt_total",
     "Consumers and producers of Kafka replaced by new ones, by cause.",

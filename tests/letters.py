@@ -21,10 +21,13 @@ class _ByHand:
     async def fetch(self, _limit: int) -> Sequence[Raw]:
         raise NotImplementedError
 
-    def settle(self, _unit: Unit, _batch: Sequence[Raw]) -> None: ...
+    def settle(self, _unit: Unit, _batch: Sequence[Raw], _fresh: Sequence[Raw]) -> None: ...
     async def settled(self, _batch: Sequence[Raw]) -> None: ...
     def lag(self) -> int:
         return 0
+
+    def noted(self) -> str:
+        return ""
 
     async def close(self) -> None: ...
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from leeward.settings import ServiceName
 from leeward.store import Unit
 
 
@@ -43,8 +44,12 @@ class Subscription(Protocol):
         """
         ...
 
-    def settle(self, unit: Unit, batch: Sequence[Raw]) -> None:
-        """Move the position inside the transaction that holds the effects, where the log allows it."""
+    def settle(self, unit: Unit, batch: Sequence[Raw], fresh: Sequence[Raw]) -> None:
+        """Move the position inside the transaction that holds the effects.
+
+        Args:
+            fresh: those of the batch that were not applied before.
+        """
         ...
 
     async def settled(self, batch: Sequence[Raw]) -> None:
@@ -53,6 +58,13 @@ class Subscription(Protocol):
 
     def lag(self) -> int:
         """How many events there were after the position when the log was last looked at."""
+        ...
+
+    def noted(self) -> str:
+        """The code of why the log was begun again within the last day, empty where it was not.
+
+        It was put back from a copy, or the consumer's database was, or events that this consumer needs are gone.
+        """
         ...
 
     async def close(self) -> None:
@@ -73,7 +85,7 @@ class Relay(Protocol):
 class Bus(Protocol):
     """Opens subscriptions and, where producers must send, a relay for each producer's outbox."""
 
-    def subscribe(self, group: str, topic: str) -> Subscription:
+    def subscribe(self, group: ServiceName, topic: str) -> Subscription:
         """A consumer of `topic` (a type's first two words) for the consumer group `group` (a service)."""
         ...
 
@@ -81,10 +93,10 @@ class Bus(Protocol):
         """What sends this service's events; None where its outbox is the log."""
         ...
 
-    def forget(self, producer: str, unit: Unit, most: int) -> bool:
-        """Drop from a producer's outbox what the log need not hold any longer, at most so many events.
+    def forget(self, service: ServiceName, unit: Unit, most: int) -> bool:
+        """Drop what a service's outbox and inbox need not hold any longer, at most so many rows of each.
 
-        `unit` is the producer's. Gives whether there may be more.
+        `unit` is that service's. Gives whether there may be more.
         """
         ...
 

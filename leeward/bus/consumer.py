@@ -68,6 +68,10 @@ class Consumer:
             stopping.cancel()
             await self._subscription.close()
 
+    def noted(self) -> str:
+        """Why the topic was begun again within the last day; see `Subscription.noted`."""
+        return self._subscription.noted()
+
     async def _step(self, stopping: "asyncio.Task[bool]") -> None:
         await _first(stopping, self._subscription.open())
         self.opened.set()
@@ -121,7 +125,7 @@ class Consumer:
 
     def _apply(self, unit: Unit, batch: Sequence[Raw]) -> None:
         fresh = self._admit(unit, batch)
-        self._subscription.settle(unit, batch)
+        self._subscription.settle(unit, batch, fresh)
         events = decoded(self._parking.followers_aside(unit, self.topic, fresh))
         apply_events(unit, events, self._parking.handlers)
         dead_letters.end(unit, events)
@@ -129,7 +133,7 @@ class Consumer:
 
     def _set_aside(self, unit: Unit, raw: Raw, fault: Exception) -> None:
         fresh = self._admit(unit, [raw])
-        self._subscription.settle(unit, [raw])
+        self._subscription.settle(unit, [raw], fresh)
         if fresh:
             self._parking.park(unit, self.topic, raw, fault)
 

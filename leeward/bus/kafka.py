@@ -6,7 +6,7 @@ it is asked for would make one again that was deleted, empty and in silence.
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,9 +19,10 @@ from aiokafka.structs import ConsumerRecord
 from leeward import telemetry
 from leeward.brokers import Brokers
 from leeward.bus import BusUnavailable, Raw, TopicMissing
+from leeward.bus.logs import Bookmark, Offsets, forget_inbox
 from leeward.bus.relay import KafkaRelay
 from leeward.bus.topics import TOPICS
-from leeward.clock import Clock
+from leeward.settings import ServiceName
 from leeward.store import Store, Unit
 
 POLL: Final = 1.0
@@ -35,14 +36,13 @@ _LONGEST: Final = {"id": 36, "type": 80, "key": 36}
 class KafkaBus:
     """Consumers and relays on one cluster; `stores` are this process's own, by service."""
 
-    def __init__(self, brokers: Brokers, stores: dict[str, Store], clock: Clock) -> None:
+    def __init__(self, brokers: Brokers, stores: dict[str, Store]) -> None:
         self._brokers = brokers
         self._stores = stores
-        self._clock = clock
         self._subscriptions: list[KafkaSubscription] = []
 
-    def subscribe(self, group: str, topic: str) -> "KafkaSubscription":
-        made = KafkaSubscription(self._brokers, group, topic, self._clock)
+    def subscribe(self, group: ServiceName, topic: str) -> "KafkaSubscription":
+        made = KafkaSubscription(self._brokers, group, topic, self._stores[group])
         self._subscriptions.append(made)
         return made
 
@@ -52,9 +52,12 @@ class KafkaBus:
             return None
         return KafkaRelay(self._brokers, producer, self._stores[producer])
 
-    def forget(self, producer: str, unit: Unit, most: int) -> bool:
-        """The relay deletes what Kafka has; what it has not is kept, however old."""
-        return False
+    def forget(self, service: ServiceName, unit: Unit, most: int) -> bool:
+        """Of the outbox the relay deletes what Kafka has; what it has not is kept, however old."""
+        for one in self._subscriptions:
+            if one.service == service:
+                one.keep(unit)
+        return forget_inbox(unit, most)
 
     async def close(self) -> None:
         for one in self._subscriptions:
@@ -67,11 +70,16 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
     A group is one service on one topic, so that a replica's other consumers are not stopped by its rebalances.
     """
 
-    def __init__(self, brokers: Brokers, group: str, topic: str, clock: Clock) -> None:
+    def __init__(self, brokers: Brokers, group: ServiceName, topic: str, store: Store) -> None:
         self._brokers = brokers
-        self._service = group
+        self.service = group
         self._topic = topic
-        self._clock = clock
+        self._store = store
+        self._offsets = Offsets(store, topic)
+        self._bookmark = Bookmark(store, group, topic)
+        # whether the partitions of this assignment are read from where the database is
+        self._placed = False
+        self._committed: dict[int, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self._held: list[Raw] = []
         self._next: dict[TopicPartition, int] = {}
@@ -94,8 +102,14 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         while not self._held:
             try:
                 consumer = await self._joined()
+                if not self._placed:
+                    await self._seek(consumer)
                 found = await consumer.getmany(timeout_ms=int(POLL * 1000), max_records=limit)
-                self._held = [raw_of(one, self._clock.now()) for records in found.values() for one in records]
+                if not self._placed:
+                    # of an assignment that has come meanwhile
+                    continue
+                now = self._store.clock.now()
+                self._held = [raw_of(one, now) for records in found.values() for one in records]
                 for partition, records in found.items():
                     self._next.setdefault(partition, records[0].offset)
                 await self._check(consumer)
@@ -110,7 +124,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._consumer is None:
             self._consumer = consumer = AIOKafkaConsumer(
                 **self._brokers.client(),
-                group_id=f"leeward.{self._service}.{self._topic}",
+                group_id=f"leeward.{self.service}.{self._topic}",
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 session_timeout_ms=int(SESSION * 1000),
@@ -125,6 +139,39 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             # only now: with metadata that lack the topic it would join and be given nothing until they are refreshed
             consumer.subscribe(pattern=f"^{re.escape(self._topic)}$", listener=self)
         return self._consumer
+
+    async def _seek(self, consumer: AIOKafkaConsumer) -> None:
+        """Read on from what this database has applied, where Kafka's offsets say that it has applied more.
+
+        It was put back from a copy then; between a commit here and one there it is the other way round. What is of
+        before these rows, or of a topic that was made again, is read from the start.
+
+        Raises:
+            StoreUnavailable: when nobody can tell how far it is.
+        """
+        assigned, self._placed = sorted(consumer.assignment()), True
+        if not assigned:
+            return
+        try:
+            applied = await self._offsets.load()
+            async with asyncio.timeout(CHECK):
+                firsts = await consumer.beginning_offsets(assigned)
+                offsets = await asyncio.gather(*(consumer.committed(one) for one in assigned))
+            for partition, committed in zip(assigned, offsets, strict=True):
+                self._committed[partition.partition] = committed or 0
+                known = applied.get(partition.partition, -1) + 1
+                consumer.seek(partition, max(firsts[partition], min(known, committed or 0)))
+            first = {one.partition: offset for one, offset in firsts.items()}
+            gone = {one: (first[one] - 1, "") for one, last in applied.items() if last + 1 < first.get(one, 0)}
+            if gone:
+                await self._store.write(lambda unit: self._note_gone(unit, gone))
+        except BaseException:
+            self._placed = False
+            raise
+
+    def _note_gone(self, unit: Unit, gone: Mapping[int, tuple[int, str]]) -> None:
+        self._offsets.store(unit, gone)
+        self._bookmark.alarm(unit, "gone")
 
     async def _check(self, consumer: AIOKafkaConsumer) -> None:
         """A consumer that gets nothing may have nothing to get, no topic any more, or a connection that hangs."""
@@ -152,12 +199,26 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             raise TopicMissing
 
     async def _rebuild(self, cause: str) -> None:
-        telemetry.BUS_REBUILT.labels(self._service, cause).inc()
+        telemetry.BUS_REBUILT.labels(self.service, cause).inc()
         await self._leave()
         raise BusUnavailable(cause, self._brokers.servers)
 
-    def settle(self, unit: Unit, batch: Sequence[Raw]) -> None:
-        """Nothing: the offset is Kafka's, and is committed after the effects."""
+    def settle(self, unit: Unit, batch: Sequence[Raw], fresh: Sequence[Raw]) -> None:
+        """Kafka's offset is committed after the effects; the database keeps its own with them.
+
+        A batch of which nothing is fresh moves nothing: it may be that of a consumer that was replaced.
+        """
+        if fresh:
+            self._offsets.store(unit, {raw.partition: (raw.position, raw.id) for raw in batch})
+        if any(raw.position < self._committed.get(raw.partition, 0) for raw in fresh):
+            self._bookmark.alarm(unit, "restored")
+
+    def keep(self, unit: Unit) -> None:
+        """Store how far it has come past others' events."""
+        self._offsets.store(unit, {one.partition: (offset - 1, "") for one, offset in self._next.items() if offset})
+
+    def noted(self) -> str:
+        return self._bookmark.noted()
 
     async def settled(self, batch: Sequence[Raw]) -> None:
         """Commit the offsets; where the partition was taken away meanwhile, its new owner's inbox drops the repeats."""
@@ -181,16 +242,20 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         """What is held and not yet applied comes again to whoever owns the partition next."""
         self._held = []
         self._next = {}
+        self._placed = False
         self._assigned.clear()
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """New partitions begin at the group's offset; a member may get none and stand by."""
         self._moved = _now()
+        self._placed = False
+        self._committed = {}
         self._assigned.set()
 
     async def _leave(self) -> None:
         consumer, self._consumer = self._consumer, None
         self._held, self._next = [], {}
+        self._placed = False
         self._assigned.clear()
         if consumer is not None:
             await discard(consumer)

@@ -1,66 +1,96 @@
-"""The embedded bus: the producer's outbox is the log, read-only to its consumers; the position is theirs."""
+"""The embedded bus: the producer's outbox is the log, read-only to its consumers; the place in it is theirs."""
 
 import asyncio
-import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import date, timedelta
 from functools import partial
-from pathlib import Path
+from itertools import takewhile
 from typing import Final
 
-from sqlalchemy import Table, bindparam, delete, select
-from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy import delete, select
 
 from leeward.bus import BusUnavailable, Raw
-from leeward.settings import Settings
+from leeward.bus.logs import Bookmark, Place, forget_inbox
+from leeward.bus.outbox_log import Log, LogChanged, stored_place
+from leeward.settings import ServiceName, Settings
 from leeward.store import Store, Unit
-from leeward.store.lookup import in_list
-from leeward.store.retention import Expired
-from leeward.store.sqlite import sqlite_connection
 
 # an import or a second process writes without waking us
 POLL_SECONDS: Final = 0.5
 LOG_KEPT: Final = timedelta(days=7)
 _LARGEST: Final = 2**63 - 1
-_LAST: Final = "SELECT max(seq) FROM outbox"
-_NEWER: Final = "SELECT seq, id, type, key, body, accepted_at FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
 class SqliteBus:
     """Logs of the five services in their own files.
 
-    `stores` are this process's own, by service: a commit with events wakes their consumers at once.
+    `stores` are this process's own, by service: a commit with events wakes their consumers at once. `readers` are all
+    services that read a topic, whichever process they run in.
     """
 
-    def __init__(self, settings: Settings, stores: Mapping[str, Store]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stores: Mapping[str, Store],
+        readers: Mapping[str, Sequence[ServiceName]] | None = None,
+    ) -> None:
         self._settings = settings
         self._stores = stores
+        self._readers = {topic: set(names) for topic, names in (readers or {}).items()}
         self._logs: dict[str, Log] = {}
-        self._readers: dict[str, list[OutboxSubscription]] = {}
+        self._own: dict[str, list[OutboxSubscription]] = {}
         for service, store in stores.items():
             store.listeners.append(partial(self._wake, f"leeward.{service}"))
 
-    def subscribe(self, group: str, topic: str) -> "OutboxSubscription":
-        made = OutboxSubscription(self._log(topic), self._stores[group], topic)
-        self._readers.setdefault(topic, []).append(made)
+    def subscribe(self, group: ServiceName, topic: str) -> "OutboxSubscription":
+        made = OutboxSubscription(self._log(topic), self._stores[group], group, topic)
+        self._own.setdefault(group, []).append(made)
+        self._readers.setdefault(topic, set()).add(group)
         return made
 
     def relay(self, producer: str) -> None:
         """None: the outbox is the log."""
 
-    def forget(self, producer: str, unit: Unit, most: int) -> bool:
-        """The log is kept for seven days, by the day, and until all here have read it, however long it was off."""
-        readers = self._readers.get(f"leeward.{producer}", ())
-        read = min((reader.position for reader in readers), default=_LARGEST)
-        served = served_events(unit.tables.outbox)
-        return served.delete_from(unit.conn, most, before=unit.now.date() - LOG_KEPT, read=read)
+    def forget(self, service: ServiceName, unit: Unit, most: int) -> bool:
+        """A log is kept for seven days, by the day, and until all have read it, however long one of them was off."""
+        own = self._own.get(service, ())
+        for reader in own:
+            reader.keep(unit)
+        more = self._forget_read(service, unit, most)
+        try:
+            # a log of which nobody can tell what it holds may be put back, and read again
+            oldest = [day for reader in own if (day := reader.oldest()) is not None]
+        except BusUnavailable:
+            return more
+        return forget_inbox(unit, most, oldest) or more
 
-    def _log(self, topic: str) -> "Log":
+    def _forget_read(self, service: ServiceName, unit: Unit, most: int) -> bool:
+        outbox, log = unit.tables.outbox, unit.tables.log
+        first = select(outbox.c.seq, outbox.c.id, outbox.c.written_on).order_by(outbox.c.seq).limit(most)
+        before = unit.now.date() - LOG_KEPT
+        old = [*takewhile(lambda row: row.written_on < before, unit.conn.execute(first))]
+        read = self._read_by_all(f"leeward.{service}") if old else 0
+        gone = [row for row in old if row.seq <= read]
+        if gone:
+            unit.conn.execute(log.update().values(forgotten_seq=gone[-1].seq, forgotten_id=gone[-1].id))
+            unit.conn.execute(delete(outbox).where(outbox.c.seq <= gone[-1].seq))
+        return len(gone) == most
+
+    def _read_by_all(self, topic: str) -> int:
+        """The last event that every reader of a topic is past, by what their own databases say."""
+        files = [self._settings.database_file(name) for name in self._readers.get(topic, ())]
+        with closing(self._made(topic)) as log:
+            return min((_past(log, stored_place(file, topic)) for file in files), default=_LARGEST)
+
+    def _log(self, topic: str) -> Log:
         if topic not in self._logs:
-            producer = topic.removeprefix("leeward.")
-            self._logs[topic] = Log(self._settings.data / f"{producer}.db")
+            self._logs[topic] = self._made(topic)
         return self._logs[topic]
+
+    def _made(self, topic: str) -> Log:
+        return Log(self._settings.data / f"{topic.removeprefix('leeward.')}.db")
 
     def _wake(self, topic: str, unit: Unit) -> None:
         if unit.emitted and topic in self._logs:
@@ -71,118 +101,129 @@ class SqliteBus:
             log.close()
 
 
-def served_events(outbox: Table) -> Expired:
-    """Events of before the day "before" and up to the position "read": of the oldest, so that no other is looked at."""
-    oldest = select(outbox.c.seq).where(outbox.c.written_on < bindparam("before"))
-    first = oldest.order_by(outbox.c.written_on, outbox.c.seq).limit(bindparam("most")).subquery()
-    return Expired(
-        select(first.c.seq).where(first.c.seq <= bindparam("read")), delete(outbox).where(in_list(outbox.c.seq))
-    )
-
-
-class Log:
-    """One producer's outbox, read by the driver alone: it is asked often, over a connection that cannot write."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._reader: sqlite3.Connection | None = None
-        self._wakers: list[asyncio.Event] = []
-
-    def after(self, position: int, limit: int) -> list[Raw]:
-        try:
-            found = self._connected().execute(_NEWER, (position, limit)).fetchall()
-        except sqlite3.Error as fault:
-            self.close()
-            raise BusUnavailable(type(fault).__name__) from fault
-        return [
-            Raw(seq, event_id, event_type, key, body, datetime.fromisoformat(at).replace(tzinfo=UTC))
-            for seq, event_id, event_type, key, body, at in found
-        ]
-
-    def waiting(self, position: int) -> int:
-        """About how many there are after the position: numbers that were rolled back are missing."""
-        try:
-            last: int = self._connected().execute(_LAST).fetchone()[0] or 0
-        except sqlite3.Error:
-            self.close()
-            return 0
-        return max(0, last - position)
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._reader is None:
-            self._reader = sqlite_connection(self._path, read_only=True)
-        return self._reader
-
-    def waker(self) -> asyncio.Event:
-        waker = asyncio.Event()
-        self._wakers.append(waker)
-        return waker
-
-    def wake(self) -> None:
-        for waker in self._wakers:
-            waker.set()
-
-    def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+def _past(log: Log, place: Place | None) -> int:
+    """The last event that somebody is past; 0 where they will begin again, or nobody can tell."""
+    if place is None:
+        return 0
+    try:
+        return place.seq if log.goes_on_from(place) else 0
+    except BusUnavailable:
+        return 0
 
 
 class OutboxSubscription:
-    """A position in a producer's outbox, kept in the consumer's database and moved with the effects."""
+    """A place in a producer's outbox, kept in the consumer's database and moved with the effects.
 
-    def __init__(self, log: Log, store: Store, topic: str) -> None:
+    The log shows at every look that it is the one that was read: by its identity, and by the event at the place. Where
+    it is not, since one of the two databases was put back from a copy, it is read again from its start; the inbox drops
+    what was applied before.
+    """
+
+    def __init__(self, log: Log, store: Store, service: str, topic: str) -> None:
         self._log = log
         self._store = store
         self._topic = topic
         self._woken = log.waker()
-        self._position: int | None = None
-        self._move = _forwards(store.writes.tables.position)
+        self._bookmark = Bookmark(store, service, topic)
+        self._place: Place | None = None
+        self._inbox_since = date.min
+        self._lag = 0
 
     @property
-    def position(self) -> int:
-        """The last event that this consumer is past, 0 as long as it has not looked."""
-        return self._position or 0
+    def place(self) -> Place:
+        """Where this consumer is, at the start as long as it has not looked."""
+        return self._place or Place()
 
     async def open(self) -> None:
-        if self._position is None:
-            table = self._store.writes.tables.position
-            stored = select(table.c.seq).where(table.c.topic == self._topic)
-            position = await self._store.read(lambda conn: conn.execute(stored).scalar()) or 0
-            # a producer that has no log yet is not there
-            self._log.after(position, 1)
-            self._position = position
+        if self._place is None:
+            stored = await self._bookmark.load()
+            if stored is None:
+                await self._begin()
+                return
+            self._inbox_since = await self._known_since()
+            self._place = await self._valid(stored)
+
+    async def _begin(self) -> None:
+        """Read this log for the first time; of one that has forgotten events already somebody must hear."""
+        # a producer that has no log yet is not there
+        self._log.after(Place(), 1)
+        if self._log.has_forgotten():
+            self._inbox_since = await self._known_since()
+            self._place = await self._bookmark.begin_again(Place(), self._log.identity, "gone")
+        else:
+            self._place = Place(0, self._log.identity)
+
+    async def _known_since(self) -> date:
+        today = self._store.clock.now().date()
+        return await self._store.read(lambda conn: self._bookmark.inbox_since(conn, today))
+
+    async def _valid(self, place: Place) -> Place:
+        """The place itself, or the start of the log where it does not go on from there."""
+        try:
+            self._log.after(place, 1)
+        except LogChanged as change:
+            # a release before this one named no log: what it passed over is found again without an alarm
+            why = "" if change.why == "unnamed" else change.why
+            self._inbox_since = await self._known_since()
+            return await self._bookmark.begin_again(place, change.identity, why)
+        return place
 
     async def fetch(self, limit: int) -> Sequence[Raw]:
         await self.open()
-        while not (batch := self._log.after(self.position, limit)):
+        while not (batch := await self._next(limit)):
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._woken.wait()
             self._woken.clear()
         return batch
 
-    def settle(self, unit: Unit, batch: Sequence[Raw]) -> None:
-        position = batch[-1].position
-        unit.conn.execute(self._move, {"topic": self._topic, "seq": position})
-        unit.after_commit(lambda: self._moved(position))
+    async def _next(self, limit: int) -> Sequence[Raw]:
+        try:
+            return self._log.after(self.place, limit, self._inbox_since)
+        except LogChanged:
+            self._place = await self._valid(self.place)
+            return self._log.after(self.place, limit, self._inbox_since)
 
-    def _moved(self, position: int) -> None:
-        self._position = max(position, self.position)
+    def settle(self, unit: Unit, batch: Sequence[Raw], _fresh: Sequence[Raw]) -> None:
+        place = self._after(batch[-1])
+        self._bookmark.move(unit, place)
+        unit.after_commit(lambda: self._moved(place))
+
+    def _after(self, raw: Raw) -> Place:
+        # at the start it reads whichever log is there
+        log = self.place.log if self.place.seq else self._log.identity
+        return replace(self.place, seq=raw.position, log=log, event_id=raw.id)
+
+    def _moved(self, place: Place) -> None:
+        if place.seq > self.place.seq:
+            self._place = place
 
     async def settled(self, batch: Sequence[Raw]) -> None:
-        """The position went with the effects; past events that concern nobody here it moves in memory alone."""
-        self._moved(batch[-1].position)
+        """The place went with the effects; past events that concern nobody here it moves in memory alone."""
+        self._moved(self._after(batch[-1]))
+
+    def keep(self, unit: Unit) -> None:
+        """Store how far it has come past others' events."""
+        if self.place.seq:
+            self._bookmark.move(unit, self.place)
+
+    def oldest(self) -> date | None:
+        """The day of the oldest event that the log holds.
+
+        Raises:
+            BusUnavailable: when nobody can tell now.
+        """
+        # retention asks in a thread, where the loop's connection must not be used
+        with closing(Log(self._log.path)) as log:
+            return log.oldest()
 
     def lag(self) -> int:
-        return self._log.waiting(self.position)
+        with suppress(BusUnavailable):
+            self._lag = self._log.waiting(self.place)
+        return self._lag
+
+    def noted(self) -> str:
+        return self._bookmark.noted()
 
     async def close(self) -> None:
-        """Nothing to leave: the position is in the database."""
-
-
-def _forwards(position: Table) -> Insert:
-    """Moves a topic's position on, never back: a consumer that was replaced may still hold an old batch."""
-    given = insert(position).values(topic=bindparam("topic"), seq=bindparam("seq"))
-    later = given.excluded.seq > position.c.seq
-    return given.on_conflict_do_update(index_elements=["topic"], set_={"seq": given.excluded.seq}, where=later)
+        """Nothing to leave: the place is in the database."""

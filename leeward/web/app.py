@@ -75,12 +75,14 @@ def create_app(
     router: APIRouter,
     *,
     unready: Callable[[], str] = lambda: "",
+    notes: Callable[[], list[str]] = list,
     begun: Callable[[], bool] = lambda: True,
 ) -> FastAPI:
     """The app of one service.
 
     Args:
         unready: gives the code of why it cannot do its work now, empty while it can.
+        notes: gives codes of what somebody should know although it can.
         begun: whether it may take any.
 
     Raises:
@@ -90,7 +92,7 @@ def create_app(
     app = App(title=title, version=__version__, docs_url=None, redoc_url=None, max_body_size=MAX_BODY)
     app.state.access = AccessControl(context)
     app.state.begun = begun
-    app.include_router(_ground_routes(context, unready))
+    app.include_router(_ground_routes(context, unready, notes))
     app.include_router(files(context.settings, context.clock))
     app.include_router(router)
     check_routes(app)
@@ -98,7 +100,7 @@ def create_app(
     return app
 
 
-def _ground_routes(context: Context, unready: Callable[[], str]) -> APIRouter:
+def _ground_routes(context: Context, unready: Callable[[], str], notes: Callable[[], list[str]]) -> APIRouter:
     router = APIRouter()
 
     @router.get("/livez", dependencies=[PUBLIC])
@@ -110,7 +112,8 @@ def _ground_routes(context: Context, unready: Callable[[], str]) -> APIRouter:
         # what the last write and the last look found: asking costs the database nothing
         if reason := context.store.health.reason or unready():
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
-        return JSONResponse({"status": "ready"})
+        told = notes()
+        return JSONResponse({"status": "ready", "notes": told} if told else {"status": "ready"})
 
     @router.get("/metrics", dependencies=[PUBLIC])
     async def metrics(request: Request) -> Response:

@@ -41,4 +41,12 @@ def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) ->
     importing.apply(unit, members)
 
 
-SERVICE: Final = Service("matching", METADATA, build, status, import_roster, restored=restored.bring_to_present)
+SERVICE: Final = Service(
+    "matching",
+    METADATA,
+    build,
+    status,
+    import_roster,
+    restored=restored.bring_to_present,
+    reads=("leeward.incident", "leeward.notify"),
+)

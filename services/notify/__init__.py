@@ -70,7 +70,14 @@ def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) ->
 
 
 SERVICE = Service(
-    "notify", METADATA, build, status, import_roster, registry.entries_on, restored=restored.bring_to_present
+    "notify",
+    METADATA,
+    build,
+    status,
+    import_roster,
+    registry.entries_on,
+    restored=restored.bring_to_present,
+    reads=("leeward.matching",),
 )
 
 __all__ = ["SERVICE"]

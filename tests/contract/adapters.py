@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -25,7 +25,7 @@ _TESTS = count()
 class Ways(Protocol):
     """One way to run; `producer` is the service whose events a test is about."""
 
-    producer: str
+    producer: Any  # a name of a service, or one that only tests know
     databases: Databases
 
     async def create(self, producer: str, metadata: MetaData) -> None:
@@ -41,7 +41,7 @@ class Ways(Protocol):
 class Embedded:
     """SQLite, its outbox the log."""
 
-    producer = "incident"
+    producer: Any = "incident"
 
     def __init__(self, request: pytest.FixtureRequest, settings: Settings, clock: ManualClock) -> None:
         self.databases: Databases = Files(request, settings, clock)
@@ -66,10 +66,9 @@ class Distributed:
     def __init__(self, request: pytest.FixtureRequest, settings: Settings, clock: ManualClock) -> None:
         self.databases: Databases = Cluster(request, settings, clock)
         self.server: Kafka = request.getfixturevalue("kafka")
-        self.producer = f"p{next(_TESTS)}"
+        self.producer: Any = f"p{next(_TESTS)}"
         # one partition: stories are told in one order, though the bus promises only that of each key
         self.partitions = 1
-        self._clock = clock
         self._relays: dict[Store, KafkaRelay] = {}
 
     @property
@@ -84,7 +83,7 @@ class Distributed:
         await admin.close()
 
     def bus(self, stores: Mapping[str, Store]) -> Bus:
-        return KafkaBus(self.brokers, dict(stores), self._clock)
+        return KafkaBus(self.brokers, dict(stores))
 
     def relay(self, producer: str, store: Store) -> KafkaRelay:
         """The relay of a producer's process; the same one for the same process."""

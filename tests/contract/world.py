@@ -83,6 +83,9 @@ class Dying:
     def lag(self) -> int:
         return self.inner.lag()
 
+    def noted(self) -> str:
+        return self.inner.noted()
+
     async def close(self) -> None:
         await self.inner.close()
 
@@ -91,8 +94,8 @@ class Dying:
         self._die("fetched")
         return batch
 
-    def settle(self, unit: Unit, batch: Sequence[Raw]) -> None:
-        self.inner.settle(unit, batch)
+    def settle(self, unit: Unit, batch: Sequence[Raw], fresh: Sequence[Raw]) -> None:
+        self.inner.settle(unit, batch, fresh)
         self._die("in the transaction")
         unit.after_commit(lambda: self._die("committed"))
 

@@ -58,6 +58,7 @@ def test_names_are_given_once_and_what_matters_is_watched() -> None:
         "leeward_events_parked_total",
         "leeward_events_dead_total",
         "leeward_bus_lag_events",
+        "leeward_bus_reread_time_seconds",
         "leeward_bus_oldest_seconds",
         "leeward_messages_refused_total",
     } <= watched

@@ -87,8 +87,10 @@ def routes() -> APIRouter:
 
 
 @asynccontextmanager
-async def browser(context: Context, *, unready: Callable[[], str] = str) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(context, routes(), unready=unready)
+async def browser(
+    context: Context, *, unready: Callable[[], str] = str, notes: Callable[[], list[str]] = list
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(context, routes(), unready=unready, notes=notes)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://leeward.test") as client:
         yield client
@@ -363,6 +365,13 @@ async def test_health_says_whether_work_can_be_done_and_why_not(context: Context
         answer = await client.get("/readyz")
         assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "reason": "consumer_stuck"})
         assert (await client.get("/livez")).status_code == 200
+
+
+async def test_a_service_that_is_ready_says_what_somebody_should_know(context: Context) -> None:
+    notes = ["leeward.incident: numbers_again"]
+    async with browser(context, notes=lambda: notes) as client:
+        answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "notes": notes})
 
 
 async def test_a_service_whose_last_write_failed_is_not_ready(context: Context) -> None:

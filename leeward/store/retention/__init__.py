@@ -107,10 +107,6 @@ class Retention:
 
 
 def ground_parts(writes: GroundWrites) -> Sequence[RetentionPart]:
-    """Inbox rows, once no log can repeat them, and access that has expired."""
-    inbox = expired_rows(writes.tables.inbox, "event_id", "seen_on")
+    """Access that has expired. Outbox and inbox are the bus's: it knows what its logs hold and who has read them."""
     access = expired_rows(writes.tables.access, "token_hash", "expires_at")
-    return (
-        lambda unit, most: inbox.delete_from(unit.conn, most, before=unit.now.date() - INBOX_KEPT),
-        lambda unit, most: access.delete_from(unit.conn, most, before=unit.now),
-    )
+    return (lambda unit, most: access.delete_from(unit.conn, most, before=unit.now),)

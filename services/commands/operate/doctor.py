@@ -13,6 +13,7 @@ from sqlalchemy.util.concurrency import await_only
 
 from leeward.adapters import bus_gaps, store_of
 from leeward.bus import BusUnavailable
+from leeward.bus.logs import rereads
 from leeward.service import Service
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.settings.key_checks import key_faults
@@ -26,6 +27,7 @@ from services.commands.console import Failed, say, show_json
 from services.commands.databases import reading, with_databases
 
 ENDING: Final = timedelta(days=30)
+LOOKED_BACK: Final = timedelta(days=14)
 AHEAD: Final = timedelta(minutes=5)
 MIGRATE: Final = "run `leeward migrate`"
 
@@ -294,6 +296,23 @@ def clock(settings: Settings) -> Iterator[DoctorFinding]:
             yield _error(f"{service.name} holds events from the future", "the clock went back: check time service")
 
 
+def logs(settings: Settings) -> Iterator[DoctorFinding]:
+    """Logs that were put back from a copy within the last days, and events that nobody can read any more."""
+    since = settings.clock().now() - LOOKED_BACK
+    for service in catalogue.load():
+        with suppress(OperationalError, ProgrammingError), reading(settings, service.name) as conn:
+            for topic, reread in rereads(conn, service.metadata).items() if conn is not None else ():
+                if reread.at and reread.at > since:
+                    what, day = REREADS.get(reread.why, REREADS["restored"]), reread.at.date()
+                    yield _warning(f"{service.name}, {topic}: {what} ({reread.why}, {day})", COMPARE)
+
+
+# what a consumer found, by its code
+REREADS: Final = {
+    "restored": "a database was put back, and the log was read again from its start",
+    "gone": "events were deleted before this service had read them: its database was put back from an old copy",
+}
+COMPARE: Final = "compare the hospital's list of the days around it: `leeward reconcile LIST.csv`"
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 CHECKS: Final[tuple[Callable[[Settings], Iterator[DoctorFinding]], ...]] = (
     databases,
@@ -307,6 +326,7 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[DoctorFinding]], ...]] = (
     addresses,
     key_files,
     keys,
+    logs,
     clock,
     figures,
 )

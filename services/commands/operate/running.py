@@ -25,15 +25,18 @@ def up() -> None:
 
 def run(names: Sequence[ServiceName]) -> None:
     """Run some services until a signal comes; they wait for databases that `leeward migrate` has brought up to date."""
-    _run(load_settings(), catalogue.load(dict.fromkeys(names)))
+    settings = load_settings()
+    # on files a log is kept until all have read it, also those of another process
+    everybody = catalogue.load() if settings.embedded else ()
+    _run(settings, catalogue.load(dict.fromkeys(names)), everybody)
 
 
-def _run(settings: Settings, services: Sequence[Service]) -> None:
+def _run(settings: Settings, services: Sequence[Service], everybody: Sequence[Service] = ()) -> None:
     from leeward import runtime, telemetry
 
     clock = settings.clock()
     telemetry.CRISIS_LINES_UNCHECKED.set_function(lambda: len(settings.unchecked_lines(clock.now().date())))
-    runtime.run(settings, services)
+    runtime.run(settings, services, everybody)
 
 
 def migrated(settings: Settings, services: Sequence[Service]) -> list[str]:

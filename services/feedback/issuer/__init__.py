@@ -42,6 +42,6 @@ def status(conn: Connection, settings: Settings) -> dict[str, Any]:
     return {"epochs": count, "signing": signing, "tokens_an_epoch": settings.feedback.epoch_tokens}
 
 
-SERVICE = Service("issuer", METADATA, build, status)
+SERVICE = Service("issuer", METADATA, build, status, reads=("leeward.matching",))
 
 __all__ = ["SERVICE"]

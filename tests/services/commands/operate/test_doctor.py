@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,3 +137,18 @@ def test_certificates_that_end_are_seen(leeward: Leeward, tmp_path: Path) -> Non
     assert [what for what in late if "MLLP_CERT" in what] == []
     assert late["sources.lab lists no certificate"] == "warning"
     assert "sources.ehr has no secret" not in late
+
+
+def test_a_log_that_was_begun_again_is_named_for_two_weeks(leeward: Leeward, environment: dict[str, str]) -> None:
+    assert leeward("migrate").returncode == 0
+    with sqlite3.connect(Path(environment["LEEWARD_DATA"]) / "matching.db") as database:
+        columns = "(topic, seq, reread_at, reread_why)"
+        for topic, at, why in (("incident", "2026-11-20", "numbers_again"), ("notify", "2026-10-20", "gone")):
+            values = (f"leeward.{topic}", 7, f"{at} 08:00:00.000000", why)
+            database.execute(f"INSERT INTO position {columns} VALUES (?, ?, ?, ?)", values)
+    database.close()
+    _, found = findings(leeward)
+    [what] = [what for what in found if what.startswith("matching, ")]
+    assert what.startswith("matching, leeward.incident: a database was put back")
+    assert what.endswith("(numbers_again, 2026-11-20)")
+    assert found[what] == "warning"
