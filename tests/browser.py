@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-import os
+import json
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,16 +14,49 @@ from axe_playwright_python.async_playwright import Axe
 from fastapi import FastAPI
 from playwright.async_api import Browser, Page, async_playwright
 
+from services.demo.servers import LocalServer
+
 INSTALLED: Final = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 ARGUMENTS: Final = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 PHONE: Final = {"width": 320, "height": 640}
 DESK: Final = {"width": 1280, "height": 900}
 
 
-def executable() -> str | None:
-    """The installed Chromium, by LEEWARD's test machines' usual places."""
-    given = os.environ.get("CHROMIUM")
-    return given or next((path for path in INSTALLED if Path(path).exists()), None)
+class Chromium(LocalServer):
+    """A headless browser that talks to nobody but the pages under test, driven by Playwright's own server."""
+
+    NAME = "Chromium"
+    STOP = "SIGTERM"
+
+    @property
+    def address(self) -> str:
+        """For Playwright's `connect`."""
+        return f"ws://127.0.0.1:{self.port}/chromium"
+
+    def _launch(self) -> None:
+        wanted = {"host": "127.0.0.1", "port": self.port, "wsPath": "/chromium", "args": ARGUMENTS}
+        if installed := next((path for path in INSTALLED if Path(path).exists()), None):
+            wanted["executablePath"] = installed
+        configuration = self.folder / "launch.json"
+        configuration.write_text(json.dumps(wanted), encoding="utf-8")
+        command = [sys.executable, "-m", "playwright", "launch-server", "--browser", "chromium"]
+        self._keep([*command, "--config", str(configuration)], cwd=self.folder)
+
+    async def _answers(self) -> bool:
+        _, probe = await asyncio.open_connection("127.0.0.1", self.port)
+        probe.close()
+        return True
+
+
+@contextlib.asynccontextmanager
+async def chromium(server: Chromium) -> AsyncIterator[Browser]:
+    """The browser as one test sees it: what the test opened is closed at its end."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.connect(server.address)
+        try:
+            yield browser
+        finally:
+            await browser.close()
 
 
 _SMALL: Final = """least => [...document.querySelectorAll(
@@ -30,17 +64,6 @@ _SMALL: Final = """least => [...document.querySelectorAll(
   .filter(e => e.checkVisibility() && !e.closest('p') && !e.matches('.skip'))
   .filter(e => e.getBoundingClientRect().height < least - 0.5)
   .map(e => e.outerHTML.slice(0, 80))"""
-
-
-@contextlib.asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    """A headless browser that talks to nobody but the pages under test."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable(), args=list(ARGUMENTS))
-        try:
-            yield browser
-        finally:
-            await browser.close()
 
 
 @contextlib.asynccontextmanager

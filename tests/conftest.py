@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
+from playwright.async_api import Browser
 from sqlalchemy import MetaData
 
 from leeward.runtime import http_client
@@ -20,8 +22,12 @@ from leeward.settings.keys import keyring
 from leeward.store import Store
 from leeward.testing import ManualClock
 from services.demo.servers import Kafka, PostgreSQL
+from tests.browser import chromium
 from tests.databases import KINDS, Databases, OpenStore, PostgresDatabases, SqliteDatabases, chosen
 from tests.nursery.client import SHARED
+from tests.servers import SharedChromium, SharedKafka, SharedPostgreSQL, share
+
+gc.disable()  # until everything is loaded and collected
 
 MakeContext = Callable[[ServiceName, MetaData], Context]
 
@@ -36,19 +42,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "database(*kinds): what the test runs on: sqlite, postgresql, or both")
     config.addinivalue_line("markers", "long: plays weeks; of two databases only on the first, unless asked for")
     config.addinivalue_line("markers", "fuzz: a property under random input, see tests/fuzzing.py")
+    config.addinivalue_line("markers", "own_servers: stops or kills servers, see tests/servers.py")
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = tempfile.mkdtemp(prefix="leeward-tests-")  # the workers' as well
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ.pop(SHARED), ignore_errors=True)
+        folder = Path(os.environ.pop(SHARED))
+        until = time.monotonic() + 20
+        while folder.exists() and time.monotonic() < until:  # the servers in it are just ending
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.02)
 
 
 def pytest_collection_finish() -> None:
     """What is loaded by now stays; looking through it again and again for what can be freed takes seconds."""
     gc.collect()
     gc.freeze()
+    gc.enable()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -88,17 +101,42 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    """A PostgreSQL of this test process's own."""
+def postgresql() -> PostgreSQL:
+    """The run's PostgreSQL, with databases of this test process's own."""
+    return share("postgresql", SharedPostgreSQL)
+
+
+@pytest.fixture(scope="session")
+def postgresql_of_box() -> PostgreSQL:
+    """Another, since the box must have one of its own."""
+    return share("postgresql-box", SharedPostgreSQL)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Kafka:
+    """The run's Kafka; other test processes use it too."""
+    return share("kafka", SharedKafka)
+
+
+@pytest.fixture(scope="session")
+def own_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """A PostgreSQL that may be killed."""
     with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A Kafka of this test process's own."""
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A Kafka that may be killed."""
     with Kafka(tmp_path_factory.mktemp("kafka")) as server:
         yield server
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium, with nothing open in it."""
+    async with chromium(share("chromium", SharedChromium)) as found:
+        yield found
 
 
 @pytest_asyncio.fixture

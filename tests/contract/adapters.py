@@ -18,6 +18,7 @@ from leeward.store import Store
 from leeward.testing import ManualClock
 from services.demo.servers import Kafka
 from tests.contract.databases import Cluster, Databases, Files
+from tests.servers import WORKER, serving
 
 _TESTS = count()
 
@@ -65,8 +66,8 @@ class Distributed:
 
     def __init__(self, request: pytest.FixtureRequest, settings: Settings, clock: ManualClock) -> None:
         self.databases: Databases = Cluster(request, settings, clock)
-        self.server: Kafka = request.getfixturevalue("kafka")
-        self.producer: Any = f"p{next(_TESTS)}"
+        self.server: Kafka = request.getfixturevalue(serving(request, "kafka"))
+        self.producer: Any = f"{WORKER}-p{next(_TESTS)}"
         # one partition: stories are told in one order, though the bus promises only that of each key
         self.partitions = 1
         self._relays: dict[Store, KafkaRelay] = {}

@@ -13,6 +13,7 @@ from leeward.store import SqliteStore, Store
 from leeward.store.postgresql import PostgresStore
 from leeward.testing import ManualClock
 from services.demo.servers import PostgreSQL
+from tests.servers import serving
 
 _TESTS = count()
 
@@ -54,7 +55,7 @@ class Cluster:
     """PostgreSQL."""
 
     def __init__(self, request: pytest.FixtureRequest, _settings: Settings, clock: ManualClock) -> None:
-        self.server: PostgreSQL = request.getfixturevalue("postgresql")
+        self.server: PostgreSQL = request.getfixturevalue(serving(request, "postgresql"))
         self._prefix = f"t{next(_TESTS)}"
         self._clock = clock
         self._made: list[str] = []

@@ -170,6 +170,7 @@ async def run_for_a_while(process: Process, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
+@pytest.mark.own_servers
 async def test_a_broker_that_is_killed_loses_and_repeats_nothing(world: World) -> None:
     process = world.process()
     async with relaying(world, world.producer), consuming(process):
@@ -186,6 +187,7 @@ async def test_a_broker_that_is_killed_loses_and_repeats_nothing(world: World) -
     assert all(numbers == sorted(set(numbers)) for numbers in told.values())
 
 
+@pytest.mark.own_servers
 async def test_leaving_a_broker_that_is_away_ends_in_no_cancellation(world: World) -> None:
     """The consumer waits between two attempts then, and its own `stop` hands on the cancellation of that wait."""
     process = world.process()
@@ -202,6 +204,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return sorted((one.message, getattr(one, "fields", {}).get("address", "")) for one in ours)
 
 
+@pytest.mark.own_servers
 async def test_kafka_away_at_the_start_is_said_and_waited_for(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "leeward")
     server = ways(world).server
@@ -375,6 +378,7 @@ async def test_a_batch_that_another_replica_has_is_not_held_here(world: World, m
         await eventually(let_go)
 
 
+@pytest.mark.own_servers
 async def test_topics_are_made_once_with_their_retention(world: World) -> None:
     brokers = ways(world).brokers
     assert await topics.gaps(brokers) == [f"topic {topic} is missing" for topic in topics.TOPICS]

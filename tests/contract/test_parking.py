@@ -112,6 +112,7 @@ async def test_the_last_attempt_makes_a_dead_letter_without_the_faults_text(worl
     assert await world.parked("key", dead=1) == []
 
 
+@pytest.mark.own_servers
 async def test_no_word_of_a_fault_is_stored(world: World) -> None:
     world.handlers.poison = {"bad"}
     await world.publish(recorded(1, "bad"))

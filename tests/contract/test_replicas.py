@@ -197,6 +197,7 @@ async def test_a_timer_fires_in_one_of_them(replica: Open) -> None:
     assert len(await names(stores[0])) == 300
 
 
+@pytest.mark.own_servers
 async def test_a_server_that_is_killed_is_away_and_then_back(replica: Open, cluster: Cluster) -> None:
     store = replica()
     stop = asyncio.Event()

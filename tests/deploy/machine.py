@@ -13,10 +13,10 @@ import httpx
 from leeward.settings import PORTS
 from services.demo.servers import Kafka, PostgreSQL
 from services.demo.servers.server import Port
+from tests import nursery
 from tests.deploy.clusters import prepare
 from tests.deploy.compose import SERVICES, environment, meet, on_this_machine, runs_leeward
 
-LEEWARD = Path(sys.executable).with_name("leeward")
 ALIASES = {"issuer.localhost": "issuer"}
 
 
@@ -54,7 +54,7 @@ class Machine:
         self.kafka = Broker(folder / "kafka")
         self._clusters = {name: PostgreSQL(folder / name) for name in ("postgres", "postgres-box")}
         self._ports = {name: Port() for name in (*PORTS, "closed", "mllp")}
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, nursery.Process] = {}
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -69,8 +69,7 @@ class Machine:
 
     def __exit__(self, *_fault: object) -> None:
         for running in self._running.values():
-            running.kill()
-            running.wait()
+            running.close()
         self._held.close()
 
     def url(self, name: str, path: str = "") -> str:
@@ -115,9 +114,7 @@ class Machine:
         """Run a service that ends: `docker compose run --rm NAME WORDS`; gives what it printed."""
         assert runs_leeward(name)
         words = words or tuple(SERVICES[name]["command"])
-        done = subprocess.run(
-            [LEEWARD, *words], env=self.environment(name), capture_output=True, text=True, timeout=200, cwd=self.work
-        )
+        done = nursery.run(words, self.environment(name), folder=self.work, timeout=200)
         assert done.returncode == 0, f"{name}: {done.stderr}"
         return done.stdout
 
@@ -130,10 +127,10 @@ class Machine:
 
     def start(self, name: str) -> None:
         """Start a service that stays."""
-        command = [LEEWARD, *SERVICES[name]["command"]]
+        command = SERVICES[name]["command"]
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._running[name] = subprocess.Popen(
-                command, env=self.environment(name), stdout=log, stderr=log, cwd=self.work
+            self._running[name] = nursery.Process(
+                command, self.environment(name), stdout=log, stderr=log, folder=self.work
             )
 
     def healthy(self, name: str) -> bool:

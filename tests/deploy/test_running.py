@@ -48,7 +48,7 @@ def test_up_and_at_work_and_down(machine: Machine, mailbox: Mailbox) -> None:
     for name in FIVE:
         machine.start(name)
     for name in FIVE:
-        wait_until(partial(machine.healthy, name), 180)
+        wait_until(partial(machine.healthy, name), 180, pause=0.3)
 
     # people come in by the one container that has their key
     write_roster(machine.folder / "roster.csv", STAFF)

@@ -9,6 +9,7 @@ from leeward.settings import ServiceName
 from services.demo.servers import Kafka, PostgreSQL
 from tests.e2e.distributed import Distributed, Servers
 from tests.e2e.harness import LIVE, Mailbox, Member, System
+from tests.servers import serving
 
 MakeSystem = Callable[..., System]
 MakeDistributed = Callable[..., Distributed]
@@ -56,18 +57,12 @@ def live(make_system: MakeSystem) -> System:
     return system
 
 
-@pytest.fixture(scope="session")
-def box_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    """The box's own PostgreSQL, apart from the others' `postgresql`."""
-    with PostgreSQL(tmp_path_factory.mktemp("box_postgresql")) as server:
-        yield server
-
-
 @pytest.fixture
-def servers(tmp_path: Path, postgresql: PostgreSQL, box_postgresql: PostgreSQL) -> Iterator[Servers]:
+def servers(request: pytest.FixtureRequest, tmp_path: Path, postgresql_of_box: PostgreSQL) -> Iterator[Servers]:
     """A Kafka of the test's own: making one takes less time than emptying one that was killed."""
+    postgresql: PostgreSQL = request.getfixturevalue(serving(request, "postgresql"))
     with Kafka(tmp_path / "kafka") as kafka:
-        found = Servers(kafka, postgresql, box_postgresql)
+        found = Servers(kafka, postgresql, postgresql_of_box)
         yield found
         found.restore()
 

@@ -1,21 +1,11 @@
 """In Chromium: accepted, confirmed, only then introduced, closed, a token kept; and declined, and taken back."""
 
-from collections.abc import AsyncIterator
-
-import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from leeward.testing import wait_until
-from tests.browser import chromium
 from tests.e2e.harness import Mailbox, System, death, link_in
 
 SUPPORTERS = ("max@hospital.example", "sue@hospital.example", "tom@hospital.example")
-
-
-@pytest_asyncio.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as launched:
-        yield launched
 
 
 async def open_link(browser: Browser, link: str) -> Page:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import pytest
+
 from leeward.settings import SERVICES, ServiceName
 from leeward.testing import wait_until
 from tests.e2e.conftest import STAFF, MakeDistributed
@@ -70,6 +72,7 @@ def each_got_exactly_one(mailbox: Mailbox, *others: str) -> None:
     assert {address: len(ids) for address, ids in mailbox.message_ids().items()} == dict.fromkeys(wanted, 1)
 
 
+@pytest.mark.own_servers
 def test_each_person_gets_one_message_though_broker_and_database_die(
     make_distributed: MakeDistributed, mailbox: Mailbox
 ) -> None:

@@ -49,6 +49,7 @@ def wait_red(system: Distributed, replicas: Sequence[Replica], *events: str) -> 
     return told()
 
 
+@pytest.mark.own_servers
 def test_databases_that_are_away_and_then_not_migrated(make_distributed: MakeDistributed) -> None:
     system = make_distributed(LIVE, TWO, LEEWARD_CLOCK=NINE)
     system.create_databases()

@@ -41,7 +41,10 @@ def lock(name: str) -> Iterator[None]:
 
 
 class Process:
-    """One process, with the interface of `subprocess.Popen` as far as it is used; it ends with whoever asked for it."""
+    """One process, with the interface of `subprocess.Popen` as far as it is used.
+
+    It ends with whoever asked for it; one that `stays` ends with the last test process of the run.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Process:
         stderr: IO[Any],
         folder: Path | None = None,
         main: str = PROGRAM,
+        stays: bool = False,
     ) -> None:
         parent()
         self.returncode: int | None = None
@@ -62,6 +66,7 @@ class Process:
             "words": [str(word) for word in words],
             "environment": dict(environment),
             "folder": str(folder or Path.cwd()),
+            "stays": stays,
         }
         self.connection = _connect()
         with open(os.devnull) as nothing:

@@ -4,8 +4,9 @@ Loading the program takes more than a second of a core, forking it a hundredth.
 
 A request is a line of JSON and three file descriptors: {"main": "module:function", "words", "environment", "folder"}.
 The answer is {"pid": number}, and when the process has ended {"status": exit code or minus the signal}. Each byte that
-follows a request is a signal for the process, and the end of the connection its `kill -9`. A request without words is
-answered and keeps the parent alive, which ends with its last connection.
+follows a request is a signal for the process, and the end of the connection its `kill -9`, unless the request says
+{"stays": true}: such a process ends with the parent. A request without words is answered and keeps the parent alive,
+which ends with its last connection.
 """
 
 import contextlib
@@ -51,11 +52,13 @@ def preload() -> None:
     """Import everything that a process may need."""
     from services.commands import catalogue
 
+    gc.disable()
     for module in PRELOADED:
         importlib.import_module(module)
     catalogue.load()
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 class Nursery:
@@ -64,6 +67,7 @@ class Nursery:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._asking: dict[socket.socket, int] = {}  # 0: none of its own, or one that has ended
+        self._staying: set[int] = set()
         self._woken, wake = os.pipe()
         for end in (self._woken, wake):
             os.set_blocking(end, False)
@@ -104,6 +108,8 @@ class Nursery:
                 live(request, handed, main)
             for one in handed:
                 os.close(one)
+        if request.get("stays"):
+            self._staying.add(pid)
         self._asking[asking] = pid
         self._selector.register(asking, selectors.EVENT_READ)
         self._say(asking, pid=pid)
@@ -115,7 +121,7 @@ class Nursery:
             numbers = b""
         pid = self._asking[asking]
         for number in numbers or bytes([signal.SIGKILL]):
-            if pid:
+            if pid and (numbers or pid not in self._staying):
                 os.kill(pid, number)
         if not numbers:
             self._selector.unregister(asking)

@@ -18,6 +18,7 @@ No script, style or address stands in the markup itself, so a content policy wit
 
 from collections.abc import Mapping
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,20 @@ def dialled(number: str) -> str:
     return f"+{digits}" if number.strip().startswith("+") else digits
 
 
+@cache
+def _environment(folder: Path) -> Environment:
+    """The templates of a folder and those of the look, each compiled once a process."""
+    made = Environment(
+        loader=FileSystemLoader([folder, LOOK / "templates"]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["dialled"] = dialled
+    return made
+
+
 class Pages:
     """Renders one service's templates in the common look."""
 
@@ -48,14 +63,7 @@ class Pages:
             locale: {key: text for source in folders for key, text in catalogue(source, locale).items()}
             for locale in settings.locales
         }
-        self.environment = Environment(
-            loader=FileSystemLoader([folder, LOOK / "templates"]),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self.environment.filters["dialled"] = dialled
+        self.environment = _environment(folder)
 
     def text(self, key: str, locale: str | None = None, **values: Any) -> str:
         """One text of the catalogue, in the form that suits ``n`` where it has several.

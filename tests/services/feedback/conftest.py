@@ -34,6 +34,7 @@ from services.feedback.issuer import SERVICE as ISSUER
 from services.feedback.issuer.models import CLAIM
 from services.feedback.reports import ITEMS
 from tests.databases import PostgresDatabases, content
+from tests.nursery import lock
 from tests.services.feedback.browserless import DRIVER, NODE
 
 WINDOW = timedelta(hours=1)
@@ -163,17 +164,17 @@ async def node(step: str, given: object, *, refused: bool = False) -> dict[str, 
 
 
 @pytest.fixture(scope="session")
-def postgresql_databases_of_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresDatabases]:
-    """A cluster of its own, as the box must have."""
-    with PostgreSQL(tmp_path_factory.mktemp("postgresql-box")) as server:
-        yield PostgresDatabases(server)
+def postgresql_databases_of_box(postgresql_of_box: PostgreSQL) -> PostgresDatabases:
+    """In a cluster of its own, as the box must have."""
+    return PostgresDatabases(postgresql_of_box)
 
 
 @pytest.fixture
-def distributed(database: str, request: pytest.FixtureRequest) -> Callable[[ManualClock], dict[str, str]]:
+def distributed(database: str, request: pytest.FixtureRequest) -> Iterator[Callable[[ManualClock], dict[str, str]]]:
     """Variables of a distributed run on real servers; none where the test is on SQLite."""
     if database == "sqlite":
-        return lambda _clock: {}
+        yield lambda _clock: {}
+        return
     databases: PostgresDatabases = request.getfixturevalue("postgresql_databases").next_test()
     of_box: PostgresDatabases = request.getfixturevalue("postgresql_databases_of_box").next_test()
     kafka: Kafka = request.getfixturevalue("kafka")
@@ -191,7 +192,8 @@ def distributed(database: str, request: pytest.FixtureRequest) -> Callable[[Manu
             "LEEWARD_BOX_DATABASE_URL": of_box.url("box", clock),
         }
 
-    return variables
+    with lock("topics"):  # the services' topics have one name for all
+        yield variables
 
 
 @pytest_asyncio.fixture

@@ -6,24 +6,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from services.feedback.reports import ITEMS
 from tests.services.feedback.conftest import ENOUGH, EPOCH, TOKENS, Feedback
 
-CHROMIUM = Path("/usr/bin/chromium")
-OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
-
-
-@pytest_asyncio.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        path = str(CHROMIUM) if CHROMIUM.exists() else None
-        launched = await playwright.chromium.launch(executable_path=path, args=OPTIONS)
-        yield launched
-        await launched.close()
 
 
 @pytest_asyncio.fixture

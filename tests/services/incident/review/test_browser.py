@@ -2,31 +2,29 @@
 
 import json
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import httpx
-import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from leeward.web.access import COOKIE, AccessControl
 from leeward.web.app import create_app
 from services.incident import SERVICE
-from tests.browser import DESK, PHONE, axe_faults, chromium, served, small_targets, too_wide
+from tests.browser import DESK, PHONE, axe_faults, served, small_targets, too_wide
 from tests.services.incident.conftest import Desk
 from tests.services.incident.review.test_review import WORDS, doubt, unknown
 from tests.services.incident.sources.test_api import REPORT, SAFETY
 
 SHOTS = os.environ.get("SHOTS")
 Scheme = Literal["light", "dark"]
-
-
-@pytest_asyncio.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as found:
-        yield found
+SEEN: Final[tuple[tuple[dict[str, int], Scheme], ...]] = (
+    (PHONE, "light"),
+    (PHONE, "dark"),
+    (DESK, "light"),
+    (DESK, "dark"),
+)
 
 
 @pytest_asyncio.fixture
@@ -70,19 +68,17 @@ async def tab_to(page: Page, label: str) -> None:
     raise AssertionError(f"Tab never comes to {label}")
 
 
-@pytest.mark.parametrize(("size", "scheme"), [(PHONE, "light"), (PHONE, "dark"), (DESK, "light"), (DESK, "dark")])
-async def test_it_fits_and_can_be_read(
-    desk: Desk, browser: Browser, busy: str, size: dict[str, int], scheme: Scheme
-) -> None:
+async def test_it_fits_and_can_be_read(desk: Desk, browser: Browser, busy: str) -> None:
     async with served(create_app(desk.context, SERVICE.build(desk.context).router)) as base:
-        page = await opened(browser, base, busy, size, scheme)
-        name = f"review-{size['width']}-{scheme}"
-        await assert_fit(page, name)
-        await page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
-        await assert_fit(page, f"{name}-open")
-        target = await page.locator("form[action*=signals]").first.get_attribute("action")
-        await page.goto(base + str(target).removesuffix("/confirm"))
-        await assert_fit(page, f"{name}-one")
+        for size, scheme in SEEN:
+            page = await opened(browser, base, busy, size, scheme)
+            name = f"review-{size['width']}-{scheme}"
+            await assert_fit(page, name)
+            await page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+            await assert_fit(page, f"{name}-open")
+            target = await page.locator("form[action*=signals]").first.get_attribute("action")
+            await page.goto(base + str(target).removesuffix("/confirm"))
+            await assert_fit(page, f"{name}-one")
 
 
 async def test_by_keyboard_alone(desk: Desk, browser: Browser, busy: str) -> None:

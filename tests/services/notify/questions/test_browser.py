@@ -10,18 +10,12 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from services.notify.questions.question import ANSWERS
-from tests.browser import DESK, PHONE, axe_faults, chromium, served, small_targets, too_wide
+from tests.browser import DESK, PHONE, axe_faults, served, small_targets, too_wide
 from tests.services.notify.conftest import PEOPLE_TO_CALL, POLICY, MakeWorld
 from tests.services.notify.world import ANNA, SAM, World
 
 SHOTS = os.environ.get("SHOTS")
 Scheme = Literal["light", "dark"]
-
-
-@pytest_asyncio.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as found:
-        yield found
 
 
 @pytest_asyncio.fixture
