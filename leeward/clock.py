@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -15,9 +15,17 @@ class Clock(Protocol):
         """Aware UTC."""
         ...
 
+    def steady(self) -> float:
+        """Seconds of this clock since some moment, whatever it is set to meanwhile."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Wait that many seconds of this clock."""
         ...
+
+
+# one that goes on while the machine sleeps, where there is one: sleep is no leap
+_STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class SystemClock:
@@ -25,6 +33,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def steady(self) -> float:
+        return time.clock_gettime(_STEADY)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
@@ -39,7 +50,10 @@ class ScaledClock:
         self._origin = time.monotonic()
 
     def now(self) -> datetime:
-        return self._start + timedelta(seconds=(time.monotonic() - self._origin) * self._rate)
+        return self._start + timedelta(seconds=self.steady())
+
+    def steady(self) -> float:
+        return (time.monotonic() - self._origin) * self._rate
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds) / self._rate)
@@ -53,6 +67,9 @@ class FixedClock:
 
     def now(self) -> datetime:
         return self._at
+
+    def steady(self) -> float:
+        return 0.0
 
     async def sleep(self, seconds: float) -> None:
         raise RuntimeError(f"a clock that stands still was asked to wait {seconds} s")

@@ -39,6 +39,8 @@ from leeward.store.migrate import up_to_date
 from leeward.store.periodic import back_off
 from leeward.store.retention import Retention, at_once
 from leeward.store.timing import TimerLoop
+from leeward.timekeeping.guard import GuardedClock
+from leeward.timekeeping.keeper import Kept, Timekeeper
 from leeward.web.app import create_app
 from leeward.web.look.catalogues import check_catalogues
 
@@ -125,10 +127,11 @@ class Runtime:
         """`everybody`: all services of the installation, in whichever process they run; these where none are given."""
         self.settings = settings
         self._everybody = everybody or services
-        self.clock = clock
+        self.clock = GuardedClock(clock)
         self.running: dict[str, Running] = {}
         self._services = services
         self._stop = asyncio.Event()
+        self._timekeeper = Timekeeper(self.clock)
         self._stores: dict[str, Store] = {}
         self._sockets: dict[str, socket.socket] = {}
         self._bus: Bus | None = None
@@ -173,6 +176,7 @@ class Runtime:
         for running in self.running.values():
             await self._serve(running, self._sockets[running.service.name])
         gc.enable()
+        self._spawn("timekeeping", self._timekeeper.run)
         beginning = asyncio.gather(*(self._begin(running, bus) for running in self.running.values()))
         await first_of(self._stop.wait(), beginning)
         [fault] = await asyncio.gather(beginning, return_exceptions=True)
@@ -250,6 +254,7 @@ class Runtime:
         name, context = running.service.name, running.context
         if waits := await context.store.read(partial(awaited, package=running.service.package)):
             return waits
+        await self._timekeeper.take_up(name, Kept(context.store, running.service.moments(self.settings)))
         await context.store.write(lambda unit: hold_key(unit, self.settings, name, context.keys.service))
         return None
 

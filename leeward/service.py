@@ -16,6 +16,7 @@ from leeward.settings import ServiceName, Settings
 from leeward.settings.keys import Keyring
 from leeward.store import Store, Timer, Unit
 from leeward.store.retention import RetentionPart
+from leeward.timekeeping.moments import Moments
 
 Handler = Callable[[Unit, Sequence[Event]], None]
 TimerHandler = Callable[[Unit, Sequence[Timer]], None]
@@ -78,6 +79,7 @@ class Service:
     status: figures for `leeward status`: counts and codes, never a name.
     import_roster: takes over what this service may know of a whole roster; None where that is nothing.
     reads: topics whose events its handlers take; a log is kept until every service that reads it has.
+    moments: the columns that hold times reckoned from now, so that they can be put right with the clock.
     check: raises SettingsError for settings that this service cannot start with; asked before anything is touched.
     left_out: the tables whose rows no backup holds.
     restored: brings a database that was put back from a copy to the present, before anything in it is due.
@@ -92,6 +94,7 @@ class Service:
     left_out: Callable[[Connection], Collection[str]] | None = None
     restored: Callable[[Unit, Restored], None] | None = None
     reads: tuple[str, ...] = ()
+    moments: Callable[[Settings], Sequence[Moments]] = lambda _settings: ()
 
     @property
     def package(self) -> str:

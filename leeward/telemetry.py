@@ -82,6 +82,9 @@ DATABASE_FAULT: Final = Gauge(
     ["service", "reason"],
     registry=REGISTRY,
 )
+CLOCK_DOUBTED: Final = Gauge(
+    "leeward_clock_doubted", "1 while the clock is not believed, so that what would end waits.", registry=REGISTRY
+)
 CRISIS_LINES_UNCHECKED: Final = Gauge(
     "leeward_crisis_lines_unchecked", "Crisis lines that nobody has checked for a year.", registry=REGISTRY
 )

@@ -28,11 +28,19 @@ class ManualClock:
 
     def __init__(self, start: datetime) -> None:
         self._now = start
+        self._set_by = timedelta()
         self._order = count()
         self._sleepers: list[tuple[datetime, int, asyncio.Future[None]]] = []
 
     def now(self) -> datetime:
-        return self._now
+        return self._now + self._set_by
+
+    def steady(self) -> float:
+        return self._now.timestamp()
+
+    def leap(self, **span: float) -> None:
+        """Be set to another time, forwards or backwards: no time passes, and nobody wakes."""
+        self._set_by += timedelta(**span)
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:

@@ -71,6 +71,9 @@ Idents = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `l
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]
 Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
+ClockIsRight = Annotated[
+    bool, typer.Option("--clock-is-right", help="Believe the clock again, first; what waits for it goes on.")
+]
 
 
 @app.command()
@@ -112,10 +115,12 @@ def migrate(services: Annotated[list[ServiceWord] | None, typer.Argument(metavar
 
 
 @app.command()
-def doctor(*, as_json: Json = False) -> None:
+def doctor(*, as_json: Json = False, clock_is_right: ClockIsRight = False) -> None:
     """Say what is missing or wrong, one line each, and what to do about it."""
     from services.commands.operate import doctor as command
 
+    if clock_is_right:
+        command.vouch_for_clock()
     raise typer.Exit(command.doctor(as_json=as_json))
 
 

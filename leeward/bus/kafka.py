@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
@@ -24,6 +24,7 @@ from leeward.bus.relay import KafkaRelay
 from leeward.bus.topics import TOPICS
 from leeward.settings import ServiceName
 from leeward.store import Store, Unit
+from leeward.timekeeping.guard import bear_out, is_uncertain
 
 POLL: Final = 1.0
 CHECK: Final = 10.0
@@ -108,6 +109,9 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 if not self._placed:
                     # of an assignment that has come meanwhile
                     continue
+                if is_uncertain(self._store.clock):
+                    for records in found.values():
+                        await bear_out(self._store.clock, sent_at(records[-1]))
                 now = self._store.clock.now()
                 self._held = [raw_of(one, now) for records in found.values() for one in records]
                 for partition, records in found.items():
@@ -289,6 +293,14 @@ def raw_of(record: ConsumerRecord[Any, Any], now: datetime) -> Raw:
     since = timedelta(milliseconds=int(age)) if age.isascii() and age.isdecimal() and len(age) < 13 else _NO_DATE
     body = (record.value or b"").decode("utf-8", "replace").replace("\0", "")
     return Raw(record.offset, **named, body=body, accepted_at=now - since, partition=record.partition)
+
+
+def sent_at(record: ConsumerRecord[Any, Any]) -> datetime | None:
+    """When an event was sent, by the bucket of its sender's clock, which is not in doubt."""
+    with suppress(ValueError):
+        time = next((value for name, value in record.headers if name == "ce_time" and value is not None), b"")
+        return datetime.strptime(time.decode("utf-8", "replace"), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return None
 
 
 def _now() -> float:

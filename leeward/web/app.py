@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leeward import __version__, telemetry
 from leeward.service import Context
+from leeward.timekeeping.guard import is_doubted
 from leeward.web import problem
 from leeward.web.access import PUBLIC, AccessControl, bearer, check_routes
 from leeward.web.look.files import files
@@ -112,7 +113,7 @@ def _ground_routes(context: Context, unready: Callable[[], str], notes: Callable
         # what the last write and the last look found: asking costs the database nothing
         if reason := context.store.health.reason or unready():
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
-        told = notes()
+        told = [*notes(), *(["clock_doubted"] if is_doubted(context.clock) else [])]
         return JSONResponse({"status": "ready", "notes": told} if told else {"status": "ready"})
 
     @router.get("/metrics", dependencies=[PUBLIC])

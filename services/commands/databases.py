@@ -22,6 +22,7 @@ from leeward.store.health.files import look_for_room, reason_of
 from leeward.store.migrate import migrate, up_to_date
 from leeward.store.sqlite import sqlite_engine
 from leeward.store.unit import GroundWrites
+from leeward.timekeeping.keeper import time_of
 from services.commands import queries
 from services.commands.console import Failed
 
@@ -154,8 +155,10 @@ def _store(settings: Settings, service: Service) -> Iterator[Store]:
 
 
 @contextmanager
-def transaction(settings: Settings, service: Service, now: datetime) -> Iterator[Unit]:
+def transaction(settings: Settings, service: Service, now: datetime, *, believed: bool = False) -> Iterator[Unit]:
     """One transaction on a service's database, committed at the end of the block.
+
+    It goes by the time that the services go by, which do not believe every clock, unless `now` is to be `believed`.
 
     Raises:
         Failed: when the database cannot be written.
@@ -163,7 +166,8 @@ def transaction(settings: Settings, service: Service, now: datetime) -> Iterator
     try:
         with connection(settings, service.name) as conn:
             conn.begin()
-            unit = Unit(conn, now, GroundWrites(service.metadata))
+            writes = GroundWrites(service.metadata)
+            unit = Unit(conn, now if believed else time_of(conn, writes.tables, now), writes)
             yield unit
             unit.flush()
             if unit.erased:

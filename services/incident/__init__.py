@@ -19,6 +19,7 @@ from leeward.settings import Settings
 from leeward.settings.keys import own_key
 from leeward.store import Unit
 from leeward.store.retention import delete_all
+from leeward.timekeeping.moments import past_times
 from services.incident import repository, roster
 from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
@@ -96,4 +97,13 @@ def bring_to_present(unit: Unit, restored: Restored) -> None:
     delete_all(unit, resolve_known, delete_expired)
 
 
-SERVICE = Service("incident", METADATA, build, status, import_roster, left_out=left_out, restored=bring_to_present)
+SERVICE = Service(
+    "incident",
+    METADATA,
+    build,
+    status,
+    import_roster,
+    moments=lambda _settings: past_times(METADATA),
+    left_out=left_out,
+    restored=bring_to_present,
+)

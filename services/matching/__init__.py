@@ -2,20 +2,25 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from fastapi import APIRouter
 
+from leeward.contracts.buckets import BUCKET
 from leeward.people import Member
 from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
-from leeward.store import Unit
+from leeward.store import Unit, table_of
+from leeward.timekeeping.moments import Moments
 from leeward.web.login import login_router
 from services.matching import inputs
 from services.matching.coordinator import board, routes
 from services.matching.coordinator.status import status
 from services.matching.inputs import hourly, restored, retention
-from services.matching.models import METADATA
+from services.matching.inputs.cover import FIRST_COVER
+from services.matching.lifecycle.steps import LIMIT
+from services.matching.models import METADATA, RequestRow, RosterPerson, SupportCase, SupporterLoad
 from services.matching.roster import importing
 from services.matching.site import site_of
 
@@ -41,12 +46,30 @@ def import_roster(unit: Unit, members: Sequence[Member], _settings: Settings) ->
     importing.apply(unit, members)
 
 
+def moments(settings: Settings) -> list[Moments]:
+    """Times of cases move with them; the others are cut to how far the rules let them lie ahead."""
+    outreach, supporters = settings.outreach, settings.supporters
+    every = outreach.cover_every or timedelta()
+    return [
+        Moments(table_of(SupportCase), ("ends_at", "accepted_at", "confirm_by"), stamp="opened_at"),
+        Moments(table_of(SupportCase), ("ends_at",), longest=LIMIT),
+        Moments(table_of(SupportCase), ("occurred_at",), longest=timedelta()),
+        Moments(table_of(RequestRow), ("expires_at",), longest=LIMIT + BUCKET),
+        Moments(table_of(RosterPerson), ("quiet_until",), longest=outreach.coalesce),
+        Moments(table_of(RosterPerson), ("since",), longest=timedelta()),
+        Moments(table_of(SupporterLoad), ("rest_until",), longest=supporters.cool_down),
+        Moments(table_of(SupporterLoad), ("exposed_until",), longest=supporters.after_exposure),
+        Moments(table_of(RosterPerson), ("cover_due",), longest=every + FIRST_COVER),
+    ]
+
+
 SERVICE: Final = Service(
     "matching",
     METADATA,
     build,
     status,
     import_roster,
+    moments=moments,
     restored=restored.bring_to_present,
     reads=("leeward.incident", "leeward.notify"),
 )

@@ -89,7 +89,9 @@ async def test_after_no_thanks_nobody_asks_again(live: System, mailbox: Mailbox,
     wait_until(lambda: [case["state"] for case in live.cases(token)], until=lambda states: states == ["ended"])
     assert live.stop() == 0
     # an hour of this clock a second: the reminder's three days and the offer's fourteen go by
-    live.restart(LEEWARD_CLOCK="2026-11-24T08:30:00Z*36000")
+    live.environment["LEEWARD_CLOCK"] = "2026-11-24T08:30:00Z*36000"
+    live.command("doctor", "--clock-is-right", check=False)
+    live.start()
     live.send(death("M2", "BEN", patient="other", at="20261124083000"))
     wait_until(lambda: mailbox.to("ben@hospital.example"))
     wait_until(lambda: len(mailbox.to("ben@hospital.example")), 30, lambda count: count == 2)

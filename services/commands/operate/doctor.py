@@ -17,14 +17,17 @@ from leeward.bus.logs import rereads
 from leeward.service import Service
 from leeward.settings import Settings, SettingsError, load_settings
 from leeward.settings.key_checks import key_faults
-from leeward.store import StoreUnavailable
+from leeward.store import StoreUnavailable, ground_tables
 from leeward.store.health import Ailment, ailment
 from leeward.store.health.files import damage
 from leeward.store.migrate import up_to_date
+from leeward.timekeeping.guard import LEAP, WITNESS
+from leeward.timekeeping.keeper import stand_by
+from leeward.timekeeping.last_seen import read_last_seen
 from leeward.web.look.catalogues import check_catalogues
 from services.commands import catalogue, queries
 from services.commands.console import Failed, say, show_json
-from services.commands.databases import reading, with_databases
+from services.commands.databases import check_current, reading, transaction, with_databases
 
 ENDING: Final = timedelta(days=30)
 LOOKED_BACK: Final = timedelta(days=14)
@@ -42,6 +45,25 @@ class DoctorFinding:
 
     def __str__(self) -> str:
         return f"{self.level}: {self.what}; {self.do}"
+
+
+@with_databases
+def vouch_for_clock() -> None:
+    """The clock of this machine is right: what waits for it goes on, and what was reckoned from another is put right.
+
+    Raises:
+        Failed: when a database cannot be written.
+    """
+    settings = load_settings(starting=False)
+    shown = settings.clock().now()
+    for service in catalogue.load():
+        with reading(settings, service.name) as conn:
+            if conn is None:
+                continue
+            check_current(conn, service)
+        with transaction(settings, service, shown) as unit:
+            stand_by(unit, service.moments(settings), shown)
+    say(f"the clock is right: {shown:%Y-%m-%d %H:%M} UTC")
 
 
 def doctor(*, as_json: bool) -> int:
@@ -227,6 +249,8 @@ def figures(settings: Settings) -> Iterator[DoctorFinding]:
     matching = found["services"]["matching"]
     counts = {**matching["roster"], **matching["reasons"], **(found["services"]["incident"] or {})}
     for gap in found["gaps"]:
+        if gap == "clock_doubted":  # `clock` says more
+            continue
         what, do, figure = GAPS.get(gap, (gap.replace("_", " "), "see `leeward status`", ""))
         number = f"{counts[figure]} " if figure in counts else ""
         yield _warning(f"{number}{what}", do)
@@ -285,15 +309,22 @@ def clock(settings: Settings) -> Iterator[DoctorFinding]:
     """A clock that is set, or that has gone back behind what was stored."""
     if settings.variable("CLOCK"):
         yield _warning("LEEWARD_CLOCK is set", "time is not real: for tests and demonstrations only")
-        return
-    limit = settings.clock().now() + AHEAD
+    shown = settings.clock().now()
+    limit = shown + AHEAD
     for service in catalogue.load():
         with reading(settings, service.name) as conn:
-            newest = None
+            newest, seen = None, None
             with suppress(OperationalError, ProgrammingError):  # the database is older than this program
                 newest = conn and queries.newest_event(conn, service.metadata)
-        if newest and newest > limit:
+                seen = conn and read_last_seen(conn, ground_tables(service.metadata))
+        if newest and newest > limit and not settings.variable("CLOCK"):
             yield _error(f"{service.name} holds events from the future", "the clock went back: check time service")
+        if seen and shown - seen.seen_at > LEAP:
+            days = (shown - seen.seen_at).days
+            what = f"{service.name} does not believe the clock: it is {days} days ahead of when it was last trusted"
+            yield _error(what, VOUCH)
+        elif seen and seen.seen_at - shown > WITNESS:
+            yield _error(f"{service.name} was last run at a time that is still to come", VOUCH)
 
 
 def logs(settings: Settings) -> Iterator[DoctorFinding]:
@@ -313,6 +344,9 @@ REREADS: Final = {
     "gone": "events were deleted before this service had read them: its database was put back from an old copy",
 }
 COMPARE: Final = "compare the hospital's list of the days around it: `leeward reconcile LIST.csv`"
+VOUCH: Final = (
+    "what came due meanwhile waits: set the clock, or say that it is right, `leeward doctor --clock-is-right`"
+)
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 CHECKS: Final[tuple[Callable[[Settings], Iterator[DoctorFinding]], ...]] = (
     databases,

@@ -154,17 +154,17 @@ def _set_logs_right(
     logs: dict[str, RenewedLog] = {}
     for service in services.values():
         topic = f"leeward.{service.name}"
-        with transaction(settings, service, now) as unit:
+        with transaction(settings, service, now, believed=True) as unit:
             logs[topic] = renewed(unit.conn, service.metadata, places[topic])
     for service in services.values():
-        with transaction(settings, service, now) as unit:
+        with transaction(settings, service, now, believed=True) as unit:
             place_reader(unit.conn, service.metadata, logs)
     matching = services["matching"]
     lost = published_since(settings, "matching", manifest.ends)
     with connection(settings, "matching") as conn:
         lost -= waiting_ids(conn, matching.metadata)
     for name in READ_MATCHING if lost else ():
-        with transaction(settings, services[name], now) as unit:
+        with transaction(settings, services[name], now, believed=True) as unit:
             unit.writes.inbox.run(unit.conn, [(one, now.date()) for one in sorted(lost)])
     read_again(settings)
 
@@ -181,7 +181,7 @@ def _bring_to_present(
     for name in ORDER:
         step(f"bringing {name} to the present")
         service = services[name]
-        with transaction(settings, service, now) as unit:
+        with transaction(settings, service, now, believed=True) as unit:
             # the time that is lost is no leap of the clock
             reset_last_seen(unit.conn, unit.tables)
             delete_all(unit, *ground_parts(unit.writes))

@@ -2,18 +2,24 @@
 
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from leeward.service import Service
 from leeward.settings import ServiceName, Settings, load_settings
+from leeward.store import ground_tables
+from leeward.timekeeping.guard import LEAP
+from leeward.timekeeping.last_seen import read_last_seen
 from services.commands import catalogue
 from services.commands.console import flat, say, show_json
 from services.commands.databases import reading, with_databases
 
 PORTS: Final = {"http": 80, "https": 443}
 GAPS: Final[Mapping[str, str]] = {
+    "clock_doubted": "the clock is not believed, so that what would end waits: `leeward doctor` says more",
     "never_reached": "people whom no offer reached before its time was over: the board lists them by code",
     "no_roster": "no roster: run `leeward staff import FILE`",
     "no_supporters": "no supporter whose training is valid",
@@ -55,6 +61,8 @@ def figures(settings: Settings) -> dict[str, Any]:
     gaps = [*matching.get("gaps", ["no_roster"])]
     if (services["incident"] or {}).get("unmatched"):
         gaps.append("unmatched_identifiers")
+    if any(_is_clock_doubted(settings, one) for one in catalogue.load()):
+        gaps.append("clock_doubted")
     return {
         "mode": settings.outreach.mode,
         "running": [name for name in services if listening(settings, name)],
@@ -74,6 +82,13 @@ def _read(settings: Settings, service: Any) -> dict[str, Any] | None:
         except (OperationalError, ProgrammingError):
             return None
     return found
+
+
+def _is_clock_doubted(settings: Settings, service: Service) -> bool:
+    with reading(settings, service.name) as conn, suppress(OperationalError, ProgrammingError):
+        seen = conn and read_last_seen(conn, ground_tables(service.metadata))
+        return bool(seen and settings.clock().now() - seen.seen_at > LEAP)
+    return False
 
 
 def listening(settings: Settings, service: ServiceName) -> bool:

@@ -54,6 +54,10 @@ class DemoClock:
     def now(self) -> datetime:
         return self._zero + timedelta(seconds=time.monotonic() * self.rate)
 
+    def steady(self) -> float:
+        # what is skipped has passed
+        return self.now().timestamp()
+
     async def sleep(self, seconds: float) -> None:
         due = self.now() + timedelta(seconds=max(0.0, seconds))
         while (left := (due - self.now()).total_seconds()) > 0:

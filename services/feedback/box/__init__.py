@@ -7,11 +7,12 @@ from sqlalchemy import Connection
 
 from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
-from leeward.store import ground_tables
+from leeward.store import ground_tables, table_of
+from leeward.timekeeping.moments import Moments
 from services.feedback.box import repository
 from services.feedback.box.api import data_routes
 from services.feedback.box.epochs import EpochKeeper
-from services.feedback.box.models import METADATA
+from services.feedback.box.models import METADATA, RatingEpoch
 from services.feedback.box.pages import page_routes
 
 ground_tables(METADATA)
@@ -35,6 +36,11 @@ def left_out(conn: Connection) -> tuple[str, ...]:
     return ("sealed",) if repository.count_rows(conn)["windows_open"] else ()
 
 
-SERVICE = Service("box", METADATA, build, status, left_out=left_out)
+def moments(settings: Settings) -> list[Moments]:
+    """When the present rating window closes."""
+    return [Moments(table_of(RatingEpoch), ("closes_at",), longest=settings.feedback.window)]
+
+
+SERVICE = Service("box", METADATA, build, status, left_out=left_out, moments=moments)
 
 __all__ = ["SERVICE"]

@@ -9,6 +9,7 @@ from leeward.contracts import CaseClosed
 from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
 from leeward.store import ground_tables
+from leeward.timekeeping.moments import past_times
 from services.feedback.issuer import claims, epochs, repository
 from services.feedback.issuer.api import router
 from services.feedback.issuer.models import METADATA
@@ -42,6 +43,13 @@ def status(conn: Connection, settings: Settings) -> dict[str, Any]:
     return {"epochs": count, "signing": signing, "tokens_an_epoch": settings.feedback.epoch_tokens}
 
 
-SERVICE = Service("issuer", METADATA, build, status, reads=("leeward.matching",))
+SERVICE = Service(
+    "issuer",
+    METADATA,
+    build,
+    status,
+    moments=lambda _settings: past_times(METADATA),
+    reads=("leeward.matching",),
+)
 
 __all__ = ["SERVICE"]

@@ -51,6 +51,14 @@ def authenticate_source(settings: Settings, kind: SourceKind, request: Request, 
     raise Problem(401, "unknown-source", UNKNOWN, headers=_BEARER)
 
 
+def signed_at(request: Request) -> datetime | None:
+    """When a request that has shown whose it is was signed, by its sender's clock."""
+    given = request.headers.get("webhook-timestamp", "")
+    return (
+        datetime.fromtimestamp(int(given), UTC) if given.isascii() and given.isdecimal() and len(given) < 12 else None
+    )
+
+
 def _signature(secret: str, headers: Mapping[str, str], body: bytes) -> Literal["good", "stale", "none"]:
     """Standard Webhooks 1.0: HMAC-SHA256 over id, time and body; five minutes either way by the machine's clock.
 

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Header, Request, Response
 
 from leeward import telemetry
 from leeward.service import Context
+from leeward.timekeeping.guard import bear_out
 from leeward.web.access import SOURCE
 from leeward.web.problem import Problem
 from services.incident.hashing import Hasher
 from services.incident.intake.intake import Intake
-from services.incident.sources.access import authenticate_source
+from services.incident.sources.access import authenticate_source, signed_at
 from services.incident.sources.hl7v2.receiver import STORAGE_FAULTS, Hl7Receiver
 from services.incident.sources.native import submission
 from services.incident.sources.native.submission import CSV, JSON
@@ -41,6 +42,7 @@ def add_routes(router: APIRouter, context: Context, receiver: Hl7Receiver, intak
         media_type = _expect(request, JSON, CSV)
         body = await request.body()
         source = authenticate_source(context.settings, "native", request, body)
+        await bear_out(context.clock, signed_at(request))
         key = submission.idempotency_key(request) or request.headers.get("webhook-id")
         item = submission.build_item(body, media_type, source, key, hasher)
         try:

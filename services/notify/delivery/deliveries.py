@@ -1,7 +1,7 @@
 """Putting messages on their way: one row a hand-off, in bulk, and straight to the channel where the time has come."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 from sqlalchemy import Connection
@@ -23,7 +23,10 @@ ANY_ZONE: Final = "UTC"
 
 
 class Outgoing:
-    """Writes deliveries. `room(channel)` says how many more the channel takes at once, `put` gives them to it."""
+    """Writes deliveries. `room(channel)` says how many more the channel takes at once, `put` gives them to it.
+
+    `ahead` says by how much a doubted clock is later than the time that goes on.
+    """
 
     def __init__(self, settings: Settings, channels: Entries, seals: Seals, run: str) -> None:
         self.settings = settings
@@ -33,6 +36,7 @@ class Outgoing:
         self.room: Callable[[str], int] = lambda _channel: 0
         self.put: Callable[[Sequence[Delivery]], None] = lambda _deliveries: None
         self.wake: Callable[[], None] = lambda: None
+        self.ahead: Callable[[], timedelta] = timedelta
         self.rehearsal = settings.outreach.mode == "rehearsal"
 
     def contacts(self, conn: Connection, refs: Iterable[str]) -> dict[str, Contact]:
@@ -91,7 +95,7 @@ class Outgoing:
                 not_before=delivery.not_before,
                 luck=self.seals.luck(delivery.key) if policy.jitter else 0.0,
             )
-            due = due_at(departure, policy.quiet_hours, policy.jitter, unit.now)
+            due = due_at(departure, policy.quiet_hours, policy.jitter, unit.now, self.ahead())
             state = DeliveryState.QUEUED
             if self.rehearsal:
                 state = DeliveryState.REHEARSED

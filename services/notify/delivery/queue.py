@@ -8,7 +8,7 @@ from services.notify.channels import Contact
 from services.notify.delivery import repository
 from services.notify.delivery.deliveries import ANY_ZONE, Outgoing, publish_outcome
 from services.notify.delivery.repository import DeliveryChange
-from services.notify.delivery.schedule import after_quiet
+from services.notify.delivery.schedule import when_open
 from services.notify.delivery.state import (
     Delivery,
     DeliveryState,
@@ -51,7 +51,7 @@ class Claims:
     def _look_at(self, row: Any, contact: Contact | None, now: datetime) -> tuple[DeliveryState, datetime]:
         """What becomes of a queued row, and when it is due."""
         quiet = None if row.urgent else self._outgoing.settings.outreach.quiet_hours
-        opens = after_quiet(now, quiet, contact.timezone if contact else ANY_ZONE)
+        opens = when_open(now, quiet, contact.timezone if contact else ANY_ZONE, self._outgoing.ahead())
         over = nothing_to_say(row.kind, row.answered_at, row.accepted_at, linked=row.linked)
         waiting = Waiting(
             answered=over or (row.kind == "message" and row.question_state is None),

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from leeward.settings.policy import Hours
 
 FALLBACK_ZONE: Final = "UTC"
+_BOTH: Final = 4  # looks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +24,37 @@ class Departure:
     luck: float
 
 
-def due_at(departure: Departure, quiet: Hours | None, jitter: timedelta, now: datetime) -> datetime:
+def due_at(
+    departure: Departure, quiet: Hours | None, jitter: timedelta, now: datetime, ahead: timedelta = timedelta()
+) -> datetime:
     """The earliest time the message leaves. Urgent ones leave now; the others never in quiet hours.
 
-    Jitter keeps routine mail from following an event in lockstep, at the end of a night as well.
+    Jitter keeps routine mail from following an event in lockstep, at the end of a night as well. `ahead`: see
+    `when_open`.
     """
     if departure.urgent:
         return now
     spread = jitter * departure.luck
     start = max(now, departure.not_before or now) + spread
-    opened = after_quiet(start, quiet, departure.timezone)
-    return opened if opened == start else after_quiet(opened + spread, quiet, departure.timezone)
+    opened = when_open(start, quiet, departure.timezone, ahead)
+    return opened if opened == start else when_open(opened + spread, quiet, departure.timezone, ahead)
+
+
+def when_open(moment: datetime, quiet: Hours | None, timezone: str, ahead: timedelta) -> datetime:
+    """The first time from a moment on that is in no quiet hours.
+
+    `ahead` is how much later it is by a clock that is doubted: as long as nobody knows which of the two is right, it is
+    night while it is night by either. Where they leave no hour open, the time that goes on decides.
+    """
+    first = opened = after_quiet(moment, quiet, timezone)
+    if not ahead:
+        return opened
+    for _ in range(_BOTH):
+        opened = after_quiet(opened + ahead, quiet, timezone) - ahead
+        if (again := after_quiet(opened, quiet, timezone)) == opened:
+            return opened
+        opened = again
+    return first
 
 
 def after_quiet(moment: datetime, quiet: Hours | None, timezone: str) -> datetime:

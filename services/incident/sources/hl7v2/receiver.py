@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import uuid4
 
@@ -11,11 +12,12 @@ from leeward import telemetry
 from leeward.clock import Clock
 from leeward.settings.policy import Source
 from leeward.store import StoreUnavailable
+from leeward.timekeeping.guard import bear_out, is_uncertain
 from services.incident.decisions.claims import PatientClaim, Report
 from services.incident.hashing import Hasher, hash_signal
 from services.incident.intake.intake import Intake, Item
 from services.incident.sources.hl7v2.ack import Header, build_answers, guess_header, header_of, internal_error
-from services.incident.sources.hl7v2.adt import check_header, read_message, source_of
+from services.incident.sources.hl7v2.adt import check_header, moment, read_message, source_of
 from services.incident.sources.hl7v2.mllp import Oversized
 from services.incident.sources.hl7v2.parser import Hl7Error, Hl7Message
 
@@ -64,6 +66,9 @@ class Hl7Receiver:
     async def _receive(self, raw: bytes, source: str | None, way: str) -> list[bytes]:
         try:
             reading = read_hl7(raw, self.sources, self.clock, source)
+            if is_uncertain(self.clock) and reading.source and not reading.fault:
+                await bear_out(self.clock, sent_at(raw, self.sources[reading.source]))
+                reading = read_hl7(raw, self.sources, self.clock, source)
             if reading.fault:
                 return self._refuse(reading, way)
             if reading.header.is_acknowledgement:
@@ -88,6 +93,12 @@ class Hl7Receiver:
         assert reading.fault is not None
         telemetry.MESSAGES_REFUSED.labels(way, reading.fault.reason).inc()
         return build_answers(reading.header, reading.fault, self.clock.now(), uuid4().hex[:16])
+
+
+def sent_at(raw: bytes, source: Source) -> datetime | None:
+    """When a message that can be read was made, by its sender's clock (MSH-7); None where it does not say exactly."""
+    made = moment(Hl7Message(raw).segment(b"MSH").text(7), source.timezone)
+    return made.at if made and not made.coarse else None
 
 
 def read_hl7(raw: bytes, sources: Mapping[str, Source], clock: Clock, source: str | None = None) -> Reading:

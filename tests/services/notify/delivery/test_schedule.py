@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leeward.settings.policy import Hours
-from services.notify.delivery.schedule import Departure, after_quiet, due_at
+from services.notify.delivery.schedule import Departure, after_quiet, due_at, when_open
 
 NIGHT = Hours(start=time(21), end=time(8))
 JITTER = timedelta(minutes=15)
@@ -88,3 +88,18 @@ def test_after_a_night_not_everybody_is_written_to_on_the_stroke() -> None:
 def test_no_quiet_hours_no_waiting() -> None:
     midnight = datetime(2026, 11, 21, 0, tzinfo=UTC)
     assert due_at(request(luck=0.5), None, timedelta(0), midnight) == midnight
+
+
+def test_while_the_clock_is_doubted_it_is_night_while_it_is_night_by_either() -> None:
+    afternoon, eleven_hours = datetime(2026, 11, 21, 15, tzinfo=UTC), timedelta(days=5, hours=11)
+    leaves = when_open(afternoon, NIGHT, "UTC", eleven_hours)
+    # two in the morning by the other clock
+    assert not NIGHT.contains(leaves.time())
+    assert not NIGHT.contains((leaves + eleven_hours).time())
+    assert when_open(afternoon, NIGHT, "UTC", timedelta(days=5)) == afternoon
+
+
+def test_where_two_clocks_leave_no_hour_open_the_time_that_goes_on_decides() -> None:
+    long_night = Hours(start=time(10), end=time(8))
+    nine = datetime(2026, 11, 21, 9, tzinfo=UTC)
+    assert when_open(nine, long_night, "UTC", timedelta(days=3, hours=12)) == nine

@@ -9,10 +9,12 @@ from typing import Any
 import httpx
 import pytest
 from standardwebhooks import Webhook
+from starlette.requests import Request
 
 from leeward.settings import Settings, load_settings
 from leeward.testing import ManualClock
 from services.incident.retention import delete_expired
+from services.incident.sources.access import signed_at
 from tests.services.incident.conftest import ANNA, BEN, NATIVE_SECRET, Desk, death, full, hl7, refused
 from tests.services.incident.sources.test_api import REPORT, SAFETY, report
 
@@ -324,3 +326,11 @@ class TestTables:
         with full(desk):
             assert (await send(web, *rows)).status_code == 503
         assert await desk.rows("incident") == await desk.rows("receipt") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "at"), [("1795251600", datetime(2026, 11, 21, 9, tzinfo=UTC)), ("-1", None), ("", None)]
+)
+def test_a_signature_says_when_it_was_made(given: str, at: datetime | None) -> None:
+    headers = [(b"webhook-timestamp", given.encode())]
+    assert signed_at(Request({"type": "http", "headers": headers})) == at
