@@ -63,6 +63,12 @@ BUS_REBUILT: Final = Counter(
     ["service", "cause"],
     registry=REGISTRY,
 )
+DEAD_LETTERS: Final = Gauge(
+    "leeward_dead_letters",
+    "Events that were given up, and neither replayed nor dropped since.",
+    ["service"],
+    registry=REGISTRY,
+)
 OUTBOX_WAITING: Final = Gauge(
     "leeward_outbox_waiting_events", "Committed events not yet acknowledged by Kafka.", ["service"], registry=REGISTRY
 )

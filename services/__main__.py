@@ -321,7 +321,7 @@ def dlq_replay(
 
 @dlq.command("drop")
 def dlq_drop(idents: Annotated[list[str], typer.Argument(metavar="ID...")], *, yes: Yes = False) -> None:
-    """Remove for good what was given up."""
+    """Remove permanently what was given up; the service logs that."""
     from services.commands.operate import dlq as command
 
     raise typer.Exit(command.drop(idents, yes=yes))

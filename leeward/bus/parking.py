@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -11,12 +12,14 @@ from sqlalchemy import Connection, Row, delete, func, select
 
 from leeward import telemetry
 from leeward.bus import Raw, dead_letters
-from leeward.contracts import EVENTS, Event, decode
+from leeward.contracts import EVENTS, AttentionEvent, Event, IncidentAttention, NotifyAttention, decode
 from leeward.contracts.envelope import UnknownType
 from leeward.service import Handler
 from leeward.store import Insert, Store, StoreUnavailable, Unit
 from leeward.store.periodic import every
 
+# by which services tell matching, which reads its own, that some of their events were given up
+ATTENTION: Final[Mapping[str, type[AttentionEvent]]] = {"incident": IncidentAttention, "notify": NotifyAttention}
 ATTEMPTS: Final = 8
 LIMIT: Final = 1000
 RETRY_EVERY: Final = 15.0
@@ -59,6 +62,8 @@ class Parking:
         self._table = store.writes.tables.parked
         self._any_waiting = select(self._table.c.seq).where(self._table.c.dead == 0).limit(1)
         self._insert = Insert(self._table, _COLUMNS, conflict="nothing", keys=("event_id",))
+        self._attention = ATTENTION.get(service) if handlers else None
+        self._published: bool | None = None  # whether matching knows of dead letters; at a start nobody knows
         for counter in (telemetry.EVENTS_PARKED, telemetry.EVENTS_DEAD):
             # starts at zero, since Prometheus sees no increase in a series that begins at one
             counter.labels(service)
@@ -93,9 +98,13 @@ class Parking:
         self._store_rows(unit, topic, [raw], name, where, dead=hopeless)
         counted = telemetry.EVENTS_DEAD if hopeless else telemetry.EVENTS_PARKED
         unit.after_commit(counted.labels(self.service).inc)
+        said = "event_given_up" if hopeless else "event_parked"
+        unit.after_commit(lambda: self._log(said, raw.type, name, where))
+
+    def _log(self, event: str, event_type: str, fault: str, where: str) -> None:
         # an unknown type is a sender's word
-        kind = raw.type if raw.type in EVENTS else "unknown"
-        telemetry.log("event_parked", service=self.service, type=kind, fault=name, place=where)
+        kind = event_type if event_type in EVENTS else "unknown"
+        telemetry.log(event, service=self.service, type=kind, fault=fault, place=where)
 
     def _store_rows(
         self, unit: Unit, topic: str, raws: Sequence[Raw], fault: str, where: str, *, dead: bool = False
@@ -122,6 +131,31 @@ class Parking:
         for key in await self._store.read(lambda conn: conn.execute(query).scalars().all()):
             while await self._retry_first(key):
                 pass
+        await self._report()
+
+    async def _report(self) -> None:
+        """Count what has been given up, log what was dropped, and publish when there begins or ceases to be any."""
+        dead, dropped = await self._store.read(self._figures)
+        telemetry.DEAD_LETTERS.labels(self.service).set(dead)
+        changed = self._attention is not None and (dead > 0) is not self._published
+        if dropped or changed:
+            await self._store.write(self._tell)
+
+    def _figures(self, conn: Connection) -> tuple[int, bool]:
+        dropped = select(self._table.c.seq).where(self._table.c.dead == dead_letters.DROPPED).limit(1)
+        return dead_letters.count_dead(conn, self._table), conn.execute(dropped).first() is not None
+
+    def _tell(self, unit: Unit) -> None:
+        for row in dead_letters.take_dropped(unit):
+            unit.after_commit(partial(self._log, "event_dropped", row.type, row.fault, row.place))
+        standing = dead_letters.count_dead(unit.conn, self._table) > 0
+        if self._attention is not None and standing is not self._published:
+            unit.emit(self._attention(kind="dead_letter", standing="yes" if standing else "no"))
+
+            def note() -> None:
+                self._published = standing
+
+            unit.after_commit(note)
 
     async def _retry_first(self, key: str) -> bool:
         """Try the key's first event; True when there may be another to try now."""
@@ -172,6 +206,7 @@ class Parking:
         unit.conn.execute(self._table.update().where(self._table.c.seq == row.seq).values(**changes))
         if dead:
             unit.after_commit(telemetry.EVENTS_DEAD.labels(self.service).inc)
+            unit.after_commit(lambda: self._log("event_given_up", row.type, name, where))
         return dead
 
     def count_handled(self, events: Sequence[Event]) -> None:
@@ -180,9 +215,8 @@ class Parking:
             telemetry.EVENTS_HANDLED.labels(self.service, event_type).inc(count)
 
     def forget(self, unit: Unit) -> None:
-        """Drop dead letters after seven days."""
-        old = unit.now.date() - KEPT_DAYS
-        unit.conn.execute(delete(self._table).where(self._table.c.dead == 1, self._table.c.parked_on < old))
+        """Keep nothing of what is in a dead letter after seven days; it stands until somebody has seen to it."""
+        dead_letters.empty(unit, unit.now.date() - KEPT_DAYS)
 
 
 def blame(fault: Exception) -> tuple[str, str]:

@@ -180,6 +180,26 @@ class ReachabilityChanged(EventData):
     reachable: bool
 
 
+class AttentionEvent(EventData):
+    """Whether something of a service stands on the coordinator's list; nothing says what it is about."""
+
+    kind: Literal["dead_letter"]
+    standing: Literal["yes", "no"]
+
+    @property
+    def key(self) -> str:
+        """What keeps the order of what is said of one kind: there is no reference."""
+        return self.kind
+
+
+class IncidentAttention(AttentionEvent):
+    type: ClassVar[str] = "leeward.incident.attention.v1"
+
+
+class NotifyAttention(AttentionEvent):
+    type: ClassVar[str] = "leeward.notify.attention.v1"
+
+
 EVENTS: Final[Mapping[str, type[EventData]]] = MappingProxyType(
     {
         model.type: model
@@ -197,6 +217,8 @@ EVENTS: Final[Mapping[str, type[EventData]]] = MappingProxyType(
             HelpRequested,
             DeliveryOutcome,
             ReachabilityChanged,
+            IncidentAttention,
+            NotifyAttention,
         )
     }
 )

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from leeward import __version__
 from leeward.contracts.envelope import topic_of
-from leeward.contracts.events import EVENTS, UUID4, EventData
+from leeward.contracts.events import EVENTS, UUID4, AttentionEvent, EventData
 
 HERE: Final = Path(__file__).parent
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -25,6 +25,12 @@ def schema(model: type[EventData]) -> dict[str, Any]:
     return {"$schema": DIALECT, "$id": f"{model.type}.json", **model.model_json_schema()}
 
 
+def _key(event_type: str) -> dict[str, Any]:
+    """What orders events of a type: a reference, or a kind where there is none."""
+    model = EVENTS[event_type]
+    return model.model_json_schema()["properties"]["kind"] if issubclass(model, AttentionEvent) else _UUID
+
+
 def headers(event_type: str) -> dict[str, Any]:
     """The CloudEvents 1.0 attributes of a type as Kafka headers (binary content mode)."""
     fields: dict[str, Any] = {
@@ -32,8 +38,8 @@ def headers(event_type: str) -> dict[str, Any]:
         "ce_id": _UUID,
         "ce_source": {"const": f"/{topic_of(event_type).replace('.', '/')}"},
         "ce_type": {"const": event_type},
-        "ce_subject": _UUID,
-        "ce_partitionkey": _UUID,
+        "ce_subject": _key(event_type),
+        "ce_partitionkey": _key(event_type),
         "ce_time": {"type": "string", "format": "date-time", "description": "Start of a 15-minute bucket, UTC."},
         "ce_agems": {"type": "string", "pattern": "^[0-9]+$", "description": "Milliseconds since acceptance."},
         "content-type": {"const": "application/json"},
@@ -79,7 +85,7 @@ def _message(model: type[EventData]) -> dict[str, Any]:
             "schemaFormat": "application/schema+json;version=2020-12",
             "schema": {"$ref": f"schemas/{model.type}.json"},
         },
-        "bindings": {"kafka": {"key": _UUID, "bindingVersion": "0.5.0"}},
+        "bindings": {"kafka": {"key": _key(model.type), "bindingVersion": "0.5.0"}},
     }
 
 

@@ -19,7 +19,7 @@ from leeward.web.access import PUBLIC, AccessControl, bearer, check_routes
 from leeward.web.look.files import files
 
 MAX_BODY: Final = 1024 * 1024
-ALWAYS: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
+READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 SECURITY_HEADERS: Final = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -36,7 +36,7 @@ SECURITY_HEADERS: Final = {
 class Guard:
     """Plain ASGI around the app: security headers on every answer, and no body that says it is too large.
 
-    Before the service has begun nobody has compared its key with its database, so only its health is answered.
+    Before the service has begun nobody has compared its key with its database: it is read, and takes nothing.
 
     FastAPI counts the others as they come, but answers those that say so in plain text.
     """
@@ -59,7 +59,7 @@ class Guard:
         length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
         too_large = length.isdecimal() and int(length) > MAX_BODY
         app: ASGIApp = problem.answer(problem.of_status(413)) if too_large else self._app
-        if not self._begun() and scope["type"] == "http" and scope["path"] not in ALWAYS:
+        if not self._begun() and scope["type"] == "http" and scope["method"] not in READS:
             app = problem.answer(problem.of_status(503, {"Retry-After": "5"}))
         await app(scope, receive, send_with_headers)
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, Row, delete, event, func, select
 
+from leeward.bus import dead_letters
 from leeward.people import GONE
 
 _OF_PEOPLE: Final = ("staff_identifier", "person", "recipient")
@@ -34,6 +35,11 @@ def delete_token(conn: Connection, metadata: MetaData, handle: str) -> int:
     """Delete the token of a handle; gives how many there were."""
     access = metadata.tables["access"]
     return conn.execute(delete(access).where(access.c.handle == handle, access.c.kind == "token")).rowcount
+
+
+def count_dead_letters(conn: Connection, metadata: MetaData) -> int:
+    """How many events a service has given up, and nobody has had tried again or dropped."""
+    return dead_letters.count_dead(conn, metadata.tables["parked"])
 
 
 def newest_event(conn: Connection, metadata: MetaData) -> datetime | None:

@@ -17,7 +17,9 @@ from leeward.contracts import (
     MessageRequested,
 )
 from leeward.store import Unit
+from leeward.store.retention import Retention, at_once
 from tests.contract.world import Process, World, counted, recorded, ref
+from tests.databases import content
 
 UNKNOWN = "leeward.incident.forgotten.v1"
 
@@ -103,6 +105,63 @@ async def test_a_type_that_a_new_release_knows_and_another_service_handles_is_le
     await replayed(world, process)
     await process.parking.retry()
     assert await world.parked("key") + await world.parked("key", dead=1) == []
+
+
+async def test_after_a_week_one_still_stands_and_nothing_of_what_was_in_it(world: World) -> None:
+    world.handlers.poison = {"bad"}
+    await world.publish(recorded(1, "bad"))
+    await world.publish_foreign("Anna Weber", 2, '{"name": "Anna Weber"}')
+    process = world.process()
+    await given_up(world, process)
+    standing = Retention(process.store, at_once(process.parking.forget))
+    await world.clock.advance(days=6)
+    await standing.once()
+    assert len(await world.parked("body", dead=1)) == 2
+    assert "" not in {body for (body,) in await world.parked("body", dead=1)}
+
+    await world.clock.advance(days=400)
+    for _ in range(2):
+        await standing.once()
+    kept = await world.parked("type", "key", "body", "fault", "place", dead=1)
+    assert [(kind, key, body) for kind, key, body, _, _ in kept] == [
+        (IncidentRecorded.type, "", ""),
+        ("unknown", "", ""),
+    ]
+    assert [fault for *_, fault, _ in kept] == ["LookupError", "Undecodable"]
+    assert all(place for *_, place in kept)
+    assert len(set(await world.parked("accepted_at", "due_at", dead=1))) == 1, "no time but the day"
+    held = await content(process.store)
+    assert b"Anna" not in held
+    assert ref(1).encode() not in held
+
+    world.handlers.poison = set()
+    assert await replayed(world, process) == 0
+    await process.parking.retry()
+    assert counted("leeward_dead_letters") == 2
+    seqs = [seq for (seq,) in await world.parked("seq", dead=1)]
+    assert await process.store.write(lambda unit: dead_letters.drop(unit, seqs)) == 2
+    await process.parking.retry()
+    assert counted("leeward_dead_letters") == 0
+
+
+async def test_a_drop_is_logged_by_the_service_and_nothing_is_kept_of_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "leeward")
+    world.handlers.poison = {"bad"}
+    await world.publish(recorded(1, "bad"))
+    process = world.process()
+    await given_up(world, process)
+    [(place,)] = await world.parked("place", dead=1)
+    seqs = [seq for (seq,) in await world.parked("seq", dead=1)]
+    await process.store.write(lambda unit: dead_letters.drop(unit, seqs))
+    assert await world.parked("body", "key", dead=2) == [("", "")]
+    for _ in range(2):
+        await process.parking.retry()
+    assert await world.parked("seq", dead=2) == []
+    told = [(one.message, vars(one)["fields"]) for one in caplog.records if one.name == "leeward"]
+    said = {"service": "matching", "type": IncidentRecorded.type, "fault": "LookupError", "place": place}
+    assert told == [("event_parked", said), ("event_given_up", said), ("event_dropped", said)]
 
 
 async def test_what_was_dropped_is_gone_and_what_waits_cannot_be(world: World) -> None:

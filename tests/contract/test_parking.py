@@ -11,7 +11,6 @@ from leeward.bus import parking
 from leeward.bus.parking import ATTEMPTS, FIRST_RETRY, TooManyParked
 from leeward.contracts import Event, IncidentRecorded, IncidentRetracted
 from leeward.store import Unit
-from leeward.store.retention import Retention, at_once
 from tests.contract.world import World, counted, recorded, ref
 
 
@@ -107,9 +106,6 @@ async def test_the_last_attempt_makes_a_dead_letter_without_the_faults_text(worl
     [(attempts_made, fault, place)] = await world.parked("attempts", "fault", "place", dead=1)
     assert (attempts_made, fault) == (ATTEMPTS, "LookupError")
     assert place.startswith("world.py:")
-    await world.clock.advance(days=8)
-    await Retention(process.store, at_once(process.parking.forget)).once()
-    assert await world.parked("key", dead=1) == []
 
 
 @pytest.mark.own_servers

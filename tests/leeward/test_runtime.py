@@ -258,7 +258,8 @@ async def test_a_key_that_a_database_was_not_made_with_stops_the_start_before_an
         key.write_text(base64.b64encode(bytes(32)).decode())
     running = Runtime(settings, [MATCHING, ISSUER], clock)
     with pytest.raises(SettingsError, match=r"issuer\.key: is .* the database of issuer was made with"):
-        await running.run()
+        async with asyncio.timeout(10):
+            await running.run()
     assert all(one.waits_for == "starting" and one.server is None for one in running.running.values())
     assert key.exists() is not gone
     key.write_text(kept)
@@ -278,7 +279,8 @@ async def test_a_database_of_the_release_before_keeps_the_key_of_the_first_start
         pass
     (settings.data / "keys" / "matching.key").write_text(base64.b64encode(bytes(32)).decode())
     with pytest.raises(SettingsError, match=r"matching\.key: is another key"):
-        await Runtime(settings, [MATCHING], clock).run()
+        async with asyncio.timeout(10):
+            await Runtime(settings, [MATCHING], clock).run()
 
 
 async def test_before_a_service_has_begun_it_takes_nothing(settings: Settings, clock: ManualClock) -> None:
@@ -294,6 +296,7 @@ async def test_before_a_service_has_begun_it_takes_nothing(settings: Settings, c
     task = asyncio.create_task(runtime.run())
     async with httpx.AsyncClient(base_url=settings.url("matching")) as client:
         await eventually(lambda: answers(client, "/livez", 200))
+        assert (await client.get("/openapi.json")).status_code == 200, "what it has to say may be read"
         refused = await client.post("/close")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert refused.json()["type"] == "/problems#try-again"

@@ -19,6 +19,7 @@ from services.commands.console import Failed, say, show_json, warn
 from services.commands.databases import check_current, reading, transaction, with_databases
 from services.commands.operate.status import listening
 
+STATES: Final = {"dead": "dead", "emptied": "dead, and nothing of what was in it is kept"}
 IDENT: Final = re.compile(r"([a-z]+)-([0-9]{1,18})")
 TYPE: Final = re.compile(r"leeward\.[a-z_.]+\.v[0-9]+")
 REFERENCE: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -55,7 +56,7 @@ class ParkedEvent:
             "place": row.place,
             "attempts": row.attempts,
             "day": f"{row.parked_on}",
-            "state": "dead" if row.dead else "waiting",
+            "state": ("emptied" if row.emptied else "dead") if row.dead else "waiting",
             "next_try": self.next_try,
         }
 
@@ -112,8 +113,8 @@ def _line(brief: dict[str, Any]) -> list[str]:
     attempts = f"{brief['attempts']} attempt{'' if brief['attempts'] == 1 else 's'}"
     reason = f"{brief['fault']}: {brief['place']}" if brief["fault"] else str(brief["place"])
     state = f"waits until {brief['next_try']}" if brief["next_try"] else "waits for the one before it"
-    if brief["state"] == "dead":
-        state = "dead"
+    if brief["state"] != "waiting":
+        state = STATES[brief["state"]]
     return [brief["id"], brief["topic"], brief["type"], reason, attempts, brief["day"], state]
 
 
@@ -133,7 +134,8 @@ def show(ident: str, *, as_json: bool) -> None:
     for name, value in shown.items():
         say(f"{name.replace('_', ' '):<12}{'-' if value in (None, '') else value}")
     if body is None:
-        say("body        not shown: this release does not understand it")
+        why = "nothing of it is kept" if letter.row.emptied else "this release does not understand it"
+        say(f"body        not shown: {why}")
     for name, value in (body or {}).items():
         say(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
 
@@ -166,16 +168,18 @@ def replay(idents: Sequence[str], service: ServiceName | None) -> None:
     settings = load_settings(starting=False)
     if service is None:
         chosen = _found(settings, idents)
+        if emptied := [letter.ident for letter in chosen if letter.row.emptied]:
+            raise Failed(f"dlq replay: nothing of {', '.join(emptied)} is kept; see whom it may concern, then drop it")
     else:
         [only] = catalogue.load([service])
-        chosen = [letter for letter in _letters(settings, only) if letter.row.dead]
+        chosen = [letter for letter in _letters(settings, only) if letter.row.dead and not letter.row.emptied]
     for one, seqs in _by_service(chosen):
         with transaction(settings, one, settings.clock().now()) as unit:
             count = dead_letters.replay(unit, seqs)
         when = "within 15 seconds" if listening(settings, one.name) else "as soon as it runs: it does not answer now"
         say(f"{_events(count)} of {one.name} will be tried {when}")
     if not chosen:
-        say("there are no dead letters")
+        say("there are no dead letters of which anything is kept")
 
 
 def _by_service(chosen: Iterable[ParkedEvent]) -> Iterable[tuple[Service, list[int]]]:
@@ -196,9 +200,9 @@ def drop(idents: Sequence[str], *, yes: bool) -> int:
     Raises:
         Failed: when one is not there, or is not dead.
     """
-    question = f"Drop {_events(len(idents))} for good?"
+    question = f"Drop {_events(len(idents))} permanently?"
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
-        warn("dlq drop: nothing was dropped; what is dropped is gone for good, so say --yes")
+        warn("dlq drop: nothing was dropped; what is dropped never has an effect, so say --yes")
         return 2
     settings = load_settings(starting=False)
     chosen = _found(settings, idents)

@@ -248,8 +248,11 @@ def figures(settings: Settings) -> Iterator[DoctorFinding]:
         return
     matching = found["services"]["matching"]
     counts = {**matching["roster"], **matching["reasons"], **(found["services"]["incident"] or {})}
+    for name, one in found["services"].items():
+        if one and (number := one["dead_letters"]):
+            yield _error(f"{name} has given up {number} events", "look today: `leeward dlq list`, then replay or drop")
     for gap in found["gaps"]:
-        if gap == "clock_doubted":  # `clock` says more
+        if gap in ("clock_doubted", "dead_letters"):  # more is said of these
             continue
         what, do, figure = GAPS.get(gap, (gap.replace("_", " "), "see `leeward status`", ""))
         number = f"{counts[figure]} " if figure in counts else ""

@@ -13,7 +13,7 @@ from leeward.settings import ServiceName, Settings, load_settings
 from leeward.store import ground_tables
 from leeward.timekeeping.guard import LEAP
 from leeward.timekeeping.last_seen import read_last_seen
-from services.commands import catalogue
+from services.commands import catalogue, queries
 from services.commands.console import flat, say, show_json
 from services.commands.databases import reading, with_databases
 
@@ -27,6 +27,7 @@ GAPS: Final[Mapping[str, str]] = {
     "training_expired": "supporters whose training has expired",
     "training_expires_soon": "supporters whose training ends within 30 days",
     "people_unreachable": "people on the roster whom no channel reaches",
+    "dead_letters": "events were given up, and somebody may wait because of it: see `leeward dlq list`",
     "unmatched_identifiers": "identifiers that lead to nobody on the roster wait in the work queue",
 }
 
@@ -63,6 +64,8 @@ def figures(settings: Settings) -> dict[str, Any]:
         gaps.append("unmatched_identifiers")
     if any(_is_clock_doubted(settings, one) for one in catalogue.load()):
         gaps.append("clock_doubted")
+    if any(found["dead_letters"] for found in services.values() if found):
+        gaps.append("dead_letters")
     return {
         "mode": settings.outreach.mode,
         "running": [name for name in services if listening(settings, name)],
@@ -79,6 +82,7 @@ def _read(settings: Settings, service: Any) -> dict[str, Any] | None:
             return None
         try:
             found: dict[str, Any] = service.status(conn, settings)
+            found["dead_letters"] = queries.count_dead_letters(conn, service.metadata)
         except (OperationalError, ProgrammingError):
             return None
     return found

@@ -26,7 +26,7 @@ from services.matching.site import Site
 SHOWN: Final = 200
 PATIENCE: Final = 2.0
 COORDINATOR: Final = role("coordinator")
-ENTRIES: Final = ("on_call_silent", "nobody_to_reach", "retracted_after_sending", "group_session")
+ENTRIES: Final = ("on_call_silent", queries.DEAD_LETTER, "nobody_to_reach", "retracted_after_sending", "group_session")
 _REVIEWED: Final = frozenset({"nobody_to_reach", "group_session"})
 _ACTIONS: Final[Mapping[str, Callable[[Unit, Site, str], Case]]] = {
     "reassign": routes.reassign,
@@ -38,7 +38,10 @@ _ACTIONS: Final[Mapping[str, Callable[[Unit, Site, str], Case]]] = {
 
 @dataclass(frozen=True, slots=True)
 class BoardLine:
-    """One sentence of the list: its reason, the short code it is known by, since when, and where its button leads."""
+    """One sentence of the list: its reason, the short code it is known by, since when, and where its button leads.
+
+    `action` is empty for what nobody can settle from here.
+    """
 
     reason: str
     code: str
@@ -87,8 +90,8 @@ def add_routes(router: APIRouter, context: Context, site: Site) -> None:
 def read_board(conn: Connection, context: Context, site: Site) -> BoardView:
     """What the board shows now."""
     now = context.clock.now()
-    order = [*URGENCY, *(kind for kind in ENTRIES if kind not in URGENCY)]
-    lines = [*_case_lines(conn), *_entry_lines(conn, context.settings.url("incident"))]
+    order = [*dict.fromkeys((*ENTRIES[:2], *URGENCY, *ENTRIES))]
+    lines = [*_case_lines(conn), *_entry_lines(conn, context.settings.url("incident")), *_own_dead_letters(conn)]
     lines.sort(
         key=lambda line: (
             order.index(line.reason) if line.reason in order else len(order),
@@ -120,12 +123,17 @@ def _entry_lines(conn: Connection, incident_url: str) -> list[BoardLine]:
             reason=row.kind,
             code=row.about[:8],
             since=row.created_at.date(),
-            action="seen",
+            action="seen" if row.kind != queries.DEAD_LETTER else "",
             target=f"/board/entries/{row.entry_ref}/seen",
             review=f"{incident_url}/review/signals/{row.about}" if row.kind in _REVIEWED else "",
         )
         for row in queries.read_entries(conn)
     ]
+
+
+def _own_dead_letters(conn: Connection) -> list[BoardLine]:
+    since = queries.own_dead_letters(conn)
+    return [BoardLine(queries.DEAD_LETTER, "matching", since, action="", target="")] if since else []
 
 
 def free_supporters(conn: Connection, site: Site, now: datetime) -> dict[str, bool]:

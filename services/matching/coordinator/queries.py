@@ -7,17 +7,19 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, delete, func, select
 
+from leeward.bus import dead_letters
 from leeward.store import table_of
 from leeward.store.lookup import in_list, rows_of
 from services.matching.cases.repository import CASE, REQUEST, SELECT_CASES, Condition, case_of, has_reason
 from services.matching.lifecycle.case import Case, Stage
-from services.matching.models import Entry, Exposure, PublishedIncident, RosterPerson, Shift
+from services.matching.models import GROUND, Entry, Exposure, PublishedIncident, RosterPerson, Shift
 
 _ENTRY: Final = table_of(Entry)
 _EXPOSURE: Final = table_of(Exposure)
 _INCIDENT: Final = table_of(PublishedIncident)
 _PERSON: Final = table_of(RosterPerson)
 _SHIFT: Final = table_of(Shift)
+DEAD_LETTER: Final = "dead_letter"
 _HERE: Final = _PERSON.c.status.in_(("active", "away"))
 
 
@@ -55,8 +57,13 @@ def read_entries(conn: Connection) -> Sequence[Row[Any]]:
 
 
 def delete_entry(conn: Connection, entry_ref: str) -> None:
-    """The coordinator has seen it."""
-    conn.execute(delete(_ENTRY).where(_ENTRY.c.entry_ref == entry_ref))
+    """The coordinator has seen it; what stands until something is done about it stays."""
+    conn.execute(delete(_ENTRY).where(_ENTRY.c.entry_ref == entry_ref, _ENTRY.c.kind != DEAD_LETTER))
+
+
+def own_dead_letters(conn: Connection) -> date | None:
+    """Since which day matching has events that were given up; None where there is none."""
+    return dead_letters.dead_since(conn, GROUND.parked)
 
 
 # --- figures ---
@@ -74,7 +81,8 @@ def count_reasons(conn: Connection) -> list[tuple[str, int]]:
     stuck = select(CASE.c.attention, func.count()).where(is_stuck()).group_by(CASE.c.attention)
     reasons = [(reason, number) for together, number in conn.execute(stuck) for reason in together.split()]
     entries = select(_ENTRY.c.kind, func.count()).group_by(_ENTRY.c.kind)
-    return [*reasons, *((kind, number) for kind, number in conn.execute(entries))]
+    own = [(DEAD_LETTER, 1)] if own_dead_letters(conn) else []
+    return [*reasons, *((kind, number) for kind, number in conn.execute(entries)), *own]
 
 
 def count_roster(conn: Connection, today: date, soon: date) -> dict[str, int]:

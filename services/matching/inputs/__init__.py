@@ -11,13 +11,15 @@ from leeward.contracts import (
     EventData,
     HelpRequested,
     IncidentAmended,
+    IncidentAttention,
     IncidentRecorded,
     IncidentRetracted,
+    NotifyAttention,
     ReachabilityChanged,
 )
 from leeward.service import Handler, TimerHandler
 from leeward.store import Timer, Unit
-from services.matching.inputs import answers, deliveries, hourly, incidents, monthly, timers
+from services.matching.inputs import answers, attention, deliveries, hourly, incidents, monthly, timers
 from services.matching.site import Site
 
 T = TypeVar("T")
@@ -34,7 +36,12 @@ def event_handlers(site: Site) -> Mapping[type[EventData], Handler]:
         DeliveryOutcome: deliveries.apply_outcomes,
     }
     bound = {model: _with_site(apply, site) for model, apply in with_site.items()}
-    return {**bound, ReachabilityChanged: deliveries.record_reachability}
+    return {
+        **bound,
+        ReachabilityChanged: deliveries.record_reachability,
+        IncidentAttention: attention.apply_attention,
+        NotifyAttention: attention.apply_attention,
+    }
 
 
 def timer_handlers(site: Site) -> Mapping[str, TimerHandler]:

@@ -133,6 +133,12 @@ def delete_nobody_to_reach(conn: Connection, incident_refs: Collection[str]) -> 
     conn.execute(delete(_ENTRY).where(_ENTRY.c.about.in_(incident_refs), _ENTRY.c.kind == "nobody_to_reach"))
 
 
+def delete_entries(conn: Connection, entries: Collection[tuple[str, str]]) -> None:
+    """Take these, by kind and what they are about, off the coordinator's list."""
+    for kind, about in entries:
+        conn.execute(delete(_ENTRY).where(_ENTRY.c.kind == kind, _ENTRY.c.about == about))
+
+
 # --- what people get by time ---
 
 _SET_COVER: Final = Update(_PERSON, ("person_ref",), ("cover_due",))

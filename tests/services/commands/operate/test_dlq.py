@@ -94,7 +94,7 @@ async def call(
 async def test_where_nothing_has_failed_that_is_said(call: Call) -> None:
     assert await call.said("list") == ["there are no dead letters, and nothing waits to be tried again"]
     assert await call.json("list") == []
-    assert await call.said("replay", "--service", "matching") == ["there are no dead letters"]
+    assert await call.said("replay", "--service", "matching") == ["there are no dead letters of which anything is kept"]
 
 
 async def test_a_line_says_which_event_failed_where_how_often_and_what_comes_next(call: Call) -> None:
@@ -240,10 +240,48 @@ async def test_a_drop_needs_a_word(call: Call) -> None:
     ids = await call.idents()
     refused = await call.run("drop", *ids)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "dlq drop: nothing was dropped; what is dropped is gone for good, so say --yes\n"
+    assert refused.stderr == "dlq drop: nothing was dropped; what is dropped never has an effect, so say --yes\n"
     assert await call.idents() == ids
     assert await call.said("drop", "--yes", ids[0], ids[0]) == ["1 event of matching dropped"]
     assert await call.idents() == [ids[1]]
+
+
+async def test_what_was_given_up_a_week_ago_stands_and_can_only_be_dropped(call: Call) -> None:
+    await call.consuming.take(recorded(1, NAME))
+    await call.consuming.give_up()
+    await call.clock.advance(days=8)
+    await call.consuming.store.write(call.consuming.parking.forget)
+    await call.consuming.take_raw((UNKNOWN, ref(3), "{}"))
+    first, second = await call.idents()
+    assert [one["state"] for one in await call.json("list")] == ["emptied", "dead"]
+    assert (await call.said("list"))[0].endswith("dead, and nothing of what was in it is kept")
+    shown = await call.json("show", first)
+    assert (shown["key"], shown["body"], shown["bytes"], shown["day"]) == ("unknown", None, 0, "2026-11-21")
+    assert "body        not shown: nothing of it is kept" in await call.said("show", first)
+
+    refused = await call.run("replay", first, second)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"dlq replay: nothing of {first} is kept; see whom it may concern, then drop it\n"
+    assert (await call.said("replay", "--service", "matching"))[0].startswith("1 event of matching will be tried")
+    assert [one["state"] for one in await call.json("list")] == ["emptied", "waiting"]
+    assert await call.said("drop", "--yes", first) == ["1 event of matching dropped"]
+    assert await call.idents() == [second]
+
+
+@pytest.mark.database("sqlite")
+async def test_doctor_and_status_count_what_was_given_up(call: Call, leeward: Leeward) -> None:
+    await call.consuming.take_raw((UNKNOWN, ref(3), "{}"))
+    now = {"LEEWARD_CLOCK": f"{call.clock.now():%Y-%m-%dT%H:%M:%SZ}"}
+
+    async def seen() -> tuple[int, bool, bool]:
+        status = json.loads((await asyncio.to_thread(leeward, "status", "--json", **now)).stdout)
+        doctor = (await asyncio.to_thread(leeward, "doctor", **now)).stdout
+        told = "error: matching has given up 1 events; look today: `leeward dlq list`" in doctor
+        return status["services"]["matching"]["dead_letters"], "dead_letters" in status["gaps"], told
+
+    assert await seen() == (1, True, True)
+    await call.said("drop", "--yes", *await call.idents())
+    assert await seen() == (0, False, False)
 
 
 async def test_what_waits_cannot_be_dropped(call: Call) -> None:

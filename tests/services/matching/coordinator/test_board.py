@@ -9,9 +9,11 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI, Request
 
+from leeward.contracts import NotifyAttention
 from leeward.testing import member
 from leeward.web.access import COOKIE, AccessControl, issue
 from leeward.web.app import create_app
+from services.matching.coordinator import queries
 from services.matching.coordinator.status import status
 from tests.services.matching.hospital import Hospital, ref, supporter
 
@@ -179,6 +181,36 @@ async def test_figures_and_gaps(hospital: Hospital) -> None:
     assert found["mode"] == "live"
 
 
+async def test_what_was_given_up_stands_until_it_is_seen_to(hospital: Hospital, coordinator: httpx.AsyncClient) -> None:
+    """Of notify by an event without a reference, of matching by its own table; no button ends either."""
+    store = hospital.context.store
+    parked = store.writes.tables.parked
+    for _ in range(2):
+        await hospital.event(NotifyAttention(kind="dead_letter", standing="yes"))
+    row = {"topic": "leeward.notify", "type": "x", "key": "", "body": "", "attempts": 8, "fault": "", "place": ""}
+    times = {"accepted_at": hospital.clock.now(), "due_at": hospital.clock.now(), "parked_on": hospital.clock.now()}
+    await store.write(lambda unit: unit.conn.execute(parked.insert().values(event_id="e", dead=1, **row, **times)))
+    await hospital.outcome(await hospital.offered("ann"), "failed")
+
+    page = (await coordinator.get("/")).text
+    assert page.count("Something could not be worked on") == 2
+    assert page.index("Something could not be worked on") < page.index("A message could not be delivered")
+    assert page.index("<code>matching</code>") < page.index("<code>notify</code>")
+    assert page.count("<button") == 1
+    figures = await store.read(lambda conn: status(conn, hospital.context.settings))
+    assert figures["reasons"] == {"dead_letter": 2, "unreachable": 1}
+
+    entries = await store.read(queries.read_entries)
+    for entry in entries:
+        await coordinator.post(f"/board/entries/{entry.entry_ref}/seen")
+    assert await store.read(queries.read_entries) == entries
+    await store.write(lambda unit: unit.conn.execute(parked.update().values(dead=2)))
+    assert (await coordinator.get("/")).text.count("Something could not be worked on") == 1
+    for standing in ("yes", "no", "no"):
+        await hospital.event(NotifyAttention(kind="dead_letter", standing=standing))
+    assert "Something could not be worked on" not in (await coordinator.get("/")).text
+
+
 def test_every_reason_and_action_has_its_words() -> None:
     import tomllib
     from pathlib import Path
@@ -190,5 +222,7 @@ def test_every_reason_and_action_has_its_words() -> None:
     text = (Path(str(services.matching.__file__)).parent / "templates" / "en.toml").read_text()
     words = tomllib.loads(text)
     assert set(ACTIONS) == set(URGENCY)
-    assert words["reason"].keys() == words["action"].keys() == {*ACTIONS, *ENTRIES}
+    assert words["reason"].keys() == {*ACTIONS, *ENTRIES}
+    # what nobody can settle from the board has no button
+    assert words["action"].keys() == {*ACTIONS, *ENTRIES} - {"dead_letter"}
     assert words["state"].keys() == {*STAGES, "needs_attention"}
