@@ -12,6 +12,7 @@ from leeward.people import Member
 from leeward.service import Context, Service, Wiring
 from leeward.settings import Settings
 from leeward.store import Unit, table_of
+from leeward.store.copies.erasures import check_appendable
 from leeward.timekeeping.moments import Moments
 from leeward.web.login import login_router
 from services.matching import inputs
@@ -63,12 +64,22 @@ def moments(settings: Settings) -> list[Moments]:
     ]
 
 
+def check(settings: Settings) -> None:
+    """Refuse a start whose erasures could not be listed.
+
+    Raises:
+        SettingsError: see `check_appendable`.
+    """
+    check_appendable(settings.erasures)
+
+
 SERVICE: Final = Service(
     "matching",
     METADATA,
     build,
     status,
     import_roster,
+    check,
     moments=moments,
     restored=restored.bring_to_present,
     reads=("leeward.incident", "leeward.notify"),

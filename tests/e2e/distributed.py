@@ -110,6 +110,7 @@ class Distributed(Installation):
         self._keys = {name: secrets.token_bytes(32) for name in SERVICES}
         self._shared = {
             "LEEWARD_BUS_URL": servers.kafka.url,
+            "LEEWARD_ERASURES": str(folder / "erasures"),
             **{f"LEEWARD_{name.upper()}_URL": self.url(name) for name in SERVICES},
         }
         self._services_secret = secrets.token_urlsafe(32)

@@ -114,8 +114,7 @@ def test_distributed_nothing_before_the_copy_is_lost_nothing_is_sent_twice_and_n
     make_distributed: MakeDistributed, mailbox: Mailbox, tmp_path: Path
 ) -> None:
     programs = f"{find_programs('')}:{os.environ['PATH']}"
-    variables = {"LEEWARD_ERASURES": str(tmp_path / "erasures"), "PATH": programs}
-    system = make_distributed(LIVE, LEEWARD_CLOCK="2026-11-21T09:00:00Z", **variables)
+    system = make_distributed(LIVE, LEEWARD_CLOCK="2026-11-21T09:00:00Z", PATH=programs)
     system.import_roster(*STAFF)
     system.start()
     drill = Drill(system, mailbox, tmp_path / "backups" / "noon")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from leeward.settings import Settings, load_settings
-from leeward.store.copies.erasures import ErasureList, hash_of
+from leeward.settings import Settings, SettingsError, load_settings
+from leeward.store.copies.erasures import ErasureList, check_appendable, hash_of
 from leeward.store.copies.manifest import NoBackup, read_manifest
 from leeward.store.copies.postgresql import connection_variables
 from leeward.store.copies.sqlite import SqliteCopies
@@ -116,6 +116,15 @@ def test_the_list_beside_the_backups_vouches_up_to_the_last_backup(tmp_path: Pat
     assert found.hashes == {"a" * 64, "b" * 64}
     assert found.unvouched(NOON - 2 * DAY, NOON - DAY) == []
     assert found.unvouched(NOON - 2 * DAY, NOON + HOUR) == [date(2026, 11, 20), date(2026, 11, 21)]
+
+
+@pytest.mark.parametrize("place", [".", "a file/erasures"])
+def test_where_nothing_can_be_listed_nothing_starts(tmp_path: Path, place: str) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(SettingsError, match=r"LEEWARD_ERASURES: .* cannot be written"):
+        check_appendable(tmp_path / place)
+    check_appendable(tmp_path / "not" / "there" / "yet")
+    assert not (tmp_path / "not").exists()
 
 
 def test_a_file_that_is_no_list_is_not_taken_for_one(tmp_path: Path) -> None:

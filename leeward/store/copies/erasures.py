@@ -13,6 +13,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from leeward.settings import SettingsError
+
 BEGUN: Final = "begun"
 WHOLE: Final = "whole"
 HASH: Final = 64  # hex of HMAC-SHA256
@@ -116,6 +118,19 @@ class ErasureList:
         known = set(self.path.read_text(encoding="ascii").splitlines()) if self.path.exists() else set()
         living = other.path.read_text(encoding="ascii").splitlines()
         self._append([*(line for line in living if line not in known), _line(now, WHOLE)], now)
+
+
+def check_appendable(path: Path) -> None:
+    """See that the list can be appended to, or made, before anything is touched.
+
+    Raises:
+        SettingsError: when it cannot: what is erased could come back with a restore.
+    """
+    place = next(one for one in (path, *path.absolute().parents) if one.exists())
+    fits = path.is_file() if place == path else place.is_dir()
+    if not fits or not os.access(place, os.W_OK):
+        allowed = "allowed is the path of a file that this process can append to, and that outlives it"
+        raise SettingsError(f"LEEWARD_ERASURES: {path} cannot be written; {allowed}")
 
 
 def hash_of(key: bytes, kind: str, ref: str) -> str:
