@@ -83,18 +83,6 @@ def published_since(settings: Settings, service: ServiceName, ends: Mapping[int,
     return set()
 
 
-def read_again(settings: Settings) -> None:
-    """Have every consumer begin again with what the bus still has, where it keeps their places itself.
-
-    Raises:
-        BusUnavailable: when it cannot be reached.
-    """
-    if settings.bus_url:
-        from leeward.bus.ends import rewind
-
-        rewind(parse_brokers(settings.bus_url))
-
-
 def copies_of(settings: Settings, connect: Connect) -> Copies:
     """How the databases of this installation are copied and put back."""
     if settings.embedded:

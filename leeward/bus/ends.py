@@ -1,6 +1,5 @@
 """Where Kafka's topics end and how far their readers are: what copies of the databases are measured by."""
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
@@ -13,13 +12,10 @@ from sqlalchemy.util.concurrency import await_only
 from leeward.brokers import Brokers
 from leeward.bus import BusUnavailable
 from leeward.bus.coverage import waiting_ids
-from leeward.bus.topics import TOPICS
-from leeward.settings import SERVICES, ServiceName
+from leeward.settings import ServiceName
 from leeward.store import ground_tables
 from leeward.store.lookup import in_list, rows_of
 
-PATIENCE: Final = 20.0  # seconds: a group whose member was killed takes ten to notice
-_PAUSE: Final = 0.5
 _WAIT_MS: Final = 1000
 
 
@@ -56,17 +52,6 @@ def held_ends(brokers: Brokers, conn: Connection, topic: str) -> Iterator[dict[i
 def published_since(brokers: Brokers, topic: str, ends: Mapping[int, int]) -> set[str]:
     """The ids of the events behind these places."""
     return await_only(_ids_since(brokers, topic, ends))
-
-
-def rewind(brokers: Brokers) -> None:
-    """Have every consumer group begin again with what Kafka still has; their inboxes drop what they know.
-
-    Raises:
-        BusUnavailable: when Kafka is away, or somebody still reads.
-    """
-    for topic in TOPICS:
-        for service in SERVICES:
-            await_only(_rewind(brokers, group_of(service, topic), topic))
 
 
 def group_of(service: str, topic: str) -> str:
@@ -121,20 +106,3 @@ async def _ids_since(brokers: Brokers, topic: str, ends: Mapping[int, int]) -> s
                 found.update(one["ce_id"].decode() for one in headers if "ce_id" in one)
             left = {one for one in left if await client.position(one) < now[one]}
     return found
-
-
-async def _rewind(brokers: Brokers, group: str, topic: str) -> None:
-    patience = asyncio.get_running_loop().time() + PATIENCE
-    while True:
-        try:
-            async with _client(brokers, group) as client:
-                partitions = await _partitions(client, topic)
-                client.assign(partitions)
-                read = [one for one in partitions if await client.committed(one) is not None]
-                if read:
-                    await client.commit(await client.beginning_offsets(read))
-                return
-        except BusUnavailable:
-            if asyncio.get_running_loop().time() > patience:
-                raise
-            await asyncio.sleep(_PAUSE)

@@ -14,7 +14,7 @@ from typing import Final
 
 import typer
 
-from leeward.adapters import copies_of, published_since, read_again
+from leeward.adapters import copies_of, published_since
 from leeward.bus import BusUnavailable
 from leeward.bus.coverage import RenewedLog, place_reader, places_of, renewed, waiting_ids
 from leeward.service import Restored, Service
@@ -143,8 +143,8 @@ def _set_logs_right(
     """Who has read further than a log now goes reads on at its end.
 
     Where the databases do not hold the logs, who reads matching passes over what it had published in the time that is
-    lost, since it knows nothing of that any more. What incident and notify had published then is read again, so that
-    nobody is left out who was heard of.
+    lost, since it knows nothing of that any more. What incident and notify had published then, matching reads again from
+    the offsets in its copy: nobody is left out who was heard of.
     """
     places: dict[str, set[int]] = defaultdict(set)
     for service in services.values():
@@ -166,7 +166,6 @@ def _set_logs_right(
     for name in READ_MATCHING if lost else ():
         with transaction(settings, services[name], now, believed=True) as unit:
             unit.writes.inbox.run(unit.conn, [(one, now.date()) for one in sorted(lost)])
-    read_again(settings)
 
 
 def _bring_to_present(
