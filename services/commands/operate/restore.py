@@ -143,8 +143,8 @@ def _set_logs_right(
     """Who has read further than a log now goes reads on at its end.
 
     Where the databases do not hold the logs, who reads matching passes over what it had published in the time that is
-    lost, since it knows nothing of that any more. What incident and notify had published then, matching reads again from
-    the offsets in its copy: nobody is left out who was heard of.
+    lost, since it knows nothing of that any more. What incident and notify had published then, matching reads again,
+    from the offsets in its copy: nobody is left out who was heard of.
     """
     places: dict[str, set[int]] = defaultdict(set)
     for service in services.values():
