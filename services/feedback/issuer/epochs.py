@@ -15,6 +15,7 @@ from services.feedback.issuer import repository
 
 CLOSE: Final = "close_epoch"
 END: Final = "end_epoch"
+FORGOTTEN_AT_ONCE: Final = 500
 
 
 class Safe:
@@ -68,8 +69,10 @@ def close_epochs(safe: Safe, policy: Feedback) -> Callable[[Unit, Sequence[Timer
 
 
 def end_epochs(unit: Unit, timers: Sequence[Timer]) -> None:
-    """Timer: once the rating window is over, forget which cases fetched a token in that epoch."""
-    repository.delete_claims_of(unit.conn, [timer.key for timer in timers])
+    """Timer: once the rating window is over, forget which cases fetched a token in that epoch, a slice at a time."""
+    for timer in timers:
+        if repository.delete_claims_of(unit.conn, timer.key, FORGOTTEN_AT_ONCE):
+            unit.set_timer(END, timer.key, unit.now)
 
 
 def describe_epochs(conn: Connection, now: datetime, window: timedelta) -> list[dict[str, Any]]:

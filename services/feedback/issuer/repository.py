@@ -4,9 +4,11 @@ from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 
 from leeward.store import Insert
+from leeward.store.lookup import in_list
+from leeward.store.retention import Expired
 from services.feedback.issuer.models import CLAIM, EPOCH
 
 _SIGNING: Final = select(EPOCH).where(EPOCH.c.issuing == 1).with_for_update()
@@ -72,6 +74,11 @@ def delete_unused_claims(conn: Connection, cases: Collection[str]) -> None:
     conn.execute(delete(CLAIM).where(CLAIM.c.case_ref.in_(cases) & CLAIM.c.epoch.is_(None)))
 
 
-def delete_claims_of(conn: Connection, epochs: Collection[str]) -> None:
-    """Delete the claims that were used in these epochs."""
-    conn.execute(delete(CLAIM).where(CLAIM.c.epoch.in_(epochs)))
+_CLAIMS_OF: Final = Expired(
+    select(CLAIM.c.case_ref).where(CLAIM.c.epoch == bindparam("epoch")), delete(CLAIM).where(in_list(CLAIM.c.case_ref))
+)
+
+
+def delete_claims_of(conn: Connection, epoch: str, most: int) -> bool:
+    """Delete the claims that were used in an epoch, so many at most; whether there may be more."""
+    return _CLAIMS_OF.delete_from(conn, most, epoch=epoch)
