@@ -68,8 +68,12 @@ class SqliteBus:
 
     def _forget_read(self, service: ServiceName, unit: Unit, most: int) -> bool:
         outbox, log = unit.tables.outbox, unit.tables.log
-        first = select(outbox.c.seq, outbox.c.id, outbox.c.written_on).order_by(outbox.c.seq).limit(most)
-        before = unit.now.date() - LOG_KEPT
+        today, before = unit.now.date(), unit.now.date() - LOG_KEPT
+        # what a clock that ran ahead wrote is as old as what follows it
+        dated = select(outbox.c.seq).where(outbox.c.seq > 0, outbox.c.written_on <= today).order_by(outbox.c.seq)
+        begin = unit.conn.execute(dated.limit(1)).scalar() or _LARGEST
+        events = select(outbox.c.seq, outbox.c.id, outbox.c.written_on).where(outbox.c.seq >= begin)
+        first = events.order_by(outbox.c.seq).limit(most)
         old = [*takewhile(lambda row: row.written_on < before, unit.conn.execute(first))]
         read = self._read_by_all(f"leeward.{service}") if old else 0
         gone = [row for row in old if row.seq <= read]

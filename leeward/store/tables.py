@@ -64,7 +64,7 @@ def ground_tables(metadata: MetaData) -> GroundTables:
 def _define_log(metadata: MetaData) -> None:
     """What is published, what was applied, and how far each topic was read."""
     # AUTOINCREMENT: SQLite would use the numbers of an emptied table again, and a consumer would skip events
-    outbox = Table(
+    Table(
         "outbox",
         metadata,
         Column("seq", _Seq, primary_key=True, autoincrement=True),
@@ -76,7 +76,6 @@ def _define_log(metadata: MetaData) -> None:
         Column("written_on", Date, nullable=False),
         sqlite_autoincrement=True,
     )
-    Index("outbox_written", outbox.c.written_on, outbox.c.seq)
     inbox = Table(
         "inbox",
         metadata,

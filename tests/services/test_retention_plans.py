@@ -29,8 +29,6 @@ SMALL: Final = {"access", "day_key", "entry", "epoch", "key_check", "last_seen",
 # those on the roster are read whole by the hourly round, where a copy in memory is not of this version
 READ_WHOLE: Final = {"person", "line_manager", "refusal"}
 ALONE: Final = ("log", "last_seen", "key_check", "epoch")  # one row each may have
-# the oldest of a log, by its key and no more than a slice
-FROM_THE_FRONT: Final = re.compile(r"FROM outbox\s+ORDER BY outbox\.seq\s+LIMIT")
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 Captured = list[tuple[str, Any]]
 
@@ -78,8 +76,6 @@ def read_whole(conn: Connection, captured: Captured, service: Service) -> set[tu
     """The tables that a statement would read from one end to the other, each with that statement."""
     found = set()
     for statement, parameters in captured:
-        if FROM_THE_FRONT.search(statement):
-            continue
         if conn.dialect.name == "sqlite":
             plan = [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
             scanned = {line.split()[1] for line in plan if line.startswith("SCAN ")}

@@ -17,7 +17,6 @@ INCIDENT = sa.table("incident", sa.column("incident_ref"), sa.column("occurred_a
 def upgrade() -> None:
     op.create_index("ix_fetch_made_at", "fetch", ["made_at"])
     op.create_index("inbox_seen", "inbox", ["seen_on"])
-    op.create_index("outbox_written", "outbox", ["written_on", "seq"])
     for table in DATED:
         op.add_column(table, sa.Column("occurred_at", UtcTime(), nullable=True))
         dated = sa.table(table, sa.column("incident_ref"), sa.column("occurred_at"))
@@ -34,6 +33,5 @@ def downgrade() -> None:
         op.drop_index(f"ix_{table}_occurred_at", table)
         with op.batch_alter_table(table) as batch_op:
             batch_op.drop_column("occurred_at")
-    op.drop_index("outbox_written", "outbox")
     op.drop_index("inbox_seen", "inbox")
     op.drop_index("ix_fetch_made_at", "fetch")

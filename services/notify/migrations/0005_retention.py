@@ -10,7 +10,6 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_index("inbox_seen", "inbox", ["seen_on"])
-    op.create_index("outbox_written", "outbox", ["written_on", "seq"])
     op.create_index("ix_call_expires_at", "call", ["expires_at"])
     op.create_index("ix_question_accepted_at", "question", ["accepted_at"])
     op.create_index("ix_question_expires_at", "question", ["expires_at"])
@@ -20,5 +19,4 @@ def downgrade() -> None:
     op.drop_index("ix_question_expires_at", "question")
     op.drop_index("ix_question_accepted_at", "question")
     op.drop_index("ix_call_expires_at", "call")
-    op.drop_index("outbox_written", "outbox")
     op.drop_index("inbox_seen", "inbox")

@@ -10,9 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_index("inbox_seen", "inbox", ["seen_on"])
-    op.create_index("outbox_written", "outbox", ["written_on", "seq"])
 
 
 def downgrade() -> None:
-    op.drop_index("outbox_written", "outbox")
     op.drop_index("inbox_seen", "inbox")
