@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from leeward.settings import ServiceName
+from leeward.settings import SERVICES, ServiceName
 from leeward.testing import wait_until
 from services.demo.servers.postgresql import find_programs
 from tests.e2e.conftest import MakeDistributed
@@ -119,6 +120,8 @@ def test_distributed_nothing_before_the_copy_is_lost_nothing_is_sent_twice_and_n
     system.start()
     drill = Drill(system, mailbox, tmp_path / "backups" / "noon")
     drill.play(system.rows)
+    unfinished = "SELECT count(*) FROM pg_tables WHERE tablename = 'restore_unfinished'"
+    assert [system.rows(name, unfinished) for name in SERVICES] == [[(0,)]] * 5
     # Kafka still has what was accepted after the copy: these are asked again, by a link that leads somewhere
     for one in AFTER:
         wait_until(lambda: len(mailbox.to(one.address)), 20, lambda found: found > 1)  # noqa: B023 done within the turn
@@ -148,6 +151,9 @@ class Drill:
             stream.pause = 0.0
 
         tell(system, *AFTER)
+        refused = system.command("restore", str(self.folder), check=False)
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert "runs; stop all services first" in refused.stderr
         assert system.stop() == 0
         system.import_roster(*(one for one in STAFF if one is not GONE))
         system.start()
@@ -174,3 +180,36 @@ class Drill:
         assert "MSA|AA" in system.send(death(f"M{BEFORE[0].staff_id}", BEFORE[0].staff_id, unit="X"))
         calm(mailbox)
         assert len(mailbox.message_ids()[BEFORE[0].address]) == 1
+
+
+@pytest.mark.parametrize("older", ["incident", "all"])
+def test_by_files_that_were_copied_by_hand_no_death_is_lost_in_silence(
+    system: System, mailbox: Mailbox, tmp_path: Path, older: str
+) -> None:
+    """One file older than the others, and all five copied one after the other under a stream."""
+    tell(system, *BEFORE)
+    stream = Stream(system, DURING[:30])
+    stream.pause = 0.02
+    with stream.running():
+        wait_until(lambda: len(stream.accepted), 10, lambda found: found > 3)
+        accepted = {one.address for one in (*BEFORE, *stream.accepted)}
+        for name in ("matching", "notify", "incident", "issuer", "box") if older == "all" else ("incident",):
+            with (
+                closing(sqlite3.connect(system.folder / "data" / f"{name}.db")) as source,
+                closing(sqlite3.connect(tmp_path / f"{name}.db")) as target,
+            ):
+                source.backup(target)
+            time.sleep(0.1)
+    calm(mailbox)
+    assert system.stop() == 0
+    for copy in tmp_path.glob("*.db"):
+        for beside in (system.folder / "data").glob(f"{copy.name}-*"):
+            beside.unlink()
+        shutil.copy(copy, system.folder / "data")
+    system.start()
+    # by numbers that are given again
+    tell(system, *AFTER, *LATE)
+    calm(mailbox)
+    assert accepted <= mailbox.message_ids().keys()
+    assert '"event": "log_restored"' in (system.folder / "log").read_text()
+    assert "was read again" in system.command("doctor", check=False).stdout

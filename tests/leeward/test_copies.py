@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from leeward.runtime import awaited
 from leeward.settings import Settings, SettingsError, load_settings
+from leeward.store.copies import RESTORE_UNFINISHED
 from leeward.store.copies.erasures import ErasureList, check_appendable, hash_of
 from leeward.store.copies.manifest import NoBackup, read_manifest
 from leeward.store.copies.postgresql import connection_variables
 from leeward.store.copies.sqlite import SqliteCopies
-from leeward.store.sqlite import sqlite_connection
+from leeward.store.migrate import migrate
+from leeward.store.sqlite import sqlite_connection, sqlite_engine
+from services.commands import catalogue
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -153,3 +157,15 @@ def test_programs_of_postgresql_are_told_the_address_and_no_password_on_their_co
         "PGPASSFILE": "/run/pass",
     }
     assert connection_variables("postgresql+asyncpg://u@/box?host=/run/pg")["PGHOST"] == "/run/pg"
+
+
+def test_a_database_whose_restore_was_not_finished_lets_no_service_begin(tmp_path: Path) -> None:
+    (service,) = catalogue.load(["issuer"])
+    engine = sqlite_engine(tmp_path / "issuer.db")
+    with engine.begin() as conn:
+        assert awaited(conn, service.package) == "migrated"
+        migrate(conn, service.package, service.metadata)
+        assert awaited(conn, service.package) is None
+        conn.exec_driver_sql(f"CREATE TABLE {RESTORE_UNFINISHED} (one integer)")
+        assert awaited(conn, service.package) == "restored"
+    engine.dispose()

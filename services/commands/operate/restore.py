@@ -58,8 +58,9 @@ def restore(folder: Path, *, yes: bool) -> int:
         erased = _read_lists(settings, folder, now)
         if not _may_go_on(erased.unvouched(manifest.made_at, now), yes=yes):
             return 2
+        lost = published_since(settings, "matching", manifest.ends)
         _put_back(folder, manifest, copies, services)
-        _set_logs_right(copies.staged, services, manifest, now)
+        _set_logs_right(copies.staged, services, lost, now)
         _bring_to_present(copies.staged, services, keys, erased, now)
         copies.finish()
     except (NoBackup, CopyFailed, BusUnavailable, OSError) as fault:
@@ -137,9 +138,7 @@ def _put_back(folder: Path, manifest: Manifest, copies: Copies, services: Mappin
         copies.put_back(name, folder / manifest.databases[name].file)
 
 
-def _set_logs_right(
-    settings: Settings, services: Mapping[ServiceName, Service], manifest: Manifest, now: datetime
-) -> None:
+def _set_logs_right(settings: Settings, services: Mapping[ServiceName, Service], lost: set[str], now: datetime) -> None:
     """Who has read further than a log now goes reads on at its end.
 
     Where the databases do not hold the logs, who reads matching passes over what it had published in the time that is
@@ -159,13 +158,11 @@ def _set_logs_right(
     for service in services.values():
         with transaction(settings, service, now, believed=True) as unit:
             place_reader(unit.conn, service.metadata, logs)
-    matching = services["matching"]
-    lost = published_since(settings, "matching", manifest.ends)
     with connection(settings, "matching") as conn:
-        lost -= waiting_ids(conn, matching.metadata)
-    for name in READ_MATCHING if lost else ():
+        passed_over = sorted(lost - waiting_ids(conn, services["matching"].metadata))
+    for name in READ_MATCHING if passed_over else ():
         with transaction(settings, services[name], now, believed=True) as unit:
-            unit.writes.inbox.run(unit.conn, [(one, now.date()) for one in sorted(lost)])
+            unit.writes.inbox.run(unit.conn, [(one, now.date()) for one in passed_over])
 
 
 def _bring_to_present(
