@@ -22,7 +22,7 @@ WHERE seq >= :place AND (seq > :passed OR written_on >= :since OR seq = :place) 
 _SELF: Final = "SELECT identity, forgotten_seq, forgotten_id FROM log"
 _AT: Final = "SELECT id FROM outbox WHERE seq = ?"
 _ENDS: Final = "SELECT (SELECT min(seq) FROM outbox), (SELECT max(seq) FROM outbox)"
-_OLDEST: Final = "SELECT written_on FROM outbox ORDER BY seq LIMIT 1"
+_OLDEST: Final = "SELECT min(written_on) FROM outbox"
 _STORED: Final = "SELECT seq, log, event_id FROM position WHERE topic = ?"
 
 
@@ -127,14 +127,14 @@ class Log:
             return int(last - (place.seq if self.goes_on_from(place) else first - 1))
 
     def oldest(self) -> date | None:
-        """The day on which its first event was written; None where it is empty.
+        """The day on which its oldest event was written; None where it is empty.
 
         Raises:
             BusUnavailable: when nobody can tell now.
         """
         with self._reading():
             found = self._connected().execute(_OLDEST).fetchone()
-            return date.fromisoformat(found[0]) if found else None
+            return date.fromisoformat(found[0]) if found[0] else None
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

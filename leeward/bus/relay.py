@@ -1,7 +1,7 @@
 """Sends a service's outbox to Kafka: in the order of its numbers, acknowledged by all replicas, then deleted.
 
-One replica at a time does so. Should two overlap for a moment, each still sends the events of a key in their order, and
-consumers drop what came before.
+One replica at a time does so, by a lease that runs out when it hangs. Should two overlap for a moment, each still sends
+the events of a key in their order, and consumers drop what came before: what wakes late has nothing that was not sent.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, func, select
 
 from leeward import telemetry
 from leeward.brokers import Brokers
@@ -27,6 +27,8 @@ from leeward.store.periodic import back_off
 
 BATCH: Final = 500
 LOOK_AGAIN: Final = 1.0
+MEASURE_EVERY: Final = 1.0
+MOST_COUNTED: Final = 100_000
 PATIENCE: Final = 15.0
 CLOSE: Final = 5.0
 _FIRST_PAUSE: Final = 0.1
@@ -49,9 +51,12 @@ class KafkaRelay:
         self._kafka: AIOKafkaProducer | None = None
         self._sent: set[int] = set()
         self._deleting: asyncio.Task[None] | None = None
-        self._first: tuple[int, float] = (0, 0.0)
+        self._first: tuple[int | None, float] = (None, 0.0)
+        self._measured = -MEASURE_EVERY
         outbox = store.writes.tables.outbox
         self._next = select(outbox).order_by(outbox.c.seq).limit(bindparam("limit"))
+        some = select(outbox.c.seq).order_by(outbox.c.seq).limit(MOST_COUNTED).subquery()
+        self._count = select(func.count(), func.min(some.c.seq)).select_from(some)
         self._drop = delete(outbox).where(in_list(outbox.c.seq, "sent"))
         store.listeners.append(self._notice)
         store.wakers.append(self._woken.set)
@@ -69,10 +74,9 @@ class KafkaRelay:
             while not stop.is_set():
                 self._woken.clear()
                 try:
+                    await self._measure()
                     self._mine = await self._store.hold(_LOCK)
                     busy = self._mine and await self.send()
-                    if not self._mine:
-                        self._measure(())
                     faults, self.stuck, self._logged = 0, False, ""
                 except (StoreUnavailable, BusUnavailable) as fault:
                     await self._set_back(fault)
@@ -96,9 +100,11 @@ class KafkaRelay:
         Raises:
             StoreUnavailable, BusUnavailable: nothing is lost; some of it may come twice.
         """
-        # first, so that what waits is measured while Kafka is away
         rows = await self._store.glance(self._waiting)
         kafka = await self._producer()
+        if self._mine and not self._store.holds(_LOCK):
+            # this process hung meanwhile: another one may have sent these
+            return True
         if rows:
             await self._acknowledged(kafka, rows)
             self._sent.update(row.seq for row in rows)
@@ -110,17 +116,19 @@ class KafkaRelay:
         # of before the look: what is deleted meanwhile may still be found
         sent = self._sent.copy()
         found = conn.execute(self._next, {"limit": BATCH + len(sent)}).all()
-        waiting = [row for row in found if row.seq not in sent]
-        self._measure(waiting)
-        return waiting
+        return [row for row in found if row.seq not in sent]
 
-    def _measure(self, waiting: Sequence[Any]) -> None:
+    async def _measure(self) -> None:
+        """Say what waits and for how long, by every replica: the one that sends may hang, and would not say it."""
         now = asyncio.get_running_loop().time()
-        first = waiting[0].seq if waiting else 0
+        if now - self._measured < MEASURE_EVERY:
+            return
+        self._measured = now
+        count, first = await self._store.glance(lambda conn: conn.execute(self._count).one())
         if self._first[0] != first:
             self._first = (first, now)
-        telemetry.OUTBOX_WAITING.labels(self._service).set(len(waiting))
-        telemetry.OUTBOX_OLDEST.labels(self._service).set(now - self._first[1] if waiting else 0)
+        telemetry.OUTBOX_WAITING.labels(self._service).set(max(0, count - len(self._sent)))
+        telemetry.OUTBOX_OLDEST.labels(self._service).set(now - self._first[1] if count > len(self._sent) else 0)
 
     async def _acknowledged(self, kafka: AIOKafkaProducer, rows: Sequence[Any]) -> None:
         """All of them are handed to the producer in order, then all acknowledgements awaited."""

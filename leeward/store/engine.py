@@ -98,11 +98,16 @@ class Store(ABC):
     async def hold(self, name: str) -> bool:
         """Try to be the one process on this database that holds `name`; True while it is.
 
-        It does until it releases it, ends, or loses its connection.
+        It does until it releases it, ends, loses its connection, or hangs for longer than a lease lasts: some seconds
+        by the database's clock.
 
         Raises:
             StoreUnavailable: when nobody can tell now.
         """
+
+    @abstractmethod
+    def holds(self, name: str) -> bool:
+        """Whether this process holds `name` for sure at this moment; to be asked just before what one alone may do."""
 
     @abstractmethod
     async def release(self, name: str) -> None:

@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import random
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Final, TypeVar
 
 from asyncpg.exceptions import InterfaceError as DriverFault
@@ -55,6 +56,23 @@ _LONGEST_PAUSE: Final = 15.0
 _NO_TABLE: Final = "42P01"
 _CALM: Final = 0.02
 _CHANNEL: Final = "leeward"
+# seconds for which a process that does not renew its leases still has them, and for which it may rely on them itself
+LEASE: Final = 12.0
+_SURE: Final = 10.0
+_TAKE: Final = """
+INSERT INTO lease AS l (name, holder, expires_at) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+WHERE l.holder = excluded.holder OR l.expires_at < clock_timestamp() OR NOT EXISTS (
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (classid::bigint << 32) + objid::bigint = l.holder
+) RETURNING true
+"""
+_RENEW: Final = """
+UPDATE lease SET expires_at = clock_timestamp() + make_interval(secs => $3)
+WHERE holder = $1 AND name = ANY ($2) RETURNING name
+"""
+_DROP_OLD: Final = "DELETE FROM lease WHERE expires_at < clock_timestamp() - interval '1 day'"
 _SCHEMA_LOCK: Final = "schema"
 # begins a write and flushes it, changes no row, and takes a megabyte for a moment: a small commit may still find room
 _PROBE: Final = (
@@ -73,7 +91,8 @@ _SESSION: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "lock_timeout": "20s",
-    "idle_in_transaction_session_timeout": "60s",
+    # a process that hangs in a transaction keeps no rows for longer than its leases last, about
+    "idle_in_transaction_session_timeout": "15s",
     # a machine that vanished must not hold its locks for two hours
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
@@ -207,6 +226,9 @@ class PostgresStore(Store):
         with _said_plainly():
             return await self._presence.hold(name)
 
+    def holds(self, name: str) -> bool:
+        return self._presence.holds(name)
+
     async def release(self, name: str) -> None:
         with _said_plainly():
             await self._presence.release(name)
@@ -249,10 +271,11 @@ class PostgresStore(Store):
 
 
 class Presence:
-    """This process on one database: a connection of its own, with the locks that end with it, and the wake-ups.
+    """This process on one database: a connection of its own, with what it holds, and the wake-ups.
 
-    A session's advisory lock is gone the moment its process is (PostgreSQL 18, chapter 13.3.5), so whoever takes over
-    need not wait for a lease to run out.
+    What one process alone may do has a lease, a row that it renews by the database's clock (DESIGN §8). A process that
+    hangs, stopped or starved, lets it run out. One that ends is known at once: each has an advisory lock of its own,
+    which is gone the moment its session is (PostgreSQL 18, chapter 13.3.5), and a lease without it is free.
     """
 
     def __init__(self, engine: AsyncEngine, woken: Callable[[], None], health: Health) -> None:
@@ -261,35 +284,54 @@ class Presence:
         self._health = health
         self._conn: AsyncConnection | None = None
         self._driver: Any = None
-        self._held: set[str] = set()
+        self._holder = 0
+        self._held: dict[str, float] = {}
         self._turn = asyncio.Lock()
         self._calling: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Stay connected; when the database goes away, that is noted."""
+        """Stay connected, and renew what is held; when the database goes away, that is noted."""
         faults = 0
         while not stop.is_set():
             try:
                 with self._health.trying(), _said_plainly():
-                    await self._do("SELECT 1")
+                    await self._renew()
                 faults = 0
             except StoreUnavailable:
                 faults += 1
             await first_of(stop.wait(), asyncio.sleep(back_off(faults + 1, _LOOK, _LONGEST_PAUSE, factor=1.5)))
 
+    async def _renew(self) -> None:
+        async with self._turn:
+            driver, began = await self._connected(), monotonic()
+            if not self._held:
+                await driver.fetchval("SELECT 1")
+                return
+            kept = await driver.fetch(_RENEW, self._holder, sorted(self._held), LEASE)
+            self._held = {row["name"]: began + _SURE for row in kept if row["name"] in self._held}
+
+    def holds(self, name: str) -> bool:
+        """Whether this process still has a lease for sure, by its own clock since the last renewal."""
+        return monotonic() < self._held.get(name, 0.0) and not self._driver.is_closed()
+
     async def hold(self, name: str) -> bool:
-        """Take the lock, or have it already."""
-        if name in self._held and not self._driver.is_closed():
+        """Take the lease, or have it already; one that may soon run out is renewed."""
+        if self.holds(name) and self._held[name] - monotonic() > _SURE / 2:
             return True
-        if await self._do("SELECT pg_try_advisory_lock($1)", lock_key(name)):
-            self._held.add(name)
-        return name in self._held
+        async with self._turn:
+            driver, began = await self._connected(), monotonic()
+            if await driver.fetchval(_TAKE, name, self._holder, LEASE):
+                if name not in self._held:
+                    await driver.execute(_DROP_OLD)
+                self._held[name] = began + _SURE
+            else:
+                self._held.pop(name, None)
+        return self.holds(name)
 
     async def release(self, name: str) -> None:
-        """Give the lock back, if this process has it, and have the others look at once."""
-        if name in self._held:
-            self._held.discard(name)
-            await self._do("SELECT pg_advisory_unlock($1)", lock_key(name))
+        """Give the lease back, if this process has it, and have the others look at once."""
+        if self._held.pop(name, None) is not None:
+            await self._do("DELETE FROM lease WHERE name = $1 AND holder = $2", name, self._holder)
             await self._do(f"NOTIFY {_CHANNEL}")
 
     def wake_others(self) -> None:
@@ -312,6 +354,8 @@ class Presence:
             await self._forget()
             self._conn = await self._engine.connect()
             self._driver = (await self._conn.get_raw_connection()).driver_connection
+            self._holder = secrets.randbits(62)
+            await self._driver.fetchval("SELECT pg_advisory_lock($1)", self._holder)
             await self._driver.add_listener(_CHANNEL, self._heard)
         return self._driver
 

@@ -264,6 +264,9 @@ class SqliteStore(Store):
         """True: whoever runs the services has the file's folder and ports to itself."""
         return True
 
+    def holds(self, name: str) -> bool:
+        return True
+
     async def release(self, name: str) -> None:
         """Nobody else could take it."""
 

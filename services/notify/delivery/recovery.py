@@ -1,8 +1,9 @@
 """Hand-offs that nobody has in hand any more: their run has ended, or this run never heard that it has them.
 
-Every run locks its own name on the database as long as it lives. A name that another run can lock therefore belongs to
-a run that has ended. A run that has merely lost its connection locks its name again within a second; so only what is
-found abandoned at two looks in a row is taken up.
+Every run holds its own name on the database as long as it lives, by a lease. A name that another run can hold therefore
+belongs to a run that has ended, or that hangs: when that one wakes, what was taken up is not its own any more. A run
+that has merely lost its connection holds its name again within a second; so only what is found abandoned at two looks
+in a row is taken up.
 """
 
 import asyncio

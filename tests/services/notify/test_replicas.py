@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from leeward.contracts import Event, MessageRequested, bucket_up
-from leeward.store import Unit
+from leeward.store import Unit, postgresql
 from leeward.testing import eventually
 from services.notify.channels.registry import CHANNELS
 from services.notify.delivery import recovery, sender
@@ -63,6 +63,21 @@ async def test_what_a_dead_replica_was_sending_another_sends_within_seconds(worl
     await asyncio.sleep(0.5)
     assert await states(world) == ["sending"], "slow it may be, but it is alive"
     await world.context.store.close()
+    await world.mailed(1)
+    await eventually(lambda: other.outcomes() == ["handed_off"])
+
+
+async def test_what_a_hung_replica_was_sending_another_sends_when_its_lease_has_run_out(
+    make_world: MakeWorld, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session is there, so that no lock is free; only the beats of its name do not come any more."""
+    monkeypatch.setattr(postgresql, "LEASE", 1.0)
+    monkeypatch.setattr(postgresql, "_SURE", 0.8)
+    world = await make_world()
+    other = await replica(world)
+    await world.die()
+    await world.asks(ANNA)
+    await become(world, ["sending"])
     await world.mailed(1)
     await eventually(lambda: other.outcomes() == ["handed_off"])
 
