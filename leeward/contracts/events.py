@@ -170,6 +170,8 @@ class DeliveryOutcome(EventData):
     type: ClassVar[str] = "leeward.notify.outcome.v1"
     request_ref: Ref
     state: DeliveryState
+    # `cancelled` beside `expired`: it was called off, or an answer had come, before anything left
+    cause: Code | None = None
 
 
 class ReachabilityChanged(EventData):

@@ -48,7 +48,10 @@ class Recipient(_Model, table=True):
 
 
 class StoredQuestion(_Model, table=True):
-    """One question to one recipient; `browser` is the hash of the cookie that the first answer bound it to."""
+    """One question to one recipient; `browser` is the hash of the cookie that the first answer bound it to.
+
+    `answers` is its version: how many were given, by which it is known what came before what, whatever clocks show.
+    """
 
     __tablename__ = "question"
     question_ref: str = text(64, primary_key=True)
@@ -64,6 +67,7 @@ class StoredQuestion(_Model, table=True):
     how: str = text(8, default="")
     again: str = text(8, default="")
     check_ins: bool = False
+    answers: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     browser: str = text(64, default="")
     accepted_at: datetime = moment(index=True)
     __table_args__ = (UniqueConstraint("case_ref", "recipient_ref", "template"),)
@@ -80,7 +84,10 @@ class Link(_Model, table=True):
 
 
 class StoredDelivery(_Model, table=True):
-    """One hand-off. `key` is its idempotency key in every channel; `wake_at` is when a queued one must be looked at."""
+    """One hand-off. `key` is its idempotency key in every channel; `wake_at` is when a queued one must be looked at.
+
+    `asked_after` is how many answers its question had when the message was asked for.
+    """
 
     __tablename__ = "delivery"
     key: str = text(32, primary_key=True)
@@ -95,6 +102,7 @@ class StoredDelivery(_Model, table=True):
     state: str = text(16)
     attempts: int = 0
     doubts: int = 0
+    asked_after: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     due_at: datetime = moment()
     hold_deadline: datetime | None = moment(nullable=True)
     expires_at: datetime = moment()

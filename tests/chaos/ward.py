@@ -4,6 +4,7 @@ The rules that hold after every input are in `Ward.check`, the ways out of a sta
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -80,7 +81,7 @@ class Mail:
     name: str
     to: str
     question: Key
-    asked_at: datetime
+    asked_after: int
     due: datetime
     hold_deadline: datetime
     expires_at: datetime
@@ -108,6 +109,7 @@ class Ward:
     timers: dict[tuple[str, str], datetime] = field(default_factory=dict)
     mails: list[Mail] = field(default_factory=list)
     questions: dict[Key, Question] = field(default_factory=dict)
+    answers: Counter[Key] = field(default_factory=Counter)
     active: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAPS, 0))
     barred: set[tuple[str, str]] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
@@ -125,6 +127,7 @@ class Ward:
             dict(self.timers),
             [copy(mail) for mail in self.mails],
             dict(self.questions),
+            Counter(self.answers),
             dict(self.active),
             set(self.barred),
             set(self.away),
@@ -199,7 +202,7 @@ class Ward:
         ref = "" if message.loose else after.case_ref
         due, hold = message.not_before or self.now, self.now + self.rules.longest_hold
         named = (ref, message.template, message.message_name, to, key)
-        self.mails.append(Mail(*named, self.now, due, hold, expires))
+        self.mails.append(Mail(*named, self.answers[key], due, hold, expires))
         if question is None:
             self.questions[key] = Question(template=message.template, expires_at=expires)
         elif question.state in STARTS_AGAIN:
@@ -304,7 +307,7 @@ class Ward:
 
     def _look_at(self, mail: Mail, relay: Relay) -> None:
         question = self.questions.get(mail.question)
-        answered = question is not None and overtaken(question.answered_at, mail.asked_at)
+        answered = question is not None and overtaken(self.answers[mail.question], mail.asked_after)
         waiting = Waiting(
             answered=answered,
             gone=not mail.linked,
@@ -369,6 +372,7 @@ class Ward:
         fields = {name: self.chance.choice(values) for name, values in FIELDS.get(answer, {}).items()}
         decision = decide(question, answer, fields, self.now)
         self.questions[mail.question] = decision.question
+        self.answers[mail.question] += 1
         if decision.publish is not None:
             self.hear(mail, decision.publish, dict(decision.options))
 

@@ -14,6 +14,7 @@ from services.matching.lifecycle.case import Case, Transition
 from services.matching.roster.people import renew_version
 from services.matching.site import Site
 
+CANCELLED: Final = "cancelled"
 _NOT_ARRIVED: Final[Mapping[str, transitions.Undelivered]] = {
     "failed": "unreachable",
     "unknown": "delivery_unknown",
@@ -27,13 +28,18 @@ def apply_outcomes(unit: Unit, events: Sequence[Event], site: Site) -> None:
     outcomes = [event.data for event in events if isinstance(event.data, DeliveryOutcome)]
     session = CaseSession(unit, site)
     known = session.requests([outcome.request_ref for outcome in outcomes])
-    repository.record_outcomes(unit.conn, {o.request_ref: o.state for o in outcomes if o.request_ref in known})
+    repository.record_outcomes(unit.conn, {o.request_ref: _state(o) for o in outcomes if o.request_ref in known})
     for outcome in outcomes:
         request = known.get(outcome.request_ref)
         case = session.case(request.case_ref) if request else None
         if request and case and (not request.ended or outcome.state in MAY_BE_THERE):
-            session.apply(_after(session, case, request, outcome.state))
+            session.apply(_after(session, case, request, _state(outcome)))
     session.write()
+
+
+def _state(outcome: DeliveryOutcome) -> str:
+    """What became of a message; one that was called off did not grow too old."""
+    return CANCELLED if outcome.cause == CANCELLED else outcome.state
 
 
 def _after(session: CaseSession, case: Case, request: StoredRequest, state: str) -> Transition:
@@ -43,13 +49,19 @@ def _after(session: CaseSession, case: Case, request: StoredRequest, state: str)
         return transitions.passed(case, name, rules)
     if request.template != "offer":
         return Transition(case)
-    if state == "unknown" and request.ended:
-        return transitions.perhaps_sent(case)
-    if state == "handed_off":
-        return transitions.handed_off(case, name, now, rules, overtaken=request.ended)
-    if state == "delivered":
-        return transitions.delivered(case, name, now, rules, overtaken=request.ended)
-    return transitions.undelivered(case, _NOT_ARRIVED[state])
+    overtaken = request.ended
+    match state:
+        case "unknown" if overtaken:
+            after = transitions.perhaps_sent(case)
+        case "cancelled":
+            after = transitions.called_off(case, name)
+        case "handed_off":
+            after = transitions.handed_off(case, name, now, rules, overtaken=overtaken)
+        case "delivered":
+            after = transitions.delivered(case, name, now, rules, overtaken=overtaken)
+        case _:
+            after = transitions.undelivered(case, _NOT_ARRIVED[state])
+    return after
 
 
 def record_reachability(unit: Unit, events: Sequence[Event]) -> None:

@@ -113,6 +113,13 @@ def undelivered(case: Case, reason: Undelivered) -> Transition:
     return Transition(case.without({"not_sent"}).with_reason(reason), (DropTimer("reminder"),))
 
 
+def called_off(case: Case, message_name: str) -> Transition:
+    """notify let an offer go, and nobody here had asked for that: if nothing else has left, it is listed."""
+    if message_name == "reminder" or case.stage != "waiting" or "rehearsal" in case.notes:
+        return Transition(case)
+    return Transition(case if not OF_THE_OFFER.isdisjoint(case.attention) else case.with_reason("not_sent"))
+
+
 def remind(case: Case, not_before: datetime | None) -> Transition:
     """The one reminder; then silence."""
     if case.stage != "offered" or not {"unreachable", "delivery_unknown"}.isdisjoint(case.attention):
@@ -250,7 +257,7 @@ def no_more_check_ins(case: Case, now: datetime) -> Transition:
     """Opt out of them; the support itself goes on."""
     if not case.check_ins or case.over:
         return Transition(case)
-    quieter = Transition(replace(case, check_ins=False), (DropTimer("check_in"),))
+    quieter = Transition(replace(case, check_ins=False), (CancelRequests("unsent"), DropTimer("check_in")))
     return finish(quieter, now) if case.stage == "following_up" else quieter
 
 

@@ -114,8 +114,14 @@ class Outgoing:
 
 
 def publish_outcome(unit: Unit, request_ref: str, case_ref: str, state: str, accepted_at: datetime) -> None:
-    """Publish how a delivery that another service asked for has ended, if it has."""
-    if request_ref and state in OUTCOMES:
+    """Publish how a delivery that another service asked for has ended, if it has.
+
+    What was called off has expired before its time: a release that does not know of it hears of an end all the same.
+    """
+    if request_ref and state == DeliveryState.CANCELLED:
+        outcome = DeliveryOutcome(request_ref=request_ref, state="expired", cause="cancelled")
+        unit.emit(outcome, accepted_at, key=case_ref)
+    elif request_ref and state in OUTCOMES:
         outcome = DeliveryOutcome(request_ref=request_ref, state=cast(PublicState, str(state)))
         unit.emit(outcome, accepted_at, key=case_ref)
 
@@ -123,7 +129,10 @@ def publish_outcome(unit: Unit, request_ref: str, case_ref: str, state: str, acc
 def call_off(unit: Unit, which: repository.Which, refs: Sequence[str], *, in_doubt: DeliveryState) -> None:
     """Let nothing of these leave any more.
 
-    What an earlier attempt has left in doubt may have arrived: it ends as `in_doubt`, and that is published.
+    What an earlier attempt has left in doubt may have arrived: it ends as `in_doubt`. Each end is published, but for
+    those of cases that are erased: whoever asked knows nothing of them any more.
     """
     for row in repository.end_queued(unit.conn, which, refs, in_doubt, unit.now):
-        publish_outcome(unit, row.request_ref, row.case_ref, in_doubt, row.accepted_at)
+        state = in_doubt if row.doubts else DeliveryState.CANCELLED
+        if row.doubts or which != "cases":
+            publish_outcome(unit, row.request_ref, row.case_ref, state, row.accepted_at)

@@ -15,6 +15,7 @@ from services.notify.delivery.state import (
     Waiting,
     look_at,
     nothing_to_say,
+    overtaken,
     wake_at,
     when_in_doubt,
 )
@@ -52,7 +53,7 @@ class Claims:
         """What becomes of a queued row, and when it is due."""
         quiet = None if row.urgent else self._outgoing.settings.outreach.quiet_hours
         opens = when_open(now, quiet, contact.timezone if contact else ANY_ZONE, self._outgoing.ahead())
-        over = nothing_to_say(row.kind, row.answered_at, row.accepted_at, linked=row.linked)
+        over = nothing_to_say(row.kind, row.answers, row.asked_after, linked=row.linked)
         waiting = Waiting(
             answered=over or (row.kind == "message" and row.question_state is None),
             gone=contact is None,
@@ -64,5 +65,5 @@ class Claims:
         )
         state = look_at(waiting, now)
         if row.doubts:
-            state = when_in_doubt(state, answered=row.answered_at is not None)
+            state = when_in_doubt(state, answered=overtaken(row.answers, row.asked_after))
         return state, max(row.due_at, opens)

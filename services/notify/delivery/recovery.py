@@ -87,7 +87,7 @@ class Recovery:
         changes: list[DeliveryChange] = []
         for row in repository.lock_in_doubt(unit.conn, {key for key, _ in claimed}):
             if (row.key, row.claimed_by) in claimed and row.key not in self.in_hand:
-                answered = row.kind == "message" and overtaken(row.answered_at, row.accepted_at)
+                answered = row.kind == "message" and overtaken(row.answers, row.asked_after)
                 state = DeliveryState.HANDED_OFF if answered else DeliveryState.QUEUED
                 now, doubts = unit.now, max(1, row.doubts)
                 changes.append(DeliveryChange(row.key, str(state), row.attempts, doubts, now, now, self._run, now))

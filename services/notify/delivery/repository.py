@@ -47,7 +47,7 @@ _CONTACTS: Final = select(*_CONTACT).where(in_list(RECIPIENT.c.recipient_ref, "r
 _LINKED: Final = exists().where(LINK.c.request_ref == DELIVERY.c.request_ref).label("linked")
 _WITH_QUESTION: Final = DELIVERY.outerjoin(QUESTION, QUESTION.c.question_ref == DELIVERY.c.question_ref)
 _DUE: Final = (
-    select(DELIVERY, QUESTION.c.state.label("question_state"), QUESTION.c.answered_at, _LINKED, *_CONTACT[1:])
+    select(DELIVERY, QUESTION.c.state.label("question_state"), QUESTION.c.answers, _LINKED, *_CONTACT[1:])
     .select_from(_WITH_QUESTION.outerjoin(RECIPIENT, RECIPIENT.c.recipient_ref == DELIVERY.c.recipient_ref))
     .where(_QUEUED, DELIVERY.c.wake_at <= bindparam("now"), DELIVERY.c.channel == bindparam("channel"))
     .order_by(DELIVERY.c.wake_at)
@@ -66,8 +66,9 @@ _STILL_DUE: Final = (
         DELIVERY.c.kind,
         DELIVERY.c.state,
         DELIVERY.c.claimed_by,
+        DELIVERY.c.asked_after,
         DELIVERY.c.accepted_at,
-        QUESTION.c.answered_at,
+        QUESTION.c.answers,
         _LINKED,
     )
     .select_from(_WITH_QUESTION)
@@ -75,7 +76,7 @@ _STILL_DUE: Final = (
 )
 _CLAIMS: Final = select(DELIVERY.c.key, DELIVERY.c.claimed_by).where(_SENDING)
 _IN_DOUBT: Final = (
-    select(DELIVERY, QUESTION.c.answered_at)
+    select(DELIVERY, QUESTION.c.answers)
     .select_from(_WITH_QUESTION)
     .where(_SENDING, in_list(DELIVERY.c.key))
     .with_for_update(of=DELIVERY)
@@ -96,7 +97,7 @@ _OF: Final[Mapping[Which, ColumnElement[bool]]] = {
     # a new link that somebody asked for leaves all the same
     "question": in_list(DELIVERY.c.question_ref, "refs") & (DELIVERY.c.kind == "message"),
 }
-_DOUBTFUL_OF: Final = {which: select(DELIVERY).where(of, _QUEUED, DELIVERY.c.doubts > 0) for which, of in _OF.items()}
+_QUEUED_OF: Final = {which: select(DELIVERY).where(of, _QUEUED) for which, of in _OF.items()}
 _END_DOUBTFUL_OF: Final = {
     which: update(DELIVERY).where(of, _QUEUED, DELIVERY.c.doubts > 0).values(_END) for which, of in _OF.items()
 }
@@ -135,6 +136,7 @@ def new_row(delivery: Delivery, state: DeliveryState, due: datetime, run: str, n
         "state": str(state),
         "attempts": 0,
         "doubts": 0,
+        "asked_after": delivery.asked_after,
         "due_at": due,
         "hold_deadline": delivery.hold_deadline,
         "expires_at": delivery.expires_at,
@@ -164,6 +166,7 @@ def delivery_of(row: Row[Any], contact: Contact) -> Delivery:
         channel=row.channel,
         attempts=row.attempts,
         doubts=row.doubts,
+        asked_after=row.asked_after,
     )
 
 
@@ -230,11 +233,12 @@ def end_stray(conn: Connection, channels: Collection[str], now: datetime) -> Seq
 def end_queued(
     conn: Connection, which: Which, refs: Sequence[str], in_doubt: DeliveryState, now: datetime
 ) -> Sequence[Row[Any]]:
-    """Cancel what is queued of these; what an attempt has left in doubt ends as `in_doubt` and is returned."""
-    doubtful = conn.execute(_DOUBTFUL_OF[which], {"refs": refs}).all()
-    conn.execute(_END_DOUBTFUL_OF[which], {"refs": refs, "to_state": str(in_doubt), "now": now})
-    conn.execute(_END_QUEUED_OF[which], {"refs": refs, "to_state": str(DeliveryState.CANCELLED), "now": now})
-    return doubtful
+    """Cancel, and return, what is queued of these; what an attempt has left in doubt ends as `in_doubt`."""
+    queued = conn.execute(_QUEUED_OF[which], {"refs": refs}).all()
+    if queued:
+        conn.execute(_END_DOUBTFUL_OF[which], {"refs": refs, "to_state": str(in_doubt), "now": now})
+        conn.execute(_END_QUEUED_OF[which], {"refs": refs, "to_state": str(DeliveryState.CANCELLED), "now": now})
+    return queued
 
 
 def state_of_step(conn: Connection, delivery: Delivery) -> str | None:

@@ -28,6 +28,7 @@ from services.notify.delivery.state import (
     Progress,
     after_attempt,
     nothing_to_say,
+    overtaken,
     when_in_doubt,
 )
 
@@ -233,7 +234,7 @@ class Dispatch:
             row = repository.find_still_due(conn, delivery.key)
             if row is None or (row.state, row.claimed_by) != (DeliveryState.SENDING, self._outgoing.run):
                 return "over"
-            return "over" if nothing_to_say(row.kind, row.answered_at, row.accepted_at, linked=row.linked) else "due"
+            return "over" if nothing_to_say(row.kind, row.answers, row.asked_after, linked=row.linked) else "due"
 
         try:
             return await self._store.read(query)
@@ -245,11 +246,11 @@ class Dispatch:
 
         def work(unit: Unit) -> None:
             row = repository.find_still_due(unit.conn, delivery.key)
-            over = row is not None and nothing_to_say(row.kind, row.answered_at, row.accepted_at, linked=row.linked)
+            over = row is not None and nothing_to_say(row.kind, row.answers, row.asked_after, linked=row.linked)
             if row is not None and over and repository.lock_claimed(unit.conn, [delivery.key], self._outgoing.run):
                 state = DeliveryState.CANCELLED
                 if delivery.doubts:
-                    state = when_in_doubt(state, answered=row.answered_at is not None)
+                    state = when_in_doubt(state, answered=overtaken(row.answers, row.asked_after))
                 progress = Progress(state, delivery.attempts, delivery.doubts, unit.now)
                 repository.record_changes(unit.conn, [self._change(delivery, progress, unit.now)])
                 publish_outcome(unit, delivery.request_ref, delivery.case_ref, state, delivery.accepted_at)

@@ -57,6 +57,7 @@ class Delivery:
     """One message to one contact by one channel, from when it is asked for until its end is recorded.
 
     key: of its row, and the idempotency key of all its attempts; empty, like `channel`, until it has been addressed.
+    asked_after: how many answers its question had then.
     request_ref: empty where no other service asked for it. away_until: set where the channel was found away.
     """
 
@@ -76,6 +77,7 @@ class Delivery:
     channel: str = ""
     attempts: int = 0
     doubts: int = 0
+    asked_after: int = 0
     away_until: datetime | None = None
 
 
@@ -148,14 +150,17 @@ def when_in_doubt(state: DeliveryState, *, answered: bool) -> DeliveryState:
     return DeliveryState.UNKNOWN if state in given_up else state
 
 
-def overtaken(answered_at: datetime | None, asked_at: datetime) -> bool:
-    """Whether an answer, of whatever kind, came after a message was asked for: then there is nothing left to say."""
-    return answered_at is not None and answered_at >= asked_at
+def overtaken(answers: int | None, asked_after: int) -> bool:
+    """Whether an answer, of whatever kind, came after a message was asked for: then there is nothing left to say.
+
+    By the number of answers: the clocks of two machines, or one that was set back, would call a wanted message off.
+    """
+    return answers is not None and answers > asked_after
 
 
-def nothing_to_say(kind: str, answered_at: datetime | None, asked_at: datetime, *, linked: bool) -> bool:
+def nothing_to_say(kind: str, answers: int | None, asked_after: int, *, linked: bool) -> bool:
     """Whether a message was cancelled, which takes its link away, or an answer has come since it was asked for."""
-    return kind == "message" and (not linked or overtaken(answered_at, asked_at))
+    return kind == "message" and (not linked or overtaken(answers, asked_after))
 
 
 def wake_at(due: datetime, hold_deadline: datetime | None, expires_at: datetime) -> datetime:

@@ -40,9 +40,13 @@ _LOCKED: Final = _QUESTION.with_for_update()
 _BIND: Final = update(QUESTION).where(_MINE).values({"browser": bindparam("to_browser")})
 _USE: Final = update(LINK).where(LINK.c.token_hash == bindparam("used")).values({"fresh": False})
 _ANSWERED: Final = ("state", "answered_at", "said", "wanted", "how", "again", "check_ins", "browser")
-_ANSWER: Final = update(QUESTION).where(_MINE).values({name: bindparam(f"new_{name}") for name in _ANSWERED})
+_ANSWER: Final = (
+    update(QUESTION)
+    .where(_MINE)
+    .values({**{name: bindparam(f"new_{name}") for name in _ANSWERED}, "answers": QUESTION.c.answers + 1})
+)
 _KNOWN: Final[Select[Any]] = select(
-    QUESTION.c.question_ref, QUESTION.c.state, QUESTION.c.expires_at, QUESTION.c.answered_at
+    QUESTION.c.question_ref, QUESTION.c.state, QUESTION.c.expires_at, QUESTION.c.answered_at, QUESTION.c.answers
 ).where(in_list(QUESTION.c.question_ref, "refs"))
 _OF_CASES: Final[Select[Any]] = select(
     QUESTION.c.question_ref, QUESTION.c.template, QUESTION.c.state, QUESTION.c.answered_at

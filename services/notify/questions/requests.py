@@ -43,12 +43,7 @@ class Handlers:
         messages = self._addressed(unit, events)
         if not self._outgoing.rehearsal:
             known = repository.find_known(unit.conn, [message.delivery.question_ref for message in messages])
-            messages = [
-                each
-                for each in messages
-                if (stored := known.get(each.delivery.question_ref)) is None
-                or is_timely(each.request.step, stored.state, stored.answered_at)
-            ]
+            messages = [each for each in messages if self._is_wanted(unit, each, known)]
             self._store_questions(unit, messages, known)
         deliveries = [message.delivery for message in messages]
         new = self._outgoing.enqueue(unit, deliveries)
@@ -61,6 +56,19 @@ class Handlers:
                 # a step that was handed off before is not sent again; whoever asks again hears how it ended
                 state = state_of_step(unit.conn, delivery) or ""
                 publish_outcome(unit, delivery.request_ref, delivery.case_ref, state, delivery.accepted_at)
+
+    def _is_wanted(self, unit: Unit, message: _Message, known: Mapping[str, Any]) -> bool:
+        """Note after how many answers a message was asked for; one that they have overtaken ends here, and is told."""
+        delivery, stored = message.delivery, known.get(message.delivery.question_ref)
+        if stored is None:
+            return True
+        delivery.asked_after = stored.answers
+        if is_timely(message.request.step, stored.state, stored.answered_at):
+            return True
+        publish_outcome(
+            unit, delivery.request_ref, delivery.case_ref, DeliveryState.CANCELLED, message.event.accepted_at
+        )
+        return False
 
     def _addressed(self, unit: Unit, events: Sequence[Event]) -> list[_Message]:
         """Each request with its delivery; where no channel reaches the recipient, that is published at once."""

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from leeward.contracts import DeliveryOutcome
 from leeward.testing import member
 from services.matching.coordinator import routes
 from services.matching.coordinator.status import status
@@ -281,6 +282,26 @@ async def test_a_case_that_somebody_must_see_is_never_deleted_unseen(hospital: H
     await hospital.as_coordinator(routes.see, (await hospital.case()).case_ref)
     await hospital.forward(seconds=0)
     assert await hospital.cases() == []
+
+
+async def test_an_offer_that_ended_without_being_sent_is_listed_at_once(hospital: Hospital) -> None:
+    await hospital.incident("ann")
+    offer = hospital.last("ann")
+    await hospital.event(DeliveryOutcome(request_ref=offer.request_ref, state="expired", cause="cancelled"))
+    assert await hospital.state() == ("needs_attention", ["not_sent"])
+    await hospital.as_coordinator(routes.reassign, offer.case_ref)
+    assert hospital.last("ann").step == "offer_again-2"
+    await hospital.outcome(hospital.last("ann"))
+    assert await hospital.state() == ("offered", [])
+
+
+async def test_a_reminder_that_an_answer_has_overtaken_is_no_matter_for_anybody(hospital: Hospital) -> None:
+    await hospital.offered("ann")
+    await hospital.forward(hours=72)
+    reminder = hospital.last("ann")
+    assert reminder.step == "reminder"
+    await hospital.event(DeliveryOutcome(request_ref=reminder.request_ref, state="expired", cause="cancelled"))
+    assert await hospital.state() == ("offered", [])
 
 
 async def test_people_named_later_are_reached_once(hospital: Hospital) -> None:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from leeward.contracts import CaseErased, Event, MessageRequested, ReachabilityChanged, bucket_up
+from leeward.contracts import CaseErased, DeliveryOutcome, Event, MessageRequested, ReachabilityChanged, bucket_up
 from leeward.store import Unit
 from leeward.testing import eventually
 from services.notify.models import DELIVERY, LINK, QUESTION, RECIPIENT
@@ -86,6 +86,32 @@ async def test_a_message_that_an_answer_has_overtaken_does_not_leave(world: Worl
     await world.asks(ANNA, case_ref=asked.case_ref, step=step)
     await world.mailed(1)
     assert await world.rows(QUESTION) == before
+    assert world.outcomes() == ["handed_off", "expired"], "whoever asked for it hears that it did not leave"
+
+
+async def test_a_wanted_message_leaves_though_the_clock_was_set_back_behind_the_last_answer(world: World) -> None:
+    asked = await world.asks(ANNA)
+    [link] = await world.mailed()
+    await world.client.post(link, data={"answer": "another"})
+    world.clock.leap(hours=-3)
+    later = bucket_up(world.clock.now() + timedelta(minutes=30))
+    await world.asks(ANNA, case_ref=asked.case_ref, step="asked-2", not_before=later)
+    await world.clock.advance(hours=1)
+    await world.mailed(2)
+
+
+async def test_an_answer_that_comes_after_it_was_asked_for_calls_a_message_off_whatever_the_clock_shows(
+    world: World,
+) -> None:
+    asked = await world.asks(ANNA)
+    [link] = await world.mailed()
+    later = bucket_up(world.clock.now() + timedelta(minutes=30))
+    await world.asks(ANNA, case_ref=asked.case_ref, step="asked-2", not_before=later)
+    world.clock.leap(hours=-3)
+    await world.client.post(link, data={"answer": "another"})
+    await world.clock.advance(hours=5)
+    await world.mailed(1)
+    assert world.outcomes() == ["handed_off", "expired"]
 
 
 async def test_not_now_is_asked_again(world: World) -> None:
@@ -156,7 +182,8 @@ async def test_a_cancelled_message_never_leaves(world: World) -> None:
     await world.cancels(asked)
     await world.clock.advance(hours=2)
     await world.mailed(0)
-    assert world.outcomes() == []
+    assert world.outcomes() == ["expired"], "an end is told, whatever it was"
+    assert [one.cause for one in world.told if isinstance(one, DeliveryOutcome)] == ["cancelled"]
     assert await world.rows(QUESTION) == []
 
 
