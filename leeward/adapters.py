@@ -11,6 +11,7 @@ from leeward.bus.coverage import Coverage, SqliteCoverage
 from leeward.bus.sqlite import SqliteBus
 from leeward.clock import Clock
 from leeward.settings import ServiceName, Settings, SettingsError
+from leeward.settings.files import describe_fault
 from leeward.store import SqliteStore, Store
 from leeward.store.copies import Connect, Copies
 from leeward.store.copies.erasures import ErasureList
@@ -20,7 +21,7 @@ def store_of(settings: Settings, service: ServiceName, metadata: MetaData, clock
     """A service's database; nothing is connected yet.
 
     Raises:
-        SettingsError: when the bus is Kafka and the database is not given.
+        SettingsError: when the bus is Kafka and the database is not given, or the data folder cannot be made.
     """
     url = settings.database_url(service)
     if url:
@@ -28,7 +29,10 @@ def store_of(settings: Settings, service: ServiceName, metadata: MetaData, clock
 
         made: Store = PostgresStore(url, service, metadata, clock)
     elif settings.embedded:
-        made = SqliteStore(settings.database_file(service), metadata, clock)
+        try:
+            made = SqliteStore(settings.database_file(service), metadata, clock)
+        except OSError as fault:
+            raise SettingsError(f"LEEWARD_DATA: {describe_fault(fault, settings.data)}") from None
     else:
         key = f"LEEWARD_{service.upper()}_DATABASE_URL"
         raise SettingsError(f"{key}: is missing; Kafka needs PostgreSQL: allowed is postgresql+asyncpg://…")

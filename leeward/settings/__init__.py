@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from leeward.brokers import parse_brokers
 from leeward.clock import Clock, ScaledClock, SystemClock, parse_clock
 from leeward.databases import check_database, cluster_of
+from leeward.settings.files import describe_fault
 from leeward.settings.policy import CHANNEL_SECRETS, FHIR_ALONE, Policy
 
 ServiceName = Literal["incident", "matching", "notify", "issuer", "box"]
@@ -38,6 +39,7 @@ PLACES: Final = (
     "ERASURES",
 )
 PLAIN: Final = frozenset((*SECRETS, *CHANNEL_SECRETS, *PLACES, *MLLP_TLS, "ENV", "CLOCK"))
+NO_CLOCK: Final = "no policy sets the time; take it out: the system's clock is kept, and tests set LEEWARD_CLOCK"
 PER_SERVICE: Final = ("PORT", "DATABASE_URL", "KEY", "URL")
 
 
@@ -178,7 +180,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
         try:
             found[key] = Path(environ[name]).read_text(encoding="utf-8").strip()
         except OSError as fault:
-            raise SettingsError(f"{name}: cannot be read ({fault.strerror}); allowed is the path of a file") from None
+            raise SettingsError(f"{name}: {describe_fault(fault, Path(environ[name]))}") from None
         except ValueError:
             raise SettingsError(f"{name}: is no path of a text file; allowed is the path of a file in UTF-8") from None
     return found
@@ -191,12 +193,12 @@ def _known(key: str) -> bool:
 
 
 def _policy(path: Path, *, required: bool) -> dict[str, Any]:
-    if not path.exists() and not required:
-        return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as fault:
-        raise SettingsError(f"LEEWARD_CONFIG: {path} cannot be read ({fault.strerror})") from None
+        if not required and isinstance(fault, FileNotFoundError):
+            return {}
+        raise SettingsError(f"LEEWARD_CONFIG: {describe_fault(fault, path)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as fault:
         place = str(fault).rpartition("(at ")[2].rstrip(")") if "(at " in str(fault) else "its encoding"
         raise SettingsError(f"{path}: is not TOML, see {place}") from None
@@ -204,6 +206,8 @@ def _policy(path: Path, *, required: bool) -> dict[str, Any]:
 
 def _settings(policy: dict[str, Any], variables: dict[str, str]) -> Settings:
     stray = set(policy) - set(Policy.model_fields)
+    if "clock" in stray:
+        raise SettingsError(f"leeward.toml: clock: {NO_CLOCK}")
     if stray:
         allowed = ", ".join(Policy.model_fields)
         raise SettingsError(f"leeward.toml: {min(stray)}: there is no such setting; allowed are {allowed}")
@@ -221,7 +225,9 @@ def _settings(policy: dict[str, Any], variables: dict[str, str]) -> Settings:
         place = ".".join(str(part) for part in first["loc"])
         name = f"LEEWARD_{place.upper()}" if place in ("env", "data", "host") else f"leeward.toml: {place}"
         wrong = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
+        if place.rpartition(".")[2] == "clock":
+            wrong = NO_CLOCK
+        elif first["type"] == "extra_forbidden":
             wrong = "there is no such setting; docs/reference.md lists those there are"
         raise SettingsError(f"{name}: {wrong}") from None
 

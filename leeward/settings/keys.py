@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from leeward.settings import ServiceName, Settings, SettingsError
+from leeward.settings.files import describe_fault
 from leeward.store.sqlite import holds_rows
 
 KeyName = ServiceName | Literal["people"]
@@ -118,8 +119,7 @@ def found_key(settings: Settings, name: KeyName) -> bytes | None:
     """
     if given := settings.variable(f"{name.upper()}_KEY"):
         return base64.b64decode(given)
-    file = key_file(settings, name)
-    return _read(file) if settings.embedded and file.exists() else None
+    return _read_if_there(key_file(settings, name)) if settings.embedded else None
 
 
 def key_file(settings: Settings, name: str) -> Path:
@@ -176,8 +176,16 @@ def _kept(path: Path) -> bytes:
     """The key in a file, made with mode 0600 where there is none; the first of two makers wins.
 
     Raises:
-        SettingsError: see `_read`.
+        SettingsError: see `_read`, and where none can be made.
     """
+    try:
+        _make(path)
+    except OSError as fault:
+        raise SettingsError(f"LEEWARD_DATA: {describe_fault(fault, path.parent)}") from None
+    return _read(path)
+
+
+def _make(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_suffix(f".{secrets.token_hex(4)}")
     if not path.exists():
@@ -196,17 +204,26 @@ def _kept(path: Path) -> bytes:
             os.fsync(folder)
         finally:
             os.close(folder)
-    return _read(path)
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    try:
+        there = path.exists()
+    except OSError as fault:  # the folder is closed to us, so that nobody can tell
+        raise SettingsError(f"keys/{path.name}: {describe_fault(fault, path)}") from None
+    return _read(path) if there else None
 
 
 def _read(path: Path) -> bytes:
     """The key in a file.
 
     Raises:
-        SettingsError: when the file holds no key; a new one in its place would orphan all that the old one made.
+        SettingsError: when it cannot be read, or holds no key; a new one would orphan all that the old one made.
     """
     try:
         key = base64.b64decode(path.read_bytes().strip(), validate=True)
+    except OSError as fault:
+        raise SettingsError(f"keys/{path.name}: {describe_fault(fault, path)}") from None
     except ValueError:
         key = b""
     if len(key) != 32:

@@ -13,7 +13,8 @@ from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
 from leeward.adapters import store_of
 from leeward.service import Service
-from leeward.settings import ServiceName, Settings
+from leeward.settings import ServiceName, Settings, SettingsError
+from leeward.settings.files import describe_fault
 from leeward.store import Store, StoreUnavailable, Unit
 from leeward.store.copies.erasures import ErasureList
 from leeward.store.copies.sqlite import is_unfinished
@@ -57,7 +58,10 @@ def engine(settings: Settings, service: ServiceName, *, read_only: bool = False)
         if is_unfinished(settings.data):
             raise Failed("LEEWARD_DATA: a restore of it was cut short; run `leeward restore` again")
         path = settings.database_file(service)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise SettingsError(f"LEEWARD_DATA: {describe_fault(fault, settings.data)}") from None
         made = sqlite_engine(path, read_only=read_only)
         queries.wait_for_turn(made, PATIENCE)
     try:

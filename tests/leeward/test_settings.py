@@ -144,6 +144,21 @@ def test_a_policy_that_was_named_must_be_there(tmp_path: Path, monkeypatch: pyte
     assert load_settings({"LEEWARD_ENV": "test", "LEEWARD_CONFIG": ""}).outreach.mode == "rehearsal"
 
 
+def test_a_policy_that_is_a_folder_is_said(tmp_path: Path) -> None:
+    """What a container's engine makes of a file to be mounted that is not there."""
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(
+        SettingsError, match=r"LEEWARD_CONFIG: .*folder\.toml is a folder; allowed is the path of a file"
+    ):
+        load_settings({"LEEWARD_ENV": "test", "LEEWARD_CONFIG": str(tmp_path / "folder.toml")})
+
+
+@pytest.mark.parametrize("toml", ['clock = "2026-11-21T09:00:00Z"', "[clock]", '[outreach]\nclock = "2026-11-21"'])
+def test_a_policy_that_names_a_clock_is_refused(tmp_path: Path, toml: str) -> None:
+    line = refusal(toml, folder=tmp_path)
+    assert "clock: no policy sets the time; take it out: the system's clock is kept" in line
+
+
 WRONG_VARIABLES: list[tuple[str, str]] = [
     ("COLOUR", CANARY),
     ("INCIDENT_COLOUR", CANARY),
