@@ -149,8 +149,12 @@ def _copy(service: Service, snapshot: Snapshot, copies: Copies, folder: Path, ma
 
 
 def _keep_list(settings: Settings, folder: Path, now: datetime) -> None:
-    """Keep the list of erasures beside the backups too, where it outlives the disk of the databases."""
+    """Keep the list of erasures beside the backups too, where it outlives the disk of the databases.
+
+    matching alone begins it: one that were made here could be another than it appends to, and vouch for nothing.
+    """
     living, beside = ErasureList(settings.erasures), ErasureList(folder.absolute().parent / LIST)
-    living.begin(now)
-    if living.path.resolve() != beside.path.resolve():
+    if not living.path.exists():
+        warn(f"{living.path}: there is no list of erasures; LEEWARD_ERASURES must name the one that matching keeps")
+    elif living.path.resolve() != beside.path.resolve():
         beside.merge(living, now)

@@ -67,7 +67,6 @@ def restore(folder: Path, *, yes: bool) -> int:
         raise Failed(f"restore: {fault}") from fault
     except DatabaseInUse as fault:
         raise Failed(f"restore: {fault} runs; stop all services first") from fault
-    ErasureList(settings.erasures).begin(now)
     say(f"restored: all five databases as they were at {manifest.made_at:%Y-%m-%d %H:%M} UTC")
     if manifest.window_left_out:
         say("a rating window was open then: its ratings are lost, and whoever has a token can rate again")
@@ -183,3 +182,5 @@ def _bring_to_present(
             delete_all(unit, *ground_parts(unit.writes))
             if service.restored:
                 service.restored(unit, Restored(settings, keys[name], erased.hashes, **found))
+            # it is on the list, or ends by its age in every restore; the list is for matching to begin
+            unit.erased.clear()

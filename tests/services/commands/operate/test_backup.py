@@ -8,11 +8,13 @@ import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from leeward.store.copies.erasures import ErasureList
 from leeward.store.sqlite import sqlite_connection
 from tests.services.commands.conftest import Leeward
 
@@ -42,6 +44,8 @@ def data(leeward: Leeward, roster: Path, tmp_path: Path) -> Path:
     write(tmp_path / "data", "incident", "INSERT INTO day_key VALUES ('k', '2026-11-21', 'DAYKEY', '2026-11-21')")
     message = "('r', 'k', 'ehr', '2026-11-21', 'PID-WILLIAMS', 0)"
     write(tmp_path / "data", "incident", f"INSERT INTO raw_message VALUES {message}")
+    # as matching begins it at its start
+    ErasureList(tmp_path / "data" / "erasures").begin(datetime(2026, 11, 21, 9, tzinfo=UTC))
     return tmp_path / "data"
 
 
@@ -183,6 +187,24 @@ def test_while_somebody_has_a_database_open_nothing_is_put_back(leeward: Leeward
         done = leeward("restore", backup, LEEWARD_CLOCK=LATER)
     assert done.returncode == 1
     assert done.stderr == "restore: issuer runs; stop all services first\n"
+
+
+def test_a_list_that_matching_does_not_keep_is_not_made_and_vouches_for_nothing(
+    leeward: Leeward, data: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for number, when in enumerate((NOON, LATER)):
+        folder = tmp_path / "backups" / str(number)
+        done = leeward("backup", folder, LEEWARD_CLOCK=when, LEEWARD_ERASURES=str(elsewhere))
+        assert done.returncode == 0
+        assert "LEEWARD_ERASURES must name the one that matching keeps" in done.stderr
+    assert not elsewhere.exists()
+    assert not (tmp_path / "backups" / "erasures").exists()
+    first = tmp_path / "backups" / "0"
+    restored = leeward("restore", first, LEEWARD_CLOCK="2026-11-22T09:00:00Z", LEEWARD_ERASURES=str(elsewhere))
+    assert restored.returncode == 2
+    assert "2026-11-21, 2026-11-22" in restored.stderr
+    assert data.is_dir()
 
 
 def test_days_that_no_list_vouches_for_are_named_and_want_a_yes(leeward: Leeward, data: Path, backup: Path) -> None:
