@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from leeward.settings import SERVICES
 from leeward.store.copies.erasures import ErasureList
 from leeward.store.sqlite import sqlite_connection
 from tests.services.commands.conftest import Leeward
@@ -42,6 +43,8 @@ def data(leeward: Leeward, roster: Path, tmp_path: Path) -> Path:
     assert leeward("migrate", LEEWARD_CLOCK=NOON).returncode == 0
     assert leeward("staff", "import", roster, LEEWARD_CLOCK=NOON).returncode == 0
     write(tmp_path / "data", "incident", "INSERT INTO day_key VALUES ('k', '2026-11-21', 'DAYKEY', '2026-11-21')")
+    for name in SERVICES:
+        write(tmp_path / "data", name, "INSERT OR REPLACE INTO last_seen VALUES ('clock', '2026-11-21 11:00:00', NULL)")
     message = "('r', 'k', 'ehr', '2026-11-21', 'PID-WILLIAMS', 0)"
     write(tmp_path / "data", "incident", f"INSERT INTO raw_message VALUES {message}")
     # as matching begins it at its start
@@ -97,6 +100,20 @@ def test_a_restore_brings_all_five_back(leeward: Leeward, data: Path, backup: Pa
     assert read(data, "matching", "SELECT count(*) FROM person") == [(3,)]
     assert sorted(path.name for path in data.iterdir() if path.suffix != ".db") == ["erasures", "keys"]
     assert leeward("migrate").stdout.startswith("nothing to do")
+
+
+def test_each_restore_gives_the_logs_new_identities_and_forgets_what_the_clock_showed(
+    leeward: Leeward, data: Path, backup: Path
+) -> None:
+    manifest = json.loads((backup / "manifest.json").read_text())
+    seen = {manifest["databases"][name]["log"] for name in SERVICES}
+    for _ in range(2):
+        assert leeward("restore", backup, LEEWARD_CLOCK=LATER).returncode == 0
+        identities = {read(data, name, "SELECT identity FROM log")[0][0] for name in SERVICES}
+        assert not identities & seen
+        seen |= identities
+        assert [read(data, name, "SELECT count(*) FROM last_seen") for name in SERVICES] == [[(0,)]] * 5
+    assert len(seen) == 15
 
 
 def test_a_folder_that_is_there_is_not_written_over(leeward: Leeward, backup: Path) -> None:
