@@ -116,7 +116,7 @@ def test_strange_events_are_dead_letters_and_the_rest_goes_on(
     system.send(death("M1", "AMY", "BEN"))
     wait_until(lambda: len(mailbox.message_ids()), 60, lambda found: found == 2)
     [matching] = system.replicas["matching"]
-    parked = wait_until(lambda: matching.logged("event_parked"), 60, lambda found: len(found) == 4)
+    parked = wait_until(lambda: matching.logged("event_given_up"), 60, lambda found: len(found) == 4)
     assert {line["fault"] for line in parked} == {"Undecodable"}
     assert sorted(line["place"] for line in parked) == ["body-does-not-fit", *["unknown-type"] * 3]
     assert system.metric(matching, "leeward_events_dead_total") == 4
