@@ -1,23 +1,31 @@
 """A database brought up from nothing is what the models say, to the name, on every service."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from alembic import command
+from sqlalchemy import JSON, Column, Connection, Engine, MetaData, Table, create_engine, inspect, select, text
 
+from leeward.bus.consumer import Consumer
+from leeward.bus.parking import Parking
+from leeward.bus.sqlite import SqliteBus
 from leeward.clock import SystemClock
 from leeward.service import Service
-from leeward.settings import SERVICES, ServiceName
+from leeward.settings import SERVICES, ServiceName, Settings
 from leeward.store.migrate import alembic_config, drift, migrate
 from leeward.store.postgresql import PostgresStore, postgresql_engine
 from leeward.store.sqlite import sqlite_engine
 from services.commands import catalogue
 from services.commands.operate.revision import folder
 from services.demo.servers import PostgreSQL
+from tests.conftest import MakeContext
+from tests.contract.databases import Databases
+from tests.contract.world import recorded, ref
 
 
 @pytest.fixture(params=SERVICES)
@@ -197,3 +205,112 @@ def test_a_missing_column_would_be_found(service: Service, tmp_path: Path) -> No
         conn.execute(text("ALTER TABLE access DROP COLUMN role"))
     assert [change[0] for change in drifted(engine, service)] == ["add_column"]
     engine.dispose()
+
+
+FIRST = "0001"
+VALUES: dict[type, Callable[[int], Any]] = {
+    str: str,
+    int: lambda number: number,
+    float: float,
+    bool: lambda number: bool(number % 2),
+    bytes: lambda number: bytes([number]),
+    datetime: lambda number: datetime(2026, 11, number, 8, 30, tzinfo=UTC),
+    date: lambda number: date(2026, 11, number),
+}
+
+
+def first_release(conn: Connection, service: Service) -> MetaData:
+    """The tables of the first schema that landed, each with three rows."""
+    tables = clean(conn, service)
+    for table in tables.sorted_tables:
+        if table.name != "alembic_version":
+            rows = [{c.name: made_up(c, number) for c in table.columns} for number in (1, 2, 3)]
+            conn.execute(table.insert(), rows)
+    return tables
+
+
+def clean(conn: Connection, service: Service) -> MetaData:
+    """The tables of the first schema that landed, empty, in place of whatever there was."""
+    newest, first = MetaData(), MetaData()
+    newest.reflect(conn)
+    newest.drop_all(conn)
+    command.upgrade(alembic_config(service.package, service.metadata, conn), FIRST)
+    first.reflect(conn)
+    return first
+
+
+def made_up(column: Column[Any], number: int) -> Any:
+    if isinstance(column.type, JSON):
+        return []
+    return VALUES[column.type.python_type](number)
+
+
+def rows_of(conn: Connection, table: Table, names: Collection[str]) -> list[tuple[Any, ...]]:
+    return sorted((tuple(row) for row in conn.execute(select(*(table.c[name] for name in sorted(names))))), key=str)
+
+
+async def test_an_upgrade_of_a_filled_database_of_the_first_release_keeps_every_row(
+    service: Service, databases: Databases
+) -> None:
+    await databases.create(service.name, MetaData())
+    store = databases.open(service.name, service.metadata)
+
+    def upgrade(conn: Connection) -> None:
+        before = first_release(conn, service)
+        kept = {
+            table.name: rows_of(conn, table, {c.name for c in table.columns})
+            for table in before.sorted_tables
+            if table.name != "alembic_version"
+        }
+        assert migrate(conn, service.package, service.metadata)
+        assert drift(conn, service.metadata) == []
+        now = inspect(conn)
+        for name, rows in kept.items():
+            columns = {column["name"] for column in now.get_columns(name)}
+            table = before.tables[name]
+            there = columns & {c.name for c in table.columns}
+            places = [place for place, column in enumerate(sorted(c.name for c in table.columns)) if column in there]
+            assert rows_of(conn, table, there) == sorted((tuple(row[p] for p in places) for row in rows), key=str)
+
+    try:
+        await store.administer(upgrade)
+    finally:
+        await store.close()
+
+
+async def test_after_an_upgrade_from_the_first_release_events_go_on_where_they_were(
+    make_context: MakeContext, settings: Settings
+) -> None:
+    """Three outcomes were published, of which matching had applied one when the release was changed."""
+    incident, matching = catalogue.load(["incident", "matching"])
+    published = [recorded(number, f"unit-{number}") for number in (1, 2, 3)]
+    contexts = {service.name: make_context(service.name, service.metadata) for service in (incident, matching)}
+
+    def publish(conn: Connection) -> None:
+        outbox = clean(conn, incident).tables["outbox"]
+        at = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)
+        for number, data in enumerate(published, 1):
+            row = {"seq": number, "id": ref(100 + number), "type": data.type, "key": data.key, "accepted_at": at}
+            conn.execute(outbox.insert().values(**row, body=data.model_dump_json(), written_on=at.date()))
+        migrate(conn, incident.package, incident.metadata)
+
+    def apply_first(conn: Connection) -> None:
+        tables = clean(conn, matching).tables
+        conn.execute(tables["inbox"].insert().values(event_id=ref(101), seen_on=date(2026, 11, 20)))
+        conn.execute(tables["position"].insert().values(topic="leeward.incident", seq=1))
+        migrate(conn, matching.package, matching.metadata)
+
+    await contexts["incident"].store.administer(publish)
+    await contexts["matching"].store.administer(apply_first)
+    store = contexts["matching"].store
+    handlers = {model.type: handler for model, handler in matching.build(contexts["matching"]).handlers.items()}
+    bus = SqliteBus(settings, {"matching": store})
+    subscription = bus.subscribe("matching", "leeward.incident")
+    consumer = Consumer("leeward.incident", subscription, store, Parking("matching", store, handlers))
+    await consumer.take(await subscription.fetch(256))
+    known = select(matching.metadata.tables["incident"].c.incident_ref)
+    found = await store.read(lambda conn: sorted(conn.execute(known).scalars()))
+    assert found == [ref(2), ref(3)]
+    assert subscription.lag() == 0
+    assert subscription.noted() == ""
+    await bus.close()
