@@ -15,6 +15,8 @@ from leeward.clock import Clock, first_of
 LEAP: Final = timedelta(days=2)
 # how far the clock of somebody who bears it out may be from it
 WITNESS: Final = timedelta(hours=1)
+# seconds by which a clock that is not set may slip without a closer look
+SLIP: Final = 1.0
 PATIENCE: Final = 5.0  # seconds
 
 
@@ -32,12 +34,13 @@ class GuardedClock:
         self._believed = asyncio.Event()
         self._trusted = asyncio.Event()
         self._inner = inner
-        self._at = inner.now()
-        self._steady = inner.steady()
+        self._go_on_from(inner.now())
 
     def now(self) -> datetime:
         """The clock's time while it is trusted, else the last trusted time and what has passed since."""
         shown, steady = self._inner.now(), self._inner.steady()
+        if self.doubted_at is None and abs(shown.timestamp() - steady - self._offset) <= SLIP:
+            return shown
         expected = self._at + timedelta(seconds=steady - self._steady)
         if shown - expected > LEAP:
             if self.doubted_at is None:
@@ -48,7 +51,7 @@ class GuardedClock:
         elif expected - shown > WITNESS:
             self.behind = True
             telemetry.log("clock_set_back", seconds=int((expected - shown).total_seconds()))
-        self._at, self._steady = shown, steady
+        self._go_on_from(shown)
         return shown
 
     def shown(self) -> datetime:
@@ -73,7 +76,7 @@ class GuardedClock:
     def resume(self, seen_at: datetime) -> None:
         """Take up the last trusted time of before this process."""
         if self._inner.now() - seen_at > LEAP:
-            self._at, self._steady = seen_at, self._inner.steady()
+            self._go_on_from(seen_at)
             self._doubt(seen_at)
         elif seen_at - self._inner.now() > WITNESS:
             self.behind = True
@@ -90,12 +93,16 @@ class GuardedClock:
 
     def believe(self) -> None:
         """The clock is right, whatever it shows."""
-        self._at, self._steady = self._inner.now(), self._inner.steady()
+        self._go_on_from(self._inner.now())
         self.behind = False
         self.confirmed.clear()
         self._believed.set()
         if self.doubted_at is not None:
             self._trust("confirmed")
+
+    def _go_on_from(self, moment: datetime) -> None:
+        self._at, self._steady = moment, self._inner.steady()
+        self._offset = moment.timestamp() - self._steady
 
     def _doubt(self, since: datetime) -> None:
         self.doubted_at = since
