@@ -26,8 +26,10 @@ from tests.browser import chromium
 from tests.databases import KINDS, Databases, OpenStore, PostgresDatabases, SqliteDatabases, chosen
 from tests.nursery.client import SHARED
 from tests.servers import SharedChromium, SharedKafka, SharedPostgreSQL, share
+from tests.statements import share_compiled
 
 gc.disable()  # until everything is loaded and collected
+share_compiled()
 
 MakeContext = Callable[[ServiceName, MetaData], Context]
 
