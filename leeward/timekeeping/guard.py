@@ -1,4 +1,4 @@
-"""A clock that does not believe a leap of more than two days: time then goes on from when it was last trusted (ADR 18).
+"""A clock that does not believe a leap of more than two days: time then goes on from when it was last trusted (ADR 21).
 
 What would end or be forgotten because a machine woke up two years ahead waits, while everything new goes on. Nobody can
 tell such a clock from a site that was off for long, so somebody else's clock, or a person, says which it was.

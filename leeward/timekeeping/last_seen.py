@@ -1,4 +1,4 @@
-"""The last time that a service's clock showed while it was trusted; one row in each database (ADR 18)."""
+"""The last time that a service's clock showed while it was trusted; one row in each database (ADR 21)."""
 
 from datetime import datetime
 from typing import Final, NamedTuple

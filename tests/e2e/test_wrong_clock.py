@@ -1,4 +1,4 @@
-"""A clock that is wrong at a start ends and forgets nothing; a site that was really off comes back (ADR 18)."""
+"""A clock that is wrong at a start ends and forgets nothing; a site that was really off comes back (ADR 21)."""
 
 import json
 import time
