@@ -82,19 +82,8 @@ def _run_here(words: list[str], environment: Mapping[str, str]) -> "subprocess.C
 
 @pytest.fixture
 def leeward_process(environment: dict[str, str]) -> Leeward:
-    """The same, started from nothing as an operator's shell would."""
-
-    def run(*words: object, **variables: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "services", *map(str, words)],
-            env={**environment, **variables},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
+    """The same in a process of its own, forked from the nursery."""
+    return lambda *words, **variables: nursery.run(words, {**environment, **variables})
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -54,16 +55,15 @@ def forked(environment: dict[str, str], ports: dict[str, int], tmp_path: Path) -
 
 def wait_until_ready(process: "subprocess.Popen[str] | nursery.Process", ports: dict[str, int], log: TextIO) -> None:
     patience = time.monotonic() + 60
-    while True:
-        assert process.poll() is None, log.seek(0) or log.read()
-        try:
-            answers = [httpx.get(f"http://127.0.0.1:{ports[name]}/readyz") for name in SERVICES]
-            if all(answer.status_code == 200 for answer in answers):
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < patience
-        time.sleep(0.02)
+    with httpx.Client() as client:
+        while True:
+            assert process.poll() is None, log.seek(0) or log.read()
+            with suppress(httpx.TransportError):
+                answers = [client.get(f"http://127.0.0.1:{ports[name]}/readyz") for name in SERVICES]
+                if all(answer.status_code == 200 for answer in answers):
+                    return
+            assert time.monotonic() < patience
+            time.sleep(0.05)
 
 
 def test_it_works_beside_commands_and_ends_with_0(
