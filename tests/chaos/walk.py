@@ -21,7 +21,7 @@ from tests.chaos.ward import LIVE, REHEARSED, Lost, Ward
 
 LIVES: Final = 100_000
 PEOPLE: Final = 3  # lives of a ward, which compete for its supporters
-STEPS: Final = 18
+STEPS: Final = 15
 TO_THE_END: Final = 8  # one ward in so many is left alone until all is over
 WAITS: Final = tuple(timedelta(minutes=m) for m in (0, 1, 10, 40, 60, 300, 720, 1440, 4320, 11520, 21600))
 RESULTS: Final = (*[Result.TAKEN] * 7, Result.REFUSED, Result.BOUNCED, Result.NOT_TRIED, Result.UNSURE, Result.LATER)

@@ -220,8 +220,9 @@ class Ward:
         for mail in self.mails:
             if mail.case != before.case_ref or mail.ended:
                 continue
-            sent = effect.which == "unsent" and mail.told
-            others = effect.which == "supporter" and mail.template != "supporter_request"
+            asks_supporter = mail.template == "supporter_request"
+            sent = effect.which == "unsent" and (mail.told or asks_supporter)
+            others = effect.which == "supporter" and not asks_supporter
             if not sent and not others:
                 mail.ended, mail.linked = True, False
 

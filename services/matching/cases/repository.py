@@ -234,10 +234,10 @@ def record_outcomes(conn: Connection, outcomes: Mapping[str, str]) -> None:
 
 
 def end_requests(conn: Connection, case_ref: str, which: str) -> list[str]:
-    """End a case's requests, `all` or those that are `unsent` or the `supporter`'s; gives their references."""
+    """End a case's requests, `all`, the `supporter`'s, or the person's `unsent` ones; gives their references."""
     conditions = [REQUEST.c.case_ref == case_ref, REQUEST.c.ended.is_(False)]
     if which == "unsent":
-        conditions.append(REQUEST.c.outcome.is_(None))
+        conditions += [REQUEST.c.outcome.is_(None), REQUEST.c.template != "supporter_request"]
     if which == "supporter":
         conditions.append(REQUEST.c.template == "supporter_request")
     ended = [request.request_ref for request in read_requests(conn, *conditions)]

@@ -158,7 +158,7 @@ class RequestMessage:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequests:
-    """End questions: what has not left yet, the supporter's, or all of the case."""
+    """End questions: the person's that have not left yet, the supporter's, or all of the case."""
 
     which: Literal["unsent", "supporter", "all"]
 

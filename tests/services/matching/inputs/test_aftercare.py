@@ -90,6 +90,20 @@ async def test_a_check_in_can_be_answered_with_talking_again_or_no_more(hospital
     assert len(hospital.to("ann")) == sent
 
 
+async def test_wanting_no_more_check_ins_leaves_a_supporter_asked_who_has_not_heard_yet(hospital: Hospital) -> None:
+    offer = await hospital.supported("ann")
+    await hospital.answer(offer, "check_ins")
+    await hospital.forward(days=4)
+    check_in = hospital.last("ann")
+    await hospital.answer(offer, "another")
+    request = hospital.asking()
+    await hospital.answer(check_in, "ended")
+    assert (await hospital.case()).supporter is not None
+    assert request.request_ref not in hospital.cancelled
+    await hospital.answer(request, "confirm")
+    assert (await hospital.case()).state == "supported"
+
+
 async def test_talking_again_after_the_end_is_a_case_of_its_own(hospital: Hospital) -> None:
     await hospital.supported("ann")
     await hospital.answer(hospital.asking(), "close", **FORM)
