@@ -2,11 +2,13 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
 from tests import nursery
+from tests.leeward.limits import no_room
 
 PROGRAM: Final = "tests.chaos.process:main"
 
@@ -29,6 +31,23 @@ class Body:
     @property
     def alive(self) -> bool:
         return not self.gone.done()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It stands still, as a machine does that is suspended, and goes on afterwards."""
+        if self.alive:
+            self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            if self.alive:
+                self._process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """No file of it may grow by a byte."""
+        with no_room(0, self._process.pid) if self.alive else nullcontext():
+            yield
 
     async def kill(self) -> None:
         """`kill -9`; returns when it is gone."""

@@ -5,17 +5,21 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from leeward.settings import SERVICES, Settings
 from services.incident.intake.intake import Accepted
+from services.matching.lifecycle.case import ReleaseSupporter, SetTimer, Transition
+from tests.chaos import hospital
 from tests.chaos.points import wrap
 
 _CONSUMER: Final = "leeward.bus.consumer:Consumer"
 LATE: Final = 0.05
 SELDOM: Final = 5.0
+HELD: Final = timedelta(minutes=14)
 _later: set["asyncio.Task[Any]"] = set()
 
 
@@ -118,11 +122,89 @@ def _forget_numbers(path: Path) -> None:
             database.execute("DROP TABLE outbox_before")
 
 
+def calls_go_on() -> None:
+    """Who acknowledges a page is paged again all the same."""
+    wrap("services.notify.questions.answers:acknowledge", lambda _acknowledge: lambda _unit, _call_ref: None)
+
+
+def late_messages() -> None:
+    """Every message is held for a while that nobody asked for."""
+
+    def around(enqueue: Any) -> Any:
+        def later(self: Any, unit: Any, deliveries: Any) -> Any:
+            for delivery in deliveries:
+                delivery.not_before = max(delivery.not_before or unit.now, unit.now) + HELD
+            return enqueue(self, unit, deliveries)
+
+        return later
+
+    wrap("services.notify.delivery.deliveries:Outgoing.enqueue", around)
+
+
+def _with_effects(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same transitions, each effect changed; None leaves it out."""
+
+    def around(function: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Transition:
+            made: Transition = function(*given, **named)
+            changed = [change(effect) for effect in made.effects]
+            return Transition(made.case, tuple(effect for effect in changed if effect is not None))
+
+        return call
+
+    return around
+
+
+def early_reminders() -> None:
+    """The reminder does not wait for its time."""
+
+    def change(effect: Any) -> Any:
+        soon = isinstance(effect, SetTimer) and effect.name == "reminder"
+        return replace(effect, due_at=effect.due_at - hospital.REMINDER) if soon else effect
+
+    wrap("services.matching.lifecycle.transitions:handed_off", _with_effects(change))
+
+
+def reviewers_are_involved() -> None:
+    """Whoever looks into an event counts as somebody who was around it."""
+
+    def around(involve: Any) -> Any:
+        def all_alike(self: Any, involved: Any) -> None:
+            involve(self, [one.model_copy(update={"reviewer": False}) for one in involved])
+
+        return all_alike
+
+    wrap("services.matching.inputs.incidents:Incident.involve", around)
+
+
+def nobody_asks_how_it_goes() -> None:
+    """A supporter who has confirmed is never asked whether it is over."""
+
+    def change(effect: Any) -> Any:
+        return None if isinstance(effect, SetTimer) and effect.name == "not_closed" else effect
+
+    wrap("services.matching.lifecycle.transitions:confirm", _with_effects(change))
+
+
+def places_are_not_given_back() -> None:
+    """Who is let go counts as busy for ever."""
+    wrap(
+        "services.matching.lifecycle.transitions:let_go",
+        _with_effects(lambda effect: None if isinstance(effect, ReleaseSupporter) else effect),
+    )
+
+
 BUGS: Final[Mapping[str, Callable[[], None]]] = {
     "acknowledge_before_commit": acknowledge_before_commit,
     "offsets_before_commit": offsets_before_commit,
     "no_inbox": no_inbox,
     "reused_ids": reused_ids,
+    "calls_go_on": calls_go_on,
+    "late_messages": late_messages,
+    "early_reminders": early_reminders,
+    "reviewers_are_involved": reviewers_are_involved,
+    "nobody_asks_how_it_goes": nobody_asks_how_it_goes,
+    "places_are_not_given_back": places_are_not_given_back,
 }
 # which promise the checker must see broken
 BREAKS: Final[Mapping[str, str]] = {
@@ -130,4 +212,12 @@ BREAKS: Final[Mapping[str, str]] = {
     "offsets_before_commit": "half-applied",
     "no_inbox": "twice",
     "reused_ids": "lost",
+    "calls_go_on": "after an answer",
+    "late_messages": "late",
+    "early_reminders": "early",
+    "reviewers_are_involved": "twice",
+    "nobody_asks_how_it_goes": "lost",
+    "places_are_not_given_back": "half-applied",
 }
+# Kafka numbers its events itself, and what may be late there is late for longer
+EMBEDDED_ONLY: Final = frozenset({"reused_ids", "late_messages"})

@@ -80,17 +80,35 @@ class Struck:
 
 @dataclass
 class Evidence:
-    """Times are the machine's monotonic clock. `troubles`: what went wrong on the way, in words."""
+    """Times are the machine's monotonic clock. `troubles`: what went wrong on the way, in words.
+
+    sent, asked: when a death was first sent, or somebody began to ask. down: when anything was not there. lag: the
+    longest time for which the machine gave the runner nothing. held: breaches of capacity that were seen on the way.
+    left: when the import by which a contact left began and ended.
+    """
 
     plan: Plan
     time: HospitalTime
+    sent: dict[int, float] = field(default_factory=dict)
     acknowledged: dict[int, float] = field(default_factory=dict)
     retracted: dict[int, float] = field(default_factory=dict)
+    asked: dict[str, float] = field(default_factory=dict)
+    down: list[tuple[float, float]] = field(default_factory=list)
+    lag: float = 0.0
+    left: dict[str, tuple[float, float]] = field(default_factory=dict)
+    suffered: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    ended: float = 0.0
     arrivals: list[Arrival] = field(default_factory=list)
     given: list[Given] = field(default_factory=list)
     struck: list[Struck] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     at_rest: AtRest = field(default_factory=lambda: AtRest({}, frozenset()))
+
+    def up_between(self, start: float, end: float) -> float:
+        """For how many seconds from one moment to another everything was there."""
+        away = sum(max(0.0, min(end, back) - max(start, gone)) for gone, back in self.down)
+        return max(0.0, end - start - away)
 
     @property
     def repeats(self) -> int:

@@ -16,8 +16,19 @@ AFFECTED, ASKING, HELPING, WARDS, SHIFT_WARDS, SHIFT_CREW = 72, 24, 40, 6, 3, 3
 AWAKE: Final = "Europe/Berlin"
 QUIET: Final = (time(21), time(8))
 CAPACITY: Final = 2
+DAWN: Final = timedelta(minutes=1)  # those who slept are not woken all at once
+REMINDER, CONFIRM = timedelta(minutes=2), timedelta(hours=4)
 SECRET: Final = "whsec_" + "Y2hhb3MtY2hhb3MtY2hhb3MtY2hhb3MtY2hhb3M="
+BEARER: Final = "the-safety-system-of-the-chaos-run"
+SECRETS: Final = {"LEEWARD_WEBHOOK_SECRET": SECRET, "LEEWARD_SOURCE_SAFETY_SECRET": BEARER}
+PROFESSIONAL: Final = "on-call@hospital.example"
 POLICY: Final = """
+[sources.ehr]
+kind = "hl7v2"
+
+[sources.safety]
+kind = "native"
+
 [outreach]
 mode = "live"
 jitter = "30s"
@@ -26,9 +37,16 @@ cover_every = ""
 
 [supporters]
 answer_hours = ""
+confirm_urgent = "4h"
+confirm_routine = "4h"
 
 [channels.webhook]
 url = "{webhook}"
+
+[[on_call]]
+label = "Chaplain"
+phone = "+44 20 7946 0999"
+email = "on-call@hospital.example"
 """
 
 
@@ -122,3 +140,37 @@ def asleep(moment: datetime, zone: str) -> bool:
     """Whether it is quiet where they are."""
     local = moment.astimezone(ZoneInfo(zone)).time()
     return local >= QUIET[0] or local < QUIET[1]
+
+
+def merge(number: int) -> str:
+    """An ADT^A40: the patient of a death is kept under another number from now on."""
+    lines = (
+        f"MSH|^~\\&|EHRSYS|HOSP|LW|HOSP|{OCCURRED}||ADT^A40|M{number}|P|2.5",
+        f"EVN|A40|{OCCURRED}",
+        f"PID|1||QM{number}^^^HOSP^MR",
+        f"MRG|Q{number}^^^HOSP^MR",
+    )
+    return "\r".join(lines) + "\r"
+
+
+def death_again(number: int, unit: str, people: Sequence[str]) -> str:
+    """The same death, under the number that its patient has after `merge`."""
+    return discharge(f"DM{number}", *people, unit=unit, patient=f"QM{number}", at=OCCURRED)
+
+
+def report(number: int, unit: str, people: Sequence[str], reviewers: Sequence[str]) -> dict[str, object]:
+    """A native report of the safety system about a death."""
+
+    def named(staff_ids: Sequence[str]) -> list[dict[str, str]]:
+        return [{"system": "ehr", "value": f"E-{staff_id}"} for staff_id in staff_ids]
+
+    return {
+        "source_ref": f"DX-{number}",
+        "occurred_at": f"{datetime.strptime(OCCURRED + 'Z', '%Y%m%d%H%M%S%z'):%Y-%m-%dT%H:%M:%SZ}",
+        "category": "failed_resuscitation",
+        "severity": {"scheme": "leeward", "code": "death"},
+        "unit": unit,
+        "urgency": "routine",
+        "involved": named(people),
+        "reviewers": named(reviewers),
+    }

@@ -35,8 +35,7 @@ class Many(World):
         super().__init__(around)
         folder = self.folder
         self._servers = Servers(Kafka(folder / "kafka"), PostgreSQL(folder / "pg"), PostgreSQL(folder / "pg-box"))
-        secret = {"LEEWARD_WEBHOOK_SECRET": hospital.SECRET}
-        self._system = Distributed(folder, self.mailbox, self._servers, self.policy, REPLICAS, **secret)
+        self._system = Distributed(folder, self.mailbox, self._servers, self.policy, REPLICAS, **hospital.SECRETS)
         self._by_name = {one.name: one for one in self._system.every}
 
     async def prepare(self) -> None:

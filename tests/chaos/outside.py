@@ -17,6 +17,7 @@ from tests.e2e.harness import Mailbox
 
 _LINK: Final = re.compile(r"https?://\S+")
 # some answers take a while, so that what dies at any moment is often in the middle of a hand-off
+DAWDLES: Final = 1.2
 _SLOW: Final = (0.0, 0.0, 0.0, 0.0, 0.05, 0.3)
 
 
@@ -63,20 +64,36 @@ def nobody(_arrival: Arrival) -> None:
 
 
 class Post(Mailbox):
-    """An SMTP server; it has a thread of its own."""
+    """An SMTP server; it has a thread of its own.
+
+    manner: how it treats what comes now; "" takes everything. `later` answers 451, `hang_up` drops the connection at
+    RCPT, `slow_dot` takes its time before it says that it has a mail, `silent` before it says anything.
+    """
 
     def __init__(self, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
         self._begun: dict[int, float] = {}
         self._chance = random.Random(0)
+        self.manner = ""
         super().__init__()
 
     async def handle_MAIL(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """A hand-off begins (the name is the library's)."""
+        if self.manner == "silent":
+            await asyncio.sleep(DAWDLES)
         self._begun[id(session)] = time.monotonic()
         return await super().handle_MAIL(server, session, envelope, address, options)
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self.manner == "later":
+            return "451 4.7.1 Greylisted, try again later"
+        if self.manner == "hang_up" and server.transport is not None:
+            server.transport.close()
+        return await super().handle_RCPT(server, session, envelope, address, options)
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         before = len(self.received)
@@ -85,17 +102,21 @@ class Post(Mailbox):
             key = str(one.mail["Message-ID"]).strip("<>").partition("@")[0]
             text = one.mail.get_content()
             self._arrivals.note(Arrival(key, one.to, "email", text, self._begun[id(session)], time.monotonic()))
-        await _hesitate(self._chance)
+        await asyncio.sleep(DAWDLES) if self.manner == "slow_dot" else await _hesitate(self._chance)
         return answer
 
 
 class Gateway:
-    """The webhook's other side, on the runner's loop."""
+    """The webhook's other side, on the runner's loop.
+
+    manner: `busy` answers 503, `cut` drops the connection when it has the message, `slow` takes its time.
+    """
 
     def __init__(self, arrivals: Arrivals) -> None:
         self._port = Port()
         self._arrivals = arrivals
         self._chance = random.Random(0)
+        self.manner = ""
         app = web.Application()
         app.router.add_post("/", self._take)
         self._runner = web.AppRunner(app, access_log=None)
@@ -112,12 +133,21 @@ class Gateway:
         await self._runner.cleanup()
 
     async def _take(self, request: web.Request) -> web.Response:
+        if self.manner == "busy":
+            return web.Response(status=503, headers={"Retry-After": "1"})
+        if self.manner == "slow":
+            await asyncio.sleep(DAWDLES)
         begun = time.monotonic()
-        data = json.loads(await request.text())["data"]
+        try:
+            data = json.loads(await request.text())["data"]
+        except ConnectionResetError:  # who sent it died half-way
+            return web.Response(status=400)
         to = data["to"].get("email") or data["to"]["mobile"]
         self._arrivals.note(
             Arrival(request.headers["webhook-id"], to, "webhook", data["text"], begun, time.monotonic())
         )
+        if self.manner == "cut" and request.transport is not None:
+            request.transport.abort()
         await _hesitate(self._chance)
         return web.Response(status=204)
 

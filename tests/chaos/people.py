@@ -30,7 +30,8 @@ class Given:
 
     fate: `taken`: they saw it go through, at `at` (the machine's clock); `in_doubt`: the connection broke first and the
     page did not say; `not_offered`: the page had no such button any more; `too_late`: the run was over. presses: how
-    often they pressed the button, since a page that comes back as it was may have been heard all the same.
+    often they pressed the button, since a page that comes back as it was may have been heard all the same. began: when
+    they went to the page.
     """
 
     contact: str
@@ -39,6 +40,7 @@ class Given:
     fate: Fate
     at: float
     presses: int = 1
+    began: float = 0.0
 
 
 @dataclass
@@ -54,17 +56,19 @@ class Crowd:
         browser = Browser(self)
         for answer, delay in answers:
             await asyncio.sleep(delay)
+            began = time.monotonic()
             fate = await browser.answer(link, answer)
-            self._note(contact, key, answer, fate, browser.presses)
+            self._note(contact, key, answer, fate, browser.presses, began)
             if fate != "taken":
                 return
 
     async def ask(self, address: str, url: str, mails: "asyncio.Queue[str]") -> None:
         """Go through the steps of /ask; `mails` are the texts that arrive at the address."""
-        self._note(address, "", "ask", await Browser(self).ask(url, address, mails), 1)
+        began = time.monotonic()
+        self._note(address, "", "ask", await Browser(self).ask(url, address, mails), 1, began)
 
-    def _note(self, contact: str, key: str, answer: str, fate: Fate, presses: int) -> None:
-        self.given.append(Given(contact, key, answer, fate, time.monotonic(), presses))
+    def _note(self, contact: str, key: str, answer: str, fate: Fate, presses: int, began: float) -> None:
+        self.given.append(Given(contact, key, answer, fate, time.monotonic(), presses, began))
 
     async def close(self) -> None:
         self.over.set()

@@ -14,16 +14,29 @@ Mode = Literal["embedded", "distributed"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 SECONDS: Final = 4.0
 DEATHS, TWICE, RETRACTED, ASKS = 16, 3, 3, 2
+REVIEWED, REVIEWERS = 2, 5  # reports, and how many supporters look into each of them
 PATIENCE: Final[Mapping[Mode, float]] = {"embedded": 2.5, "distributed": 6.0}
 STRIDE: Final = 7
 LONG_OFF: Final = timedelta(days=9)
 SWEPT: Final[Mapping[Mode, int]] = {"embedded": 2, "distributed": 3}
 REPLICAS: Final[dict[ServiceName, int]] = {"incident": 1, "matching": 2, "notify": 2, "issuer": 1}
 SERVERS: Final = ("kafka", "postgresql")
+# what is ill besides what dies: the mail server, the gateway, the disk, or a process that stands still
+MANNERS: Final = ("later", "hang_up", "slow_dot", "silent", "busy", "cut", "slow")
+FAULTS: Final[Mapping[Mode, tuple[str, ...]]] = {
+    "embedded": ("stop", "full_disk", *MANNERS),
+    "distributed": ("stop", *MANNERS),
+}
+PER_RUN: Final = 2
+WRONG_CLOCK: Final[Mapping[int, timedelta]] = {5: timedelta(days=730), 7: -timedelta(hours=1)}
 # what people do with an offer, in the order in which they do it, and how often
 HABITS: Final[Mapping[tuple[str, ...], int]] = {
     (): 30,
-    ("accept",): 30,
+    ("accept",): 20,
+    ("accept", "check_ins"): 8,
+    ("accept", "not_contacted"): 6,
+    ("talk_now",): 3,
+    ("accept", "talk_now"): 3,
     ("accept", "another"): 6,
     ("accept", "withdraw"): 6,
     ("another",): 4,
@@ -32,14 +45,25 @@ HABITS: Final[Mapping[tuple[str, ...], int]] = {
     ("no_thanks", "undo", "accept"): 4,
     ("not_now",): 6,
 }
-SUPPORT: Final[Mapping[tuple[str, ...], int]] = {("confirm",): 35, ("confirm", "close"): 35, ("pass",): 20, (): 10}
+SUPPORT: Final[Mapping[tuple[str, ...], int]] = {
+    ("confirm",): 25,
+    ("confirm", "close"): 35,
+    ("confirm", "hand_over"): 6,
+    ("confirm", "urgent_help"): 4,
+    ("pass",): 20,
+    (): 10,
+}
+# what they do with a second message: where it asks how it was, some keep their place for a rating
+AFTERWARDS: Final[Mapping[tuple[str, ...], int]] = {("keep",): 50, (): 50}
+ON_CALL: Final[Mapping[tuple[str, ...], int]] = {("acknowledge",): 70, (): 30}
 
 
 @dataclass(frozen=True)
 class Death:
     """Somebody dies in a unit at a second of the stream; `people` are named, those on shift there are not.
 
-    `retracted_after`: seconds between its acknowledgement and the word that it was none, None for never.
+    `retracted_after`: seconds between its acknowledgement and the word that it was none, None for never. With
+    `reviewers` it comes as a report of the safety system, which names who looks into it: they neither hear nor help.
     """
 
     number: int
@@ -47,6 +71,7 @@ class Death:
     unit: str
     people: tuple[str, ...]
     retracted_after: float | None = None
+    reviewers: tuple[str, ...] = ()
 
     @property
     def around(self) -> tuple[str, ...]:
@@ -63,11 +88,24 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Act:
+    """What others do: `leave` (a roster without these people is imported), `again` (the same roster is), `merge` (the
+    patient of the death `number` gets another number, and the death is sent again under it), `reassign` (the
+    coordinator tries again whatever stands on the list).
+    """
+
+    kind: str
+    at: float
+    who: tuple[str, ...] = ()
+    number: int = 0
+
+
+@dataclass(frozen=True)
 class Blow:
     """The end of one process or server: at a fail-point's n-th passage, or at the latest after `patience` seconds.
 
     They count from when it listens, or from its very start (`newborn`). pause: seconds until it is started again.
-    leap: by how much the hospital's time moves on meanwhile.
+    leap: by how much the hospital's time moves on meanwhile. wrong: by how much the clock of this life is wrong.
     """
 
     point: str = ""
@@ -76,6 +114,17 @@ class Blow:
     pause: float = 0.0
     newborn: bool = False
     leap: timedelta = timedelta()
+    wrong: timedelta = timedelta()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something is ill for a while, from a second of the stream on; `name` is the process whose it is, if any."""
+
+    kind: str
+    at: float
+    seconds: float
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +137,10 @@ class Habit:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run. `chains` are the blows that each process or server takes one after the other, by its name."""
+    """A run. `chains` are the blows that each process or server takes one after the other, by its name.
+
+    linger: seconds from the beginning of the stream before which it is not over.
+    """
 
     seed: int
     mode: Mode
@@ -96,11 +148,16 @@ class Plan:
     asks: tuple[Ask, ...]
     chains: Mapping[str, tuple[Blow, ...]]
     habits: Mapping[tuple[str, ...], int] = field(default_factory=lambda: HABITS)
+    faults: tuple[Fault, ...] = ()
+    acts: tuple[Act, ...] = ()
+    linger: float = 0.0
 
     def habit(self, contact: str, question: int, *, supporter: bool) -> Habit:
         """How this contact treats its n-th question; drawn from the seed, whatever else happens."""
         chance = random.Random(f"{self.seed} {contact} {question}")
-        weighed = SUPPORT if supporter else self.habits
+        weighed = SUPPORT if supporter else self.habits if question == 1 or self.habits != HABITS else AFTERWARDS
+        if contact == hospital.PROFESSIONAL:
+            weighed = ON_CALL
         answers = chance.choices(list(weighed), list(weighed.values()))[0]
         return Habit(answers, tuple(round(chance.uniform(0.0, 0.7), 3) for _ in answers))
 
@@ -109,7 +166,38 @@ def plan(seed: int, mode: Mode) -> Plan:
     """The same for the same seed."""
     chance = random.Random(f"{seed} {mode}")
     drawn = Plan(seed, mode, _deaths(chance), _asks(chance), chains(chance, seed, mode))
-    return _switched_off(drawn) if mode == "embedded" and seed % 10 == 0 else drawn
+    if mode == "embedded" and seed % 10 == 0:
+        return _switched_off(drawn)
+    ill = replace(drawn, faults=_faults(chance, seed, mode), acts=_acts(chance, drawn.deaths))
+    return _wrong_clock(chance, ill) if mode == "embedded" and seed % 10 in WRONG_CLOCK else ill
+
+
+def _acts(chance: random.Random, deaths: Sequence[Death]) -> tuple[Act, ...]:
+    """Each once, some people and supporters leaving, a patient of a death that stands being merged."""
+    stands = [death.number for death in deaths if death.retracted_after is None and not death.reviewers]
+    people = chance.sample([member.staff_id for member in hospital.affected()], 2)
+    helping = chance.sample([member.staff_id for member in hospital.helping()], 3)
+    leave = Act(chance.choice(("leave", "again")), _moment(chance), (*people, *helping))
+    merge = Act("merge", _moment(chance), number=chance.choice(stands))
+    return leave, merge, Act("reassign", _moment(chance))
+
+
+def _faults(chance: random.Random, seed: int, mode: Mode) -> tuple[Fault, ...]:
+    """Consecutive seeds sweep through all kinds, besides the blows."""
+    kinds = FAULTS[mode]
+    names = ["up"] if mode == "embedded" else processes()
+    drawn = [kinds[(seed * PER_RUN + n) % len(kinds)] for n in range(PER_RUN)]
+    return tuple(
+        Fault(kind, _moment(chance), round(chance.uniform(0.5, 2.0), 3), chance.choice(names)) for kind in drawn
+    )
+
+
+def _wrong_clock(chance: random.Random, drawn: Plan) -> Plan:
+    """One life has a clock that is years ahead, as after a dead battery, or an hour behind."""
+    chain = list(drawn.chains["up"])
+    wrong = WRONG_CLOCK[drawn.seed % 10]
+    chain.insert(min(1, len(chain)), Blow(patience=round(chance.uniform(0.5, 2.0), 3), wrong=wrong))
+    return replace(drawn, chains={"up": tuple(chain)})
 
 
 def _switched_off(drawn: Plan) -> Plan:
@@ -130,8 +218,17 @@ def _deaths(chance: random.Random) -> tuple[Death, ...]:
     units = [*(f"W{chance.randrange(hospital.WARDS)}" for _ in named), *(f"N{n}" for n in range(hospital.SHIFT_WARDS))]
     named += [()] * hospital.SHIFT_WARDS
     taken_back = set(chance.sample(range(len(named)), RETRACTED))
+    helping = [member.staff_id for member in hospital.helping()]
+    reports = [n for n, people in enumerate(named) if people and n not in taken_back][:REVIEWED]
     deaths = [
-        Death(n, _moment(chance), unit, people, round(chance.uniform(0, 1.5), 3) if n in taken_back else None)
+        Death(
+            n,
+            _moment(chance),
+            unit,
+            people,
+            round(chance.uniform(0, 1.5), 3) if n in taken_back else None,
+            (pool.pop(), *chance.sample(helping, REVIEWERS)) if n in reports else (),
+        )
         for n, (unit, people) in enumerate(zip(units, named, strict=True))
     ]
     return tuple(sorted(deaths, key=lambda one: one.at))
@@ -227,11 +324,27 @@ def revealing(bug: str, mode: Mode) -> Plan:
         return _all_ask(mode)
     if bug == "reused_ids":
         return _long_pause()
+    if bug in HABITS_FOR:
+        quiet: dict[str, tuple[Blow, ...]] = _all_at(mode, "notify-0", [])
+        deaths = tuple(replace(death, retracted_after=None) for death in _deaths(chance))
+        return Plan(0, mode, deaths, (), quiet, {HABITS_FOR[bug]: 1}, linger=LINGER[mode])
     name, point = shown[bug]
     deaths = _deaths(chance)
     return Plan(
         0, mode, deaths, (), _all_at(mode, name, [Blow(point, passage, PATIENCE[mode]) for passage in (2, 3, 2)])
     )
+
+
+# without a blow: what everybody answers, so that the bug shows
+HABITS_FOR: Final[Mapping[str, tuple[str, ...]]] = {
+    "calls_go_on": ("talk_now",),
+    "late_messages": (),
+    "early_reminders": (),
+    "reviewers_are_involved": (),
+    "nobody_asks_how_it_goes": ("accept",),
+    "places_are_not_given_back": ("accept", "another"),
+}
+LINGER: Final[Mapping[Mode, float]] = {"embedded": 20.0, "distributed": 20.0}
 
 
 def _all_at(mode: Mode, name: str, blows: Sequence[Blow]) -> dict[str, tuple[Blow, ...]]:

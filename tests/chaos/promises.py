@@ -2,110 +2,20 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
-from functools import cached_property
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 from services.matching.lifecycle.case import OVER
-from services.notify.delivery.sender import STALE_SECONDS
 from services.notify.delivery.state import OUTCOMES, DeliveryState
-from tests.chaos import hospital
+from tests.chaos import hospital, times
+from tests.chaos.books import CALLS_FOR_ONE, SAID, Books, Row
 from tests.chaos.evidence import Evidence
-from tests.chaos.outside import Arrival
 from tests.chaos.people import Given
+from tests.chaos.times import WINDOW
 
-Row = dict[str, Any]
-# a hand-off that had begun before the answer was committed may still go on: what waits longer is looked at again
-WINDOW: Final = STALE_SECONDS + 0.5
-DAWN: Final = timedelta(minutes=1)  # those who slept are not woken all at once
-SAID: Final = frozenset({"taken", "in_doubt"})
+# seconds in which whoever has left may still be written to: a replica learns of it by a timer
+LEFT: Final = {"embedded": WINDOW, "distributed": WINDOW + 5.0}
 _OUTREACH: Final = ("offer", "reminder")
-
-
-class Books:
-    """The evidence, looked up by what the promises ask for."""
-
-    def __init__(self, evidence: Evidence) -> None:
-        self.evidence = evidence
-        self.rest = evidence.at_rest
-
-    @cached_property
-    def deliveries(self) -> dict[str, Row]:
-        return {row["key"]: row for row in self.rest.rows("notify", "delivery")}
-
-    @cached_property
-    def recipients(self) -> dict[str, str]:
-        """recipient_ref by contact."""
-        rows = self.rest.rows("notify", "recipient")
-        return {row["email"] or row["mobile"]: row["recipient_ref"] for row in rows}
-
-    @cached_property
-    def persons(self) -> dict[str, str]:
-        """person_ref by contact."""
-        by_recipient = {row["recipient_ref"]: row["person_ref"] for row in self.rest.rows("matching", "person")}
-        return {contact: by_recipient[ref] for contact, ref in self.recipients.items()}
-
-    @cached_property
-    def cases(self) -> dict[str, Row]:
-        return {row["case_ref"]: row for row in self.rest.rows("matching", "support_case")}
-
-    @cached_property
-    def cases_of(self) -> dict[str, list[Row]]:
-        found: defaultdict[str, list[Row]] = defaultdict(list)
-        for row in self.cases.values():
-            if row["person_ref"]:
-                found[row["person_ref"]].append(row)
-        return found
-
-    @cached_property
-    def came_to(self) -> dict[str, list[Arrival]]:
-        found: defaultdict[str, list[Arrival]] = defaultdict(list)
-        for arrival in self.evidence.arrivals:
-            found[arrival.to].append(arrival)
-        return found
-
-    def step(self, arrival: Arrival) -> str:
-        """The step of a message, "" for what is none (a code, a link asked for anew)."""
-        row = self.deliveries.get(arrival.key)
-        return str(row["step"]) if row and row["kind"] == "message" else ""
-
-    def whose(self, case_ref: str) -> str:
-        """The contact whose case it is, by what lies at rest or by what reached them; else the case itself."""
-        person = self.cases[case_ref]["person_ref"] if case_ref in self.cases else None
-        told = (one for contact in self.persons for one in self.offers(contact))
-        by_offer = (one.to for one in told if self.deliveries[one.key]["case_ref"] == case_ref)
-        return next((contact for contact, ref in self.persons.items() if ref == person), next(by_offer, case_ref))
-
-    def offers(self, contact: str) -> list[Arrival]:
-        """What arrived to offer somebody to them, reminders apart."""
-        return [one for one in self.came_to.get(contact, ()) if self.step(one).startswith(("offer", "asked"))]
-
-    def attention(self, contact: str) -> str | None:
-        """Why somebody's case stands on the coordinator's list."""
-        cases = self.cases_of.get(self.persons[contact], [])
-        return next((row["attention"] for row in cases if row["attention"]), None)
-
-    @cached_property
-    def taken_back(self) -> Counter[str]:
-        """How often an outcome that a contact was around was taken back; an offer may have left just before."""
-        contacts, plan = hospital.contacts(), self.evidence.plan
-        gone = [death for death in plan.deaths if death.retracted_after is not None]
-        return Counter(contacts[who] for death in gone for who in death.around)
-
-    @cached_property
-    def ended(self) -> set[str]:
-        """Requests to supporters that were over before they were answered: the person had asked for somebody else."""
-        rows = self.rest.rows("matching", "request")
-        return {row["request_ref"] for row in rows if row["ended"] and row["template"] == "supporter_request"}
-
-    @cached_property
-    def answered(self) -> set[str]:
-        """Cases in which somebody has answered something."""
-        given = (self.deliveries.get(one.key) for one in self.evidence.given if one.fate in SAID)
-        return {row["case_ref"] for row in given if row}
-
-    def given(self, *answers: str) -> list[Given]:
-        return [one for one in self.evidence.given if one.answer in answers and one.fate in SAID]
 
 
 def broken(evidence: Evidence) -> list[str]:
@@ -118,15 +28,23 @@ def broken(evidence: Evidence) -> list[str]:
 
 
 def deaths_reach_their_people(books: Books) -> Iterator[str]:
-    """Every acknowledged death reaches each of its people, or stands on the coordinator's list with a reason."""
+    """Every acknowledged death reaches each of its people for that death, or stands on the list with a reason.
+
+    Who was around two deaths is reached for one of them, which is not one that was taken back.
+    """
     evidence, contacts = books.evidence, hospital.contacts()
+    standing: defaultdict[str, list[int]] = defaultdict(list)
     for death in evidence.plan.deaths:
         if death.number not in evidence.acknowledged:
             yield f"death {death.number} was not acknowledged by the end"
         elif death.retracted_after is None:
             for who in death.around:
-                if not books.offers(contacts[who]) and not books.attention(contacts[who]):
-                    yield f"{who} of the acknowledged death {death.number} heard nothing, and nobody is told"
+                standing[who].append(death.number)
+    for who, deaths in standing.items():
+        if contacts[who] in evidence.left:
+            continue
+        if not books.reached(contacts[who], deaths) and not books.attention(contacts[who]):
+            yield f"{who} of the acknowledged deaths {deaths} was not reached for them, and nobody is told"
 
 
 def asks_are_answered(books: Books) -> Iterator[str]:
@@ -199,9 +117,11 @@ def one_offer_a_person(books: Books) -> Iterator[str]:
     """
     asks = Counter(one.contact for one in books.given("ask"))
     over = Counter(one.contact for one in books.given("no_thanks", "withdraw"))
+    accepted = Counter(one.contact for one in books.given("accept"))
     for contact in books.came_to:
         offers = 1 + books.taken_back[contact] + over[contact]
-        most = {"offer": offers, "asked": asks[contact], "reminder": offers + asks[contact], "follow_up": 1}
+        most = {"offer": offers, "asked": asks[contact], "reminder": offers + asks[contact]}
+        most["follow_up"] = max(1, accepted[contact])
         keys = {arrival.key: books.step(arrival) for arrival in books.came_to[contact]}
         for step, count in Counter(step.partition("-")[0] for step in keys.values()).items():
             if count > most.get(step, count):
@@ -211,10 +131,14 @@ def one_offer_a_person(books: Books) -> Iterator[str]:
 def one_request_an_answer(books: Books) -> Iterator[str]:
     """Supporters are asked as often as somebody's answer makes it necessary, be it on the page of an earlier case."""
     due: Counter[str] = Counter()
-    for one in books.given("accept", "another", "pass"):
+    for one in books.given(*CALLS_FOR_ONE):
         if one.key in books.deliveries:
             due[books.whose(books.deliveries[one.key]["case_ref"])] += one.presses
-    steps = {(row["case_ref"], row["step"]) for row in books.deliveries.values() if row["step"].startswith("request-")}
+    requests = [row for row in books.deliveries.values() if row["step"].startswith("request-")]
+    steps = {(row["case_ref"], row["step"]) for row in requests}
+    gone = {books.recipients.get(contact, "") for contact in books.evidence.left}
+    # whoever a supporter leaves behind is given somebody else
+    due.update(books.whose(row["case_ref"]) for row in requests if row["recipient_ref"] in gone)
     for whose, sent in Counter(books.whose(case_ref) for case_ref, _ in steps).items():
         if sent > due[whose]:
             yield f"{sent} requests to supporters for somebody {due[whose]} of whose answers call for one"
@@ -225,8 +149,38 @@ def nobody_else(books: Books) -> Iterator[str]:
     contacts, plan = hospital.contacts(), books.evidence.plan
     around = {contacts[who] for death in plan.deaths for who in death.around}
     asking = {contacts[ask.who] for ask in plan.asks}
+    if books.given("talk_now", "urgent_help"):
+        asking.add(hospital.PROFESSIONAL)
     helping = {hospital.contact(member) for member in hospital.helping()}
     yield from (f"{to} got a message without a reason" for to in books.came_to.keys() - around - asking - helping)
+
+
+def one_incident_a_death(books: Books) -> Iterator[str]:
+    """However often a death is sent, and under whichever number of its patient, it is one incident."""
+    found, sent = len(books.rest.rows("incident", "incident")), len(books.evidence.acknowledged)
+    if found != sent:
+        yield f"{found} incidents were made of {sent} deaths"
+
+
+def reviewers_stay_out_of_it(books: Books) -> Iterator[str]:
+    """Whoever looks into an event supports nobody who was around it (that they hear nothing: `nobody_else`)."""
+    contacts = hospital.contacts()
+    for death in books.evidence.plan.deaths:
+        reviewers = {contacts[who] for who in death.reviewers}
+        incidents = books.incidents_of[death.number]
+        for arrival in books.evidence.arrivals:
+            row = books.deliveries.get(arrival.key)
+            case = books.cases.get(row["case_ref"]) if row else None
+            if case and arrival.to in reviewers and case["incident_ref"] in incidents:
+                yield f"{arrival.to} reviews death {death.number} and got {books.step(arrival)} of it"
+
+
+def nothing_after_leaving(books: Books) -> Iterator[str]:
+    """Once the roster says that somebody has left, nothing is sent to them."""
+    for arrival in books.evidence.arrivals:
+        _, left = books.evidence.left.get(arrival.to, (0.0, arrival.begun))
+        if arrival.begun > left + LEFT[books.evidence.plan.mode]:
+            yield f"{arrival.to} got {books.step(arrival)} {arrival.begun - left:.1f} s after they had left"
 
 
 # --- zero early ---
@@ -238,7 +192,7 @@ def nothing_early(books: Books) -> Iterator[str]:
     rested = {hospital.contact(one): hospital.MORNING for one in hospital.on_shift()}
     for arrival in books.evidence.arrivals:
         row = books.deliveries.get(arrival.key)
-        if row and not row["urgent"]:
+        if row and not row["urgent"] and arrival.to in zones:
             begun = books.evidence.time.at(arrival.begun)
             if hospital.asleep(begun, zones[arrival.to]) or begun < rested.get(arrival.to, begun):
                 yield f"{arrival.to} got {row['step']} at {begun:%H:%M:%S} UTC"
@@ -369,20 +323,31 @@ PROMISES: Final[tuple[tuple[str, Check], ...]] = (
     ("twice", one_offer_a_person),
     ("twice", one_request_an_answer),
     ("twice", nobody_else),
+    ("twice", one_incident_a_death),
+    ("wrong person", reviewers_stay_out_of_it),
+    ("wrong person", nothing_after_leaving),
+    ("lost", times.calls_reach_somebody),
+    ("lost", times.every_case_has_a_way_on),
     ("early", nothing_early),
+    ("early", times.nothing_too_early),
+    ("late", times.nothing_late),
+    ("late", times.timers_run_as_long_as_they_should),
+    ("out of order", times.in_order),
     ("after an answer", nothing_after_an_answer),
+    ("after an answer", times.no_page_after_the_acknowledgement),
     ("half-applied", everything_came_to_rest),
     ("half-applied", what_arrived_is_known),
     ("half-applied", what_was_asked_was_planned),
     ("half-applied", one_open_case_a_person),
     ("half-applied", capacity_is_kept),
+    ("half-applied", times.capacity_is_kept_over_time),
     ("half-applied", retractions_are_told),
 )
 
 
 def due(books: Books, now: datetime) -> Iterator[str]:
     """What would still happen if everything ran on: not yet at rest."""
-    if now < hospital.MORNING + DAWN:
+    if now < hospital.MORNING + hospital.DAWN:
         yield "some are still asleep"
     if missing := books.rest.not_applied():
         yield f"{len(missing)} events not taken"

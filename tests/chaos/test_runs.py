@@ -2,19 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.chaos import hospital
 from tests.chaos.__main__ import with_bug
+from tests.chaos.books import Books
 from tests.chaos.bugs import BREAKS
 from tests.chaos.evidence import AtRest, Evidence
 from tests.chaos.hours import RATE
 from tests.chaos.many import Many
+from tests.chaos.outside import Arrival
+from tests.chaos.people import Given
 from tests.chaos.plan import plan
-from tests.chaos.promises import WINDOW, broken
+from tests.chaos.promises import broken
 from tests.chaos.run import carry_out
+from tests.chaos.times import WINDOW
+from tests.chaos.watch import overburdened
 from tests.chaos.worlds import Embedded, surroundings
 
 SEED = 20261121
@@ -58,7 +64,7 @@ def parked(evidence: Evidence) -> None:
     evidence.at_rest.rows("notify", "parked").append({"fault": "ValueError", "place": "here:1"})
 
 
-def overburdened(evidence: Evidence) -> None:
+def overburdened_by_one(evidence: Evidence) -> None:
     """A supporter carries one more than their cases say."""
     loads = evidence.at_rest.rows("matching", "load")
     loads[0]["active"] += 1
@@ -67,6 +73,83 @@ def overburdened(evidence: Evidence) -> None:
 def an_answer_forgotten(evidence: Evidence) -> None:
     for question in evidence.at_rest.rows("notify", "question"):
         question["said"] = ""
+
+
+def for_another_outcome(evidence: Evidence) -> None:
+    """Somebody was offered somebody, for an outcome that they were not around."""
+    books, to = Books(evidence), _offered(evidence)
+    for case in books.cases_of[books.persons[to]]:
+        case["incident_ref"] = "another"
+
+
+def nobody_was_paged(evidence: Evidence) -> None:
+    evidence.arrivals = [one for one in evidence.arrivals if one.to != hospital.PROFESSIONAL]
+
+
+def without_timers(evidence: Evidence) -> None:
+    evidence.at_rest.rows("matching", "timer").clear()
+
+
+def long_after(evidence: Evidence) -> None:
+    """Somebody's offer came a minute late."""
+    first = next(one for one in evidence.arrivals if one.to == _offered(evidence))
+    evidence.arrivals = [
+        replace(one, begun=one.begun + 60) if one.key == first.key else one for one in evidence.arrivals
+    ]
+
+
+def before_it_was_called_for(evidence: Evidence) -> None:
+    """A supporter was asked before anybody had answered."""
+    books = Books(evidence)
+    first = next(one for one in evidence.arrivals if books.step(one) == "request-1")
+    evidence.arrivals.append(replace(first, begun=min(evidence.sent.values()), at=first.at))
+    evidence.arrivals.sort(key=lambda one: one.begun)
+
+
+def timers_for_months(evidence: Evidence) -> None:
+    for row in evidence.at_rest.rows("matching", "timer"):
+        row["due_at"] += timedelta(days=100)
+
+
+def the_second_first(evidence: Evidence) -> None:
+    """What came as a request to a supporter had been the offer, and what came as the offer a reminder of it."""
+    books = Books(evidence)
+    request = next(one for one in evidence.arrivals if books.step(one) == "request-1")
+    case_ref = books.deliveries[request.key]["case_ref"]
+    offer = next(one for one in evidence.arrivals if _in(books, one, case_ref) and books.step(one) == "offer")
+    books.deliveries[offer.key]["step"], books.deliveries[request.key]["step"] = "reminder", "offer"
+
+
+def paged_again(evidence: Evidence) -> None:
+    """A page came after somebody had said that they are there."""
+    page = next(one for one in evidence.arrivals if one.to == hospital.PROFESSIONAL)
+    evidence.given.append(Given(page.to, page.key, "acknowledge", "taken", page.begun - WINDOW - 1))
+
+
+def merged_into_two(evidence: Evidence) -> None:
+    rows = evidence.at_rest.rows("incident", "incident")
+    rows.append({**rows[0], "incident_ref": "another"})
+
+
+def asked_to_review_and_to_help(evidence: Evidence) -> None:
+    """A supporter who looks into a death got a message of its case."""
+    books = Books(evidence)
+    for death in (one for one in evidence.plan.deaths if one.reviewers):
+        cases = {ref for ref, row in books.cases.items() if row["incident_ref"] in books.incidents_of[death.number]}
+        came = [one for one in evidence.arrivals if any(_in(books, one, ref) for ref in cases)]
+        if came:
+            evidence.arrivals.append(replace(came[0], to=hospital.contacts()[death.reviewers[-1]]))
+            return
+
+
+def after_leaving(evidence: Evidence) -> None:
+    evidence.left = {_offered(evidence): (0.0, 0.0)}
+
+
+def carrying_too_much(evidence: Evidence) -> None:
+    loads = evidence.at_rest.rows("matching", "load")
+    loads[0]["active"] = hospital.CAPACITY + 1
+    evidence.held = overburdened(evidence.at_rest, one_moment=False)
 
 
 TAMPERING: list[tuple[Callable[[Evidence], None], str]] = [
@@ -78,8 +161,24 @@ TAMPERING: list[tuple[Callable[[Evidence], None], str]] = [
     (left_as_sending, "half-applied"),
     (one_event_not_taken, "half-applied"),
     (parked, "half-applied"),
-    (overburdened, "half-applied"),
+    (overburdened_by_one, "half-applied"),
+    (for_another_outcome, "lost"),
+    (nobody_was_paged, "lost"),
+    (without_timers, "lost"),
+    (long_after, "late"),
+    (before_it_was_called_for, "early"),
+    (timers_for_months, "late"),
+    (the_second_first, "out of order"),
+    (paged_again, "after an answer"),
+    (merged_into_two, "twice"),
+    (asked_to_review_and_to_help, "wrong person"),
+    (after_leaving, "wrong person"),
+    (carrying_too_much, "half-applied: a supporter carries"),
 ]
+
+
+def _in(books: Books, arrival: Arrival, case_ref: str) -> bool:
+    return arrival.key in books.deliveries and books.deliveries[arrival.key]["case_ref"] == case_ref
 
 
 def _offered(evidence: Evidence) -> str:
@@ -96,7 +195,8 @@ def _copy(evidence: Evidence) -> Evidence:
         service: {name: [dict(row) for row in rows] for name, rows in found.items()}
         for service, found in rest.tables.items()
     }
-    return replace(evidence, arrivals=list(evidence.arrivals), at_rest=AtRest(tables, rest.published))
+    arrivals, given = list(evidence.arrivals), list(evidence.given)
+    return replace(evidence, arrivals=arrivals, given=given, at_rest=AtRest(tables, rest.published))
 
 
 async def test_embedded_every_promise_is_kept_and_the_checker_would_have_seen(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,10 @@ class Surroundings:
     async def start(self) -> None:
         await self.gateway.start()
 
+    def behave(self, manner: str) -> None:
+        """How mail server and gateway treat what comes from now on; what is not theirs changes nothing."""
+        self.post.manner = self.gateway.manner = manner
+
     async def stop(self) -> None:
         await self.gateway.stop()
         self.post.stop_thread()
@@ -62,6 +67,7 @@ class World(ABC):
         self.time = HospitalTime(NIGHT)
         self.startup = STARTUP
         self.folder = around.folder
+        self.token = ""
         self.http = httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0))
 
     @property
@@ -124,7 +130,8 @@ class World(ABC):
 
     async def start(self, name: str, blow: Blow | None) -> Body:
         """Start a process that will die at the blow's point."""
-        planted = {"CHAOS_HITS": str(self._hits(name)), "CHAOS_BUG": self.around.bug, **self.time.variables()}
+        clock = self.time.variables(blow.wrong if blow else timedelta())
+        planted = {"CHAOS_HITS": str(self._hits(name)), "CHAOS_BUG": self.around.bug, **clock}
         if blow and blow.point:
             planted["CHAOS_POINT"] = f"{blow.point}:{blow.passage}"
         environment = {**self.environment(name), **planted}
@@ -143,9 +150,30 @@ class World(ABC):
         roster, rota, log = self.folder / "roster.csv", self.folder / "rota.ics", self.folder / "commands.log"
         write_roster(roster, hospital.everybody())
         rota.write_text(hospital.rota(), newline="")
-        given = {**environment, **self.time.variables()}
+        given, token = {**environment, **self.time.variables()}, self.folder / "token"
         await bodies.run(("staff", "import", str(roster)), given, log)
         await bodies.run(("rota", "import", str(rota)), given, log)
+        await bodies.run(("token", "create", "coordinator"), given, token)
+        self.token = token.read_text().split()[-1]
+
+    async def command(self, *words: str) -> bool:
+        """Run a command of the present installation; whether it ended well."""
+        try:
+            given = {**self.command_environment(), **self.time.variables()}
+            await bodies.run(words, given, self.folder / "commands.log")
+        except AssertionError:
+            return False
+        return True
+
+    async def import_without(self, gone: Sequence[str]) -> bool:
+        """Import the roster with these people marked as having left; whether that ended well."""
+        roster = self.folder / "roster.csv"
+        members = hospital.everybody()
+        for member in members:
+            if member.staff_id in gone:
+                member.columns["status"] = "left"
+        write_roster(roster, members)
+        return await self.command("staff", "import", str(roster))
 
 
 class Embedded(World):
@@ -155,7 +183,7 @@ class Embedded(World):
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
-        self._system = System(self.folder, self.mailbox, self.policy, LEEWARD_WEBHOOK_SECRET=hospital.SECRET)
+        self._system = System(self.folder, self.mailbox, self.policy, **hospital.SECRETS)
         self._template = self.folder / "template"
 
     async def prepare(self) -> None:
