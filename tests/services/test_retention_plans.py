@@ -75,6 +75,11 @@ def capturing(store: Any) -> Iterator[Captured]:
 def read_whole(conn: Connection, captured: Captured, service: Service) -> set[tuple[str, str]]:
     """The tables that a statement would read from one end to the other, each with that statement."""
     found = set()
+    if conn.dialect.name == "postgresql":
+        # once it has counted that a table is short, it reads it whole
+        conn.exec_driver_sql(
+            "SELECT pg_clear_relation_stats(schemaname, tablename) FROM pg_tables WHERE schemaname = 'public'"
+        )
     for statement, parameters in captured:
         if conn.dialect.name == "sqlite":
             plan = [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
