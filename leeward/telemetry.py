@@ -159,6 +159,9 @@ HAND_OFFS: Final = Counter(
     ["channel", "result"],
     registry=REGISTRY,
 )
+CHANNEL_ILL: Final = Gauge(
+    "leeward_channel_ill", "1 while a channel is there and takes nothing from us.", ["channel"], registry=REGISTRY
+)
 HAND_OFFS_IN_DOUBT: Final = Counter(
     "leeward_hand_offs_in_doubt_total", "Hand-offs found unfinished at a start and repeated.", registry=REGISTRY
 )

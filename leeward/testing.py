@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from leeward.people import Member
 
@@ -162,16 +162,35 @@ def ignore(_received: Received) -> None:
     """For mails of which nobody wants to hear."""
 
 
+HANGS_UP: Final = "hangs up"
+# mail servers with manners of their own: by what they are called, at which verb they say what
+MANNERS: Final = {
+    "closes at mail": ("MAIL", "421 4.3.2 closing"),
+    "closes at rcpt": ("RCPT", "421 4.3.2 closing"),
+    "closes at the dot": ("DATA", "421 4.3.2 closing"),
+    "greylists": ("RCPT", "450 4.2.0 greylisted"),
+    "too many recipients": ("RCPT", "452 4.5.3 too many recipients"),
+    "full box": ("RCPT", "552 5.2.2 mailbox full"),
+    "hangs up at mail": ("MAIL", HANGS_UP),
+    "hangs up at rcpt": ("RCPT", HANGS_UP),
+    "refuses by policy": ("RCPT", "550 5.7.1 relaying denied"),
+}
+
+
 class MailServer:
     """A real SMTP server on loopback that keeps what it is given, on a loop or in a thread of its own.
 
-    Its manners can be changed: `replies` by verb (MAIL, RCPT, DATA) instead of a friendly one, each once; with `slow`
-    it acknowledges no mail before that is set, and so many connections are dropped `after the dot` instead.
+    Its manners can be changed: `replies` by verb (MAIL, RCPT, DATA) instead of a friendly one, each once, `HANGS_UP`
+    for none at all; `manners` the same for whatever comes, or `for_address` alone. With `password` set it wants that one.
+    With `slow` it acknowledges no mail before that is set, and so many connections are dropped `after the dot` instead.
     """
 
     def __init__(self, came: Callable[[Received], object] = ignore) -> None:
         self.received: list[Received] = []
         self.replies: dict[str, list[str]] = {}
+        self.manners: dict[str, str] = {}
+        self.for_address: dict[str, str] = {}
+        self.password: str | None = None
         self.slow: asyncio.Event | None = None
         self.cut_after_dot = 0
         self.connections = 0
@@ -222,29 +241,46 @@ class MailServer:
     def new_session(self) -> SMTP:
         """What speaks with one connection of the running loop."""
         self.connections += 1
-        session = SMTP(self, loop=asyncio.get_running_loop(), hostname="localhost", ident="mail")
+        session = SMTP(
+            self,
+            loop=asyncio.get_running_loop(),
+            hostname="localhost",
+            ident="mail",
+            authenticator=self._authenticate if self.password is not None else None,
+            auth_require_tls=False,
+        )
         self._sessions.add(session)
         return session
 
-    def _reply(self, verb: str) -> str | None:
-        return self.replies[verb].pop(0) if self.replies.get(verb) else None
+    def _authenticate(
+        self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: Any
+    ) -> AuthResult:
+        given = data.password if isinstance(data, LoginPassword) else b""
+        return AuthResult(success=given == (self.password or "").encode(), handled=False)
+
+    def _reply(self, server: SMTP, verb: str, address: str = "") -> str | None:
+        reply = self.replies[verb].pop(0) if self.replies.get(verb) else self.manners.get(verb)
+        reply = self.for_address.get(address, reply)
+        if reply == HANGS_UP:
+            _drop(server)
+        return reply
 
     async def handle_MAIL(  # noqa: N802 the library's name
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+        self, server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
         envelope.mail_from = address
-        return self._reply("MAIL") or "250 OK"
+        return self._reply(server, "MAIL") or "250 OK"
 
     async def handle_RCPT(  # noqa: N802 the library's name
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+        self, server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
-        if reply := self._reply("RCPT"):
+        if reply := self._reply(server, "RCPT", address):
             return reply
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        if reply := self._reply("DATA"):
+        if reply := self._reply(server, "DATA"):
             return reply
         raw = bytes(envelope.original_content or b"")
         for to in envelope.rcpt_tos:

@@ -65,6 +65,7 @@ def build(context: Context) -> Wiring:
             *(post.run for post in dispatch.posts.values()),
         ],
         retention=retention.parts(),
+        unready=[dispatch.unready],
     )
 
 

@@ -12,8 +12,8 @@ from leeward.refs import new_ref
 from leeward.store import Timer, Unit
 from services.notify import repository
 from services.notify.channels import Contact
-from services.notify.delivery.deliveries import Outgoing
-from services.notify.delivery.state import Delivery
+from services.notify.delivery.deliveries import Outgoing, call_off
+from services.notify.delivery.state import Delivery, DeliveryState
 from services.notify.links import hashed
 
 TIMER: Final = "on_call"
@@ -98,6 +98,7 @@ class OnCallRounds:
 
 
 def acknowledge(unit: Unit, call_ref: str) -> None:
-    """One of them is there: nobody is called any more."""
+    """One of them is there: nobody is called any more, also where a call waits to leave."""
     repository.acknowledge_call(unit.conn, call_ref)
     unit.cancel_timer(TIMER, call_ref)
+    call_off(unit, "cases", [call_ref], in_doubt=DeliveryState.UNKNOWN)

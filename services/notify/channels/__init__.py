@@ -58,7 +58,12 @@ Words = Callable[[str, str], Wording]
 
 
 class Result(StrEnum):
-    """What one attempt came to, as a channel reports it."""
+    """What one attempt came to, as a channel reports it.
+
+    REFUSED, BOUNCED: permanently, this letter or its address. LATER: this letter, for now. UNSURE: it may have arrived.
+    NOT_TRIED: the other side is away. ILL: it is there and takes nothing from us (a password, a permission). These two
+    are about the channel and count against no letter.
+    """
 
     TAKEN = "taken"
     REFUSED = "refused"
@@ -66,6 +71,7 @@ class Result(StrEnum):
     LATER = "later"
     UNSURE = "unsure"
     NOT_TRIED = "not_tried"
+    ILL = "ill"
 
 
 class Channel(Protocol[Address]):

@@ -19,6 +19,8 @@ LANES: Final = 32
 TIMEOUT: Final = 15.0
 # answers that ask to come again although they are 4xx (RFC 9110, 15.5.9; RFC 8470; RFC 6585)
 AGAIN: Final = frozenset({408, 425, 429})
+# not this letter's fault: the gateway takes nothing from us (RFC 9110, 15.5.2, 15.5.4)
+NOT_ALLOWED: Final = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Webhook:
             return Result.UNSURE
         if status < 300:
             return Result.TAKEN
+        if status in NOT_ALLOWED:
+            return Result.ILL
         return Result.LATER if status in AGAIN or status >= 500 else Result.REFUSED
 
     async def _post(self, request: httpx.Request) -> int:

@@ -10,7 +10,7 @@ from leeward.store import Insert, Update
 from leeward.store.lookup import in_list
 from services.notify.channels import Contact, Kind
 from services.notify.delivery.state import Delivery, DeliveryState, wake_at
-from services.notify.models import DELIVERY, LINK, QUESTION, RECIPIENT
+from services.notify.models import CALL, DELIVERY, LINK, QUESTION, RECIPIENT
 
 Which = Literal["requests", "cases", "question"]
 Values = tuple[Any, ...]
@@ -44,7 +44,13 @@ _CONTACT: Final = (
 )
 _CONTACTS: Final = select(*_CONTACT).where(in_list(RECIPIENT.c.recipient_ref, "refs"))
 # whether the link that the message leads to is still there: whoever cancels or erases takes it away
-_LINKED: Final = exists().where(LINK.c.request_ref == DELIVERY.c.request_ref).label("linked")
+_LINKED: Final = case(
+    (
+        DELIVERY.c.kind == "call",
+        exists().where(CALL.c.call_ref == DELIVERY.c.case_ref, CALL.c.acknowledged.is_(False)),
+    ),
+    else_=exists().where(LINK.c.request_ref == DELIVERY.c.request_ref),
+).label("linked")
 _WITH_QUESTION: Final = DELIVERY.outerjoin(QUESTION, QUESTION.c.question_ref == DELIVERY.c.question_ref)
 _DUE: Final = (
     select(DELIVERY, QUESTION.c.state.label("question_state"), QUESTION.c.answers, _LINKED, *_CONTACT[1:])
@@ -61,7 +67,7 @@ _CLAIMED_BY: Final = (
     .with_for_update()
 )
 _UNFINISHED: Final = select(DELIVERY.c.key).where(in_list(DELIVERY.c.key), _QUEUED | _SENDING).with_for_update()
-_STILL_DUE: Final = (
+_STILL_DUE: Final[Select[Any]] = (
     select(
         DELIVERY.c.kind,
         DELIVERY.c.state,

@@ -19,6 +19,7 @@ from services.notify.channels import Channel, ChannelEntry, Result
 from services.notify.delivery import repository
 from services.notify.delivery.bounces import remove_addresses
 from services.notify.delivery.deliveries import Outgoing, publish_outcome
+from services.notify.delivery.illness import Illness
 from services.notify.delivery.queue import Claims
 from services.notify.delivery.recovery import Recovery
 from services.notify.delivery.repository import DeliveryChange
@@ -29,6 +30,7 @@ from services.notify.delivery.state import (
     after_attempt,
     nothing_to_say,
     overtaken,
+    wake_at,
     when_in_doubt,
 )
 
@@ -39,6 +41,7 @@ LOOK_AGAIN: Final = 60.0
 # by the machine's clock: another replica may have died with what it had queued
 OTHERS: Final = 5.0
 LAST_MOMENT: Final = 0.1
+GRACE: Final = 30.0
 # seconds for which a channel that is away is left alone
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
@@ -54,6 +57,7 @@ class Post:
         self.channel: Channel[Any] = entry.make(dispatch.settings, dispatch.clock.now, entry.lanes)
         self._dispatch = dispatch
         self._queue: asyncio.Queue[tuple[Delivery | None, float]] = asyncio.Queue()
+        self.illness = Illness()
         self._faults = 0
         self._away_until: datetime | None = None
         self._stopping = False
@@ -73,7 +77,8 @@ class Post:
             self._stopping = True
             for _ in lanes:
                 self._queue.put_nowait((None, 0.0))
-            await asyncio.gather(*lanes)
+            # a lane that still waits for a final dot is not waited for: the next start repeats what it left in doubt
+            await asyncio.wait(lanes, timeout=GRACE)
             # a transaction that had room when the stop came may still put something, which nobody has tried to send
             await asyncio.sleep(LAST_MOMENT)
             while not self._queue.empty():
@@ -101,7 +106,7 @@ class Post:
         if self._stopping or (self._away_until is not None and now < self._away_until):
             return self._not_tried(delivery, now)
         waited = time.monotonic() - since > STALE_SECONDS
-        if waited or delivery.attempts or delivery.doubts:
+        if waited or delivery.kind == "call" or delivery.attempts or delivery.doubts:
             still_due = await self._dispatch.still_due(delivery)
             if still_due == "unknown":
                 return self._not_tried(delivery, now)
@@ -115,12 +120,22 @@ class Post:
             place = telemetry.place(fault)
             telemetry.log("hand_off_failed", channel=delivery.channel, fault=type(fault).__name__, place=place)
             result = Result.LATER
-        if result is Result.NOT_TRIED:
+        result = self._judge(result, delivery, now)
+        if result in (Result.NOT_TRIED, Result.ILL):
             self._faults += 1
             self._away_until = now + timedelta(seconds=back_off(self._faults, FIRST_PAUSE, LONGEST_PAUSE))
-            return self._not_tried(delivery, now)
+            delivery.away_until = self._away_until
+            return result
         self._faults, self._away_until = 0, None
         return result
+
+    def _judge(self, result: Result, delivery: Delivery, now: datetime) -> Result:
+        before = self.illness.reason
+        judged = self.illness.judge(result, delivery.key, delivery.recipient_ref or delivery.key, now)
+        if self.illness.reason != before:
+            telemetry.log("channel_ill", channel=self.entry.name, reason=self.illness.reason or "well")
+            telemetry.CHANNEL_ILL.labels(self.entry.name).set(bool(self.illness.reason))
+        return judged
 
     def _not_tried(self, delivery: Delivery, now: datetime) -> Result:
         delivery.away_until = now if self._stopping else self._away_until
@@ -146,6 +161,10 @@ class Dispatch:
         outgoing.room = self._room
         outgoing.put = self._put
         outgoing.wake = self._woken.set
+
+    def unready(self) -> str:
+        """The code of why a channel takes nothing from us, empty while all are well."""
+        return next((post.illness.reason for post in self.posts.values() if post.illness.reason), "")
 
     def _room(self, channel: str) -> int:
         present = self.recovery.present.is_set()
@@ -200,7 +219,7 @@ class Dispatch:
             if delivery.key in ours:
                 repeats = self.posts[delivery.channel].entry.repeats_in_doubt
                 progress = after_attempt(result, delivery.attempts, delivery.doubts, repeats, unit.now)
-                if result is Result.NOT_TRIED and delivery.away_until is not None:
+                if result in (Result.NOT_TRIED, Result.ILL) and delivery.away_until is not None:
                     progress = replace(progress, due_at=delivery.away_until)
                 changes.append(self._change(delivery, progress, unit.now))
                 publish_outcome(unit, delivery.request_ref, delivery.case_ref, progress.state, delivery.accepted_at)
@@ -224,8 +243,9 @@ class Dispatch:
 
     def _change(self, delivery: Delivery, progress: Progress, now: datetime) -> DeliveryChange:
         due, run = progress.due_at, self._outgoing.run
+        wake = wake_at(due, delivery.hold_deadline, delivery.expires_at)
         state, attempts, doubts = str(progress.state), progress.attempts, progress.doubts
-        return DeliveryChange(delivery.key, state, attempts, doubts, due, due, run, now)
+        return DeliveryChange(delivery.key, state, attempts, doubts, due, wake, run, now)
 
     async def still_due(self, delivery: Delivery) -> StillDue:
         """Whether one that has waited, or was tried before, is still to be sent, and still by this run."""

@@ -94,21 +94,21 @@ class Progress:
 def after_attempt(result: Result, attempts: int, doubts: int, repeats_in_doubt: int, now: datetime) -> Progress:
     """What follows an attempt.
 
-    A temporary refusal is tried again, later each time; an attempt whose outcome nobody knows is repeated under the
-    same key, as often as `repeats_in_doubt` of its channel says; one that never reached the other side does not count.
+    A temporary refusal is tried again, later each time, until the hold's end or the message's; an attempt whose outcome
+    nobody knows is repeated under the same key, as often as `repeats_in_doubt` of its channel says; one that says
+    something of the channel alone does not count.
     """
     tried = attempts + 1
     if result is Result.TAKEN:
         return Progress(DeliveryState.HANDED_OFF, tried, doubts, now)
     if result in (Result.REFUSED, Result.BOUNCED):
         return Progress(DeliveryState.FAILED, tried, doubts, now)
-    if result is Result.NOT_TRIED:
+    if result in (Result.NOT_TRIED, Result.ILL):
         return Progress(DeliveryState.QUEUED, attempts, doubts, now + RETRIES[0])
     if result is Result.UNSURE and doubts >= repeats_in_doubt:
         return Progress(DeliveryState.UNKNOWN, tried, doubts + 1, now)
-    if attempts >= len(RETRIES):
-        return Progress(DeliveryState.UNKNOWN if doubts else DeliveryState.FAILED, tried, doubts, now)
-    return Progress(DeliveryState.QUEUED, tried, doubts + (result is Result.UNSURE), now + RETRIES[attempts])
+    pause = RETRIES[min(attempts, len(RETRIES) - 1)]
+    return Progress(DeliveryState.QUEUED, tried, doubts + (result is Result.UNSURE), now + pause)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +159,12 @@ def overtaken(answers: int | None, asked_after: int) -> bool:
 
 
 def nothing_to_say(kind: str, answers: int | None, asked_after: int, *, linked: bool) -> bool:
-    """Whether a message was cancelled, which takes its link away, or an answer has come since it was asked for."""
+    """Whether a message was cancelled, which takes its link away, or an answer has come since it was asked for.
+
+    A call is over as soon as one of the professionals has acknowledged: `linked` says whether nobody has.
+    """
+    if kind == "call":
+        return not linked
     return kind == "message" and (not linked or overtaken(answers, asked_after))
 
 

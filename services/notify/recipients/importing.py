@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row
-
 from leeward.contracts import ReachabilityChanged
 from leeward.people import Member
 from leeward.store import Unit
 from services.notify.channels import Contact, registry
-from services.notify.delivery.bounces import address_hash
 from services.notify.models import LEFT
 from services.notify.recipients import repository
 from services.notify.recipients.repository import COLUMNS
@@ -20,7 +17,7 @@ Values = tuple[Any, ...]
 def apply(unit: Unit, members: Sequence[Member]) -> None:
     """Make the recipients those of this roster; whoever is missing from it has left."""
     known = repository.find_all(unit.conn)
-    rows = [_row(member, known.get(member.recipient_ref)) for member in members]
+    rows = [_row(member) for member in members]
     here = {row[0] for row in rows}
     missing = [row for ref, row in known.items() if ref not in here]
     rows += [_row_of_left(row.recipient_ref, row.status if row.status in LEFT else "left") for row in missing]
@@ -41,24 +38,22 @@ def remove(unit: Unit, refs: Sequence[str]) -> None:
     repository.end_everything_of(unit.conn, refs)
 
 
-def _row(member: Member, known: Row[Any] | None) -> Values:
-    """An address that bounced stays unused until the roster has another."""
+def _row(member: Member) -> Values:
+    """An import brings an address back that bounced: a relay's mistake must not outlast the relay's mending."""
     if member.status in LEFT:
         return _row_of_left(member.recipient_ref, member.status)
-    bounced = known.email_bounced if known is not None else ""
-    email = "" if bounced and address_hash(member.email) == bounced else member.email
     return (
         member.recipient_ref,
         member.display_name,
-        email,
-        bounced if not email else "",
+        member.email,
+        "",
         member.mobile,
         member.introduction,
         " ".join(member.languages),
         member.timezone,
         member.status,
         member.supporter,
-        registry.first_reaching(registry.CHANNELS, Contact(email, member.mobile)) is not None,
+        registry.first_reaching(registry.CHANNELS, Contact(member.email, member.mobile)) is not None,
     )
 
 

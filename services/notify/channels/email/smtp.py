@@ -1,26 +1,29 @@
 """E-mail through several kept connections (RFC 5321). An attempt lost after the final dot is in doubt, not failed."""
 
 import asyncio
+import re
+import time
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import aiosmtplib
-from aiosmtplib import (
-    SMTP,
-    SMTPException,
-    SMTPReadTimeoutError,
-    SMTPResponseException,
-    SMTPServerDisconnected,
-)
+from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException, SMTPResponseException
 
 from leeward import telemetry
 from services.notify.channels import Letter, Now, Result
 from services.notify.channels.email.message import Mailer, UnfitAddress, envelope_address
 
-TIMEOUT: Final = 30.0
-# RFC 5321, 4.2.3: replies to RCPT that say the mailbox itself is not there, permanently
-NO_SUCH_MAILBOX: Final = frozenset({550, 551, 553, 556})
+# seconds that a server may take (RFC 5321, 4.5.3.2): for the greeting, MAIL and RCPT, and for the final dot
+PATIENCE: Final = 300.0
+PATIENCE_FOR_THE_DOT: Final = 600.0
+# firewalls forget an idle connection after as little as 30 s, and tell neither side
+LONGEST_IDLE: Final = 20.0
+# RFC 3463, 3.2: only these say that the address itself is of no use; 5.7.x is the relay's policy, 5.2.2 a full box
+_BAD_ADDRESS: Final = re.compile(r"5\.1\.\d{1,3}(?!\d)")
+_FULL_BOX: Final = re.compile(r"5\.2\.2(?!\d)")
+# replies after which the server takes nothing from us, whatever the letter (RFC 4954, 6)
+_NOT_ALLOWED: Final = frozenset({530, 534, 535, 538})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,43 +65,63 @@ class Email:
         self._mailer = mailer
         self._now = now
         self._kept: list[SMTP | None] = [None] * lanes
+        self._used_at = [0.0] * lanes
 
     async def send(self, letter: Letter[str], lane: int) -> Result:
         try:
             recipient = envelope_address(letter.address)
         except UnfitAddress:
             return Result.BOUNCED
-        client = await self._client(lane)
-        if client is None:
-            return Result.NOT_TRIED
+        kept = self._kept_client(lane)
+        if kept is not None:
+            # what breaks on a connection that was kept says nothing of this letter, nor of the server
+            result = await self._offer(kept, letter, recipient, lane)
+            if result is not None:
+                return result
+        client = await self._new_client(lane)
+        if isinstance(client, Result):
+            return client
+        # where a new connection breaks, it is this letter that the server will not have
+        return await self._offer(client, letter, recipient, lane) or Result.LATER
+
+    async def _offer(self, client: SMTP, letter: Letter[str], recipient: str, lane: int) -> Result | None:
+        """One transaction; None where the connection ended before the message was on its way."""
         try:
             await client.mail(self._mailer.sender)
             await client.rcpt(recipient)
         except SMTPResponseException as fault:
+            if fault.code == 421:
+                self._drop(lane)
+                return None
             await self._reset(lane)
-            return _refused(fault.code, address=isinstance(fault, aiosmtplib.SMTPRecipientRefused))
+            return _refused(fault, address=isinstance(fault, aiosmtplib.SMTPRecipientRefused))
         except (SMTPException, OSError):
             self._drop(lane)
-            return Result.NOT_TRIED
+            return None
         return await self._hand_over(client, self._mailer.render(letter, recipient, self._now()), lane)
 
     async def _hand_over(self, client: SMTP, message: bytes, lane: int) -> Result:
         try:
-            await client.data(message)
+            await client.data(message, timeout=PATIENCE_FOR_THE_DOT)
         except SMTPResponseException as fault:
             await self._reset(lane)
-            return _refused(fault.code, address=False)
-        except (SMTPServerDisconnected, SMTPReadTimeoutError, SMTPException, OSError):
+            return _refused(fault, address=False)
+        except (SMTPException, OSError):
             self._drop(lane)
             return Result.UNSURE
+        self._used_at[lane] = time.monotonic()
         return Result.TAKEN
 
-    async def _client(self, lane: int) -> SMTP | None:
-        """The lane's connection, opened again where it was lost; None where the server is away."""
+    def _kept_client(self, lane: int) -> SMTP | None:
+        """The lane's connection, where it was used a moment ago."""
         kept = self._kept[lane]
-        if kept is not None and kept.is_connected:
+        if kept is not None and kept.is_connected and time.monotonic() - self._used_at[lane] < LONGEST_IDLE:
             return kept
         self._drop(lane)
+        return None
+
+    async def _new_client(self, lane: int) -> SMTP | Result:
+        """A new connection for the lane, or what its failure says of the channel."""
         server = self._server
         client = SMTP(
             hostname=server.host,
@@ -107,15 +130,20 @@ class Email:
             password=server.password,
             use_tls=server.tls,
             start_tls=server.starttls,
-            timeout=TIMEOUT,
+            timeout=PATIENCE,
             local_hostname=self._mailer.sender.rpartition("@")[2],
         )
         try:
             await client.connect()
+        except SMTPAuthenticationError as fault:
+            client.close()
+            # a server that cannot look the password up now says 454 (RFC 4954, 6)
+            return Result.ILL if fault.code >= 500 else Result.NOT_TRIED
         except (SMTPException, OSError) as fault:
+            client.close()
             telemetry.log("channel_away", channel="email", fault=type(fault).__name__)
-            return None
-        self._kept[lane] = client
+            return Result.NOT_TRIED
+        self._kept[lane], self._used_at[lane] = client, time.monotonic()
         return client
 
     async def _reset(self, lane: int) -> None:
@@ -143,10 +171,10 @@ class Email:
             self._drop(lane)
 
 
-def _refused(code: int, *, address: bool) -> Result:
-    """4xx is for now, 5xx permanent (RFC 5321, 4.2.1); 421 closes the connection, which is no answer to this letter."""
-    if code == 421:
-        return Result.NOT_TRIED
-    if code < 500:
+def _refused(fault: SMTPResponseException, *, address: bool) -> Result:
+    """What a reply says of the letter: 4xx is for now, 5xx permanent (RFC 5321, 4.2.1), more by its code (RFC 3463)."""
+    if fault.code in _NOT_ALLOWED:
+        return Result.ILL
+    if fault.code < 500 or _FULL_BOX.match(fault.message):
         return Result.LATER
-    return Result.BOUNCED if address and code in NO_SUCH_MAILBOX else Result.REFUSED
+    return Result.BOUNCED if address and _BAD_ADDRESS.match(fault.message) else Result.REFUSED
