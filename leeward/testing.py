@@ -181,7 +181,7 @@ class MailServer:
     """A real SMTP server on loopback that keeps what it is given, on a loop or in a thread of its own.
 
     Its manners can be changed: `replies` by verb (MAIL, RCPT, DATA) instead of a friendly one, each once, `HANGS_UP`
-    for none at all; `manners` the same for whatever comes, or `for_address` alone. With `password` set it wants that one.
+    for none at all; `manners` the same for whatever comes, or `for_address` alone. With `password` set it wants that.
     With `slow` it acknowledges no mail before that is set, and so many connections are dropped `after the dot` instead.
     """
 
