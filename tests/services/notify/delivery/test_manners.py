@@ -123,7 +123,7 @@ async def test_a_wrong_password_is_the_channel_s_fault_until_it_is_right() -> No
 
 
 async def test_a_slow_final_dot_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each second of the RFC's is a thousandth here: the dot may take longer than any other reply."""
+    """Every other reply has 0.3 s here, and the dot takes 0.4 s."""
     assert (smtp.PATIENCE, smtp.PATIENCE_FOR_THE_DOT) == (300, 600)
     monkeypatch.setattr(smtp, "PATIENCE", 0.3)
     server = MailServer()
