@@ -24,10 +24,18 @@ PEOPLE: Final = 3  # lives of a ward, which compete for its supporters
 STEPS: Final = 15
 TO_THE_END: Final = 8  # one ward in so many is left alone until all is over
 WAITS: Final = tuple(timedelta(minutes=m) for m in (0, 1, 10, 40, 60, 300, 720, 1440, 4320, 11520, 21600))
-RESULTS: Final = (*[Result.TAKEN] * 7, Result.REFUSED, Result.BOUNCED, Result.NOT_TRIED, Result.UNSURE, Result.LATER)
+RESULTS: Final = (
+    *[Result.TAKEN] * 7,
+    Result.REFUSED,
+    Result.BOUNCED,
+    Result.NOT_TRIED,
+    Result.ILL,
+    Result.UNSURE,
+    Result.LATER,
+)
 _STUCK: Final[tuple[Attention | None, ...]] = (None, None, None, None, "unreachable", "held_too_long")
 # a relay that takes everything, one that is never there, and one of which nobody knows
-RELAYS: Final = (Result.TAKEN, Result.NOT_TRIED, Result.UNSURE)
+RELAYS: Final = (Result.TAKEN, Result.NOT_TRIED, Result.ILL, Result.UNSURE)
 
 
 @dataclass
