@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urljoin
@@ -43,12 +44,41 @@ class Given:
     began: float = 0.0
 
 
+class Calm:
+    """Whether anybody may do anything now: while a backup is made and put back, nothing is accepted that it lacks."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self._busy = 0
+
+    @asynccontextmanager
+    async def doing(self) -> AsyncIterator[None]:
+        """Wait until it is allowed, and be waited for."""
+        await self._open.wait()
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+
+    async def begin(self) -> None:
+        """From here on nobody does anything."""
+        self._open.clear()
+        while self._busy:
+            await asyncio.sleep(PAUSE)
+
+    def end(self) -> None:
+        self._open.set()
+
+
 @dataclass
 class Crowd:
     """Everybody, over one pool of connections, and what they did; they give up when it is `over`."""
 
     http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=10.0))
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    calm: Calm = field(default_factory=Calm)
     given: list[Given] = field(default_factory=list)
 
     async def answer(self, contact: str, key: str, link: str, answers: Sequence[tuple[str, float]]) -> None:
@@ -142,9 +172,10 @@ class Browser:
         return Page(url, 503, "", [])
 
     async def _send(self, page: Page, form: Form, chosen: Mapping[str, str]) -> httpx.Response | None:
-        data = {**dict(form.hidden), **chosen}
+        data, url = {**dict(form.hidden), **chosen}, urljoin(page.url, form.action)
         try:
-            answer = await self._crowd.http.post(urljoin(page.url, form.action), data=data, headers=self._headers())
+            async with self._crowd.calm.doing():
+                answer = await self._crowd.http.post(url, data=data, headers=self._headers())
         except httpx.TransportError:
             return None
         self._cookies.update(answer.cookies)

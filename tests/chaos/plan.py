@@ -28,6 +28,7 @@ FAULTS: Final[Mapping[Mode, tuple[str, ...]]] = {
     "distributed": ("stop", *MANNERS),
 }
 PER_RUN: Final = 2
+RESTORED: Final = 3  # the seeds that end in this have a backup and a restore
 WRONG_CLOCK: Final[Mapping[int, timedelta]] = {5: timedelta(days=730), 7: -timedelta(hours=1)}
 # what people do with an offer, in the order in which they do it, and how often
 HABITS: Final[Mapping[tuple[str, ...], int]] = {
@@ -106,6 +107,7 @@ class Blow:
 
     They count from when it listens, or from its very start (`newborn`). pause: seconds until it is started again.
     leap: by how much the hospital's time moves on meanwhile. wrong: by how much the clock of this life is wrong.
+    restore: whether a backup is made before it, and put back after it.
     """
 
     point: str = ""
@@ -115,6 +117,7 @@ class Blow:
     newborn: bool = False
     leap: timedelta = timedelta()
     wrong: timedelta = timedelta()
+    restore: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,9 @@ def plan(seed: int, mode: Mode) -> Plan:
     if mode == "embedded" and seed % 10 == 0:
         return _switched_off(drawn)
     ill = replace(drawn, faults=_faults(chance, seed, mode), acts=_acts(chance, drawn.deaths))
+    if mode == "embedded" and seed % 10 == RESTORED:
+        first, *others = ill.chains["up"]
+        return replace(ill, chains={"up": (first, replace(moment(chance), newborn=False, restore=True), *others)})
     return _wrong_clock(chance, ill) if mode == "embedded" and seed % 10 in WRONG_CLOCK else ill
 
 

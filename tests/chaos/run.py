@@ -145,7 +145,11 @@ class Run:
             body = self.bodies[name] = await self.world.start(name, blow)
             await self._live(name, body, blow)
             early = not body.alive
+            if blow.restore and not early:
+                await self._back_up()
             await body.kill()
+            if blow.restore and not early:
+                await self._put_back()
             hit = [*(self.world.hits(name) - before).elements()]
             if early and body.gone.result() != KILLED:
                 self.evidence.troubles.append(f"{name} ended by itself with {body.gone.result()}")
@@ -158,6 +162,21 @@ class Run:
         if any(blow.leap for blow in chain):
             # it was off for longer than a clock is believed; what else doctor finds is no matter here
             await self.world.command("doctor", "--clock-is-right")
+
+    async def _back_up(self) -> None:
+        """While nobody does anything and all has been heard; what is being sent meanwhile is sent again."""
+        await self.crowd.calm.begin()
+        async with asyncio.timeout(DRAIN):
+            while (await self.world.at_rest(glance=True)).not_applied():
+                await asyncio.sleep(LOOK_AGAIN)
+        if not await self.world.command("backup", str(self.world.folder / "backup")):
+            self.evidence.troubles.append("no backup could be made")
+
+    async def _put_back(self) -> None:
+        if not await self.world.command("restore", str(self.world.folder / "backup"), "--yes"):
+            self.evidence.troubles.append("the backup could not be put back")
+        self.crowd.calm.end()
+        self.evidence.suffered.append("restore")
 
     async def _live(self, name: str, body: Body, blow: Blow) -> None:
         """Until it dies, or its time is over; in its first life it is ready before that."""
@@ -260,7 +279,10 @@ class Run:
 
     async def _until(self, work: Callable[[], Awaitable[bool]]) -> None:
         async with asyncio.timeout(DRAIN):
-            while not await work():
+            while True:
+                async with self.crowd.calm.doing():
+                    if await work():
+                        return
                 await asyncio.sleep(0.1)
 
     async def _act(self, act: Act) -> None:
@@ -295,7 +317,8 @@ class Run:
                 url = self.world.url("matching", "/v1/cases?state=needs_attention")
                 answer = await self.world.http.get(url, headers=headers)
                 for case in answer.json()["items"] if answer.is_success else ():
-                    await self._posted("matching", f"/v1/cases/{case['case_ref']}/reassign", headers)
+                    async with self.crowd.calm.doing():
+                        await self._posted("matching", f"/v1/cases/{case['case_ref']}/reassign", headers)
 
     async def _deliver(self, message: str) -> None:
         """Again and again until it is acknowledged, as an engine's queue would."""
