@@ -31,6 +31,7 @@ from tests.e2e.harness import AckReader
 # when those who sleep wake up, in seconds of the stream
 NIGHT_LASTS: Final = 2.5
 DRAIN: Final = 60.0
+TRIES: Final = 5
 LOOKS: Final = 4  # times that the coordinator looks at the list
 # seconds in which nothing changes although something is due; a member of a consumer group that is stuck takes 30
 STANDSTILL: Final[dict[Mode, float]] = {"embedded": 6.0, "distributed": 45.0}
@@ -173,7 +174,11 @@ class Run:
             self.evidence.troubles.append("no backup could be made")
 
     async def _put_back(self) -> None:
-        if not await self.world.command("restore", str(self.world.folder / "backup"), "--yes"):
+        """Refused while somebody reads a database, as this run does for a moment now and then."""
+        for _ in range(TRIES):
+            if await self.world.command("restore", str(self.world.folder / "backup"), "--yes"):
+                break
+        else:
             self.evidence.troubles.append("the backup could not be put back")
         self.crowd.calm.end()
         self.evidence.suffered.append("restore")
