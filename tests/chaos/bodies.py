@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -35,19 +35,28 @@ class Body:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """It stands still, as a machine does that is suspended, and goes on afterwards."""
-        if self.alive:
-            self._process.send_signal(signal.SIGSTOP)
+        with suppress(ProcessLookupError):
+            if self.alive:
+                self._process.send_signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            if self.alive:
-                self._process.send_signal(signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                if self.alive:
+                    self._process.send_signal(signal.SIGCONT)
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
-        """No file of it may grow by a byte."""
-        with no_room(0, self._process.pid) if self.alive else nullcontext():
+        """No file of it may grow by a byte; it may die meanwhile."""
+        limit = ExitStack()
+        with suppress(ProcessLookupError):
+            if self.alive:
+                limit.enter_context(no_room(0, self._process.pid))
+        try:
             yield
+        finally:
+            with suppress(ProcessLookupError):
+                limit.close()
 
     async def kill(self) -> None:
         """`kill -9`; returns when it is gone."""

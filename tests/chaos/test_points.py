@@ -73,6 +73,14 @@ async def test_a_process_dies_at_its_point_and_says_so(tmp_path: Path) -> None:
     assert (tmp_path / "hits").read_text() == "timer.in_transaction\n"
 
 
+async def test_a_fault_of_a_process_ends_with_it(tmp_path: Path) -> None:
+    body = await bodies.start(("up", "--help"), {"LEEWARD_ENV": "test"}, tmp_path / "log")
+    with body.full_disk(), body.stopped():
+        await body.kill()
+    with body.full_disk(), body.stopped():
+        assert await body.gone == -9
+
+
 @pytest.mark.parametrize("bug", BUGS)
 def test_each_bug_finds_what_it_breaks(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrapped: list[str] = []
