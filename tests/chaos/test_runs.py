@@ -114,9 +114,10 @@ def timers_for_months(evidence: Evidence) -> None:
 def the_second_first(evidence: Evidence) -> None:
     """What came as a request to a supporter had been the offer, and what came as the offer a reminder of it."""
     books = Books(evidence)
-    request = next(one for one in evidence.arrivals if books.step(one) == "request-1")
-    case_ref = books.deliveries[request.key]["case_ref"]
-    offer = next(one for one in evidence.arrivals if _in(books, one, case_ref) and books.step(one) == "offer")
+    offers = {books.deliveries[one.key]["case_ref"]: one for one in evidence.arrivals if books.step(one) == "offer"}
+    requests = (one for one in evidence.arrivals if books.step(one) == "request-1")
+    request = next(one for one in requests if books.deliveries[one.key]["case_ref"] in offers)
+    offer = offers[books.deliveries[request.key]["case_ref"]]
     books.deliveries[offer.key]["step"], books.deliveries[request.key]["step"] = "reminder", "offer"
 
 
