@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -74,10 +74,17 @@ class Result(StrEnum):
     ILL = "ill"
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """LATER, where the other side says when: not before that much time has passed."""
+
+    pause: timedelta
+
+
 class Channel(Protocol[Address]):
     """One way out. `send` never raises for what the other side does; it reports."""
 
-    async def send(self, letter: Letter[Address], lane: int) -> Result:
+    async def send(self, letter: Letter[Address], lane: int) -> Result | Later:
         """Hand one letter over on a lane of its own (a kept connection); lanes never wait for one another."""
         ...
 

@@ -4,6 +4,8 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httpx
@@ -12,13 +14,15 @@ from httpx_aiohttp import AiohttpTransport
 from standardwebhooks.webhooks import Webhook as Signer
 
 from leeward.settings import Settings
-from services.notify.channels import WAYS, ChannelEntry, Letter, Now, Result, Words
+from services.notify.channels import WAYS, ChannelEntry, Later, Letter, Now, Result, Words
 from services.notify.channels.wording import wording
 
 LANES: Final = 32
 TIMEOUT: Final = 15.0
 # answers that ask to come again although they are 4xx (RFC 9110, 15.5.9; RFC 8470; RFC 6585)
 AGAIN: Final = frozenset({408, 425, 429})
+# seconds; no message is wanted for longer than a year
+_LONGEST_PAUSE: Final = 366 * 86400
 # not this letter's fault: the gateway takes nothing from us (RFC 9110, 15.5.2, 15.5.4)
 NOT_ALLOWED: Final = frozenset({401, 403})
 
@@ -54,12 +58,12 @@ class Webhook:
         self._words = words
         self._now = now
 
-    async def send(self, letter: Letter[Mapping[str, str]], lane: int) -> Result:
+    async def send(self, letter: Letter[Mapping[str, str]], lane: int) -> Result | Later:
         body, headers = self._signed(letter)
         request = httpx.Request("POST", self._url, content=body, headers=headers)
         try:
             async with asyncio.timeout(TIMEOUT):
-                status = await self._post(request)
+                status, retry_after = await self._post(request)
         except httpx.ConnectError:
             return Result.NOT_TRIED
         except (httpx.HTTPError, TimeoutError):
@@ -68,9 +72,12 @@ class Webhook:
             return Result.TAKEN
         if status in NOT_ALLOWED:
             return Result.ILL
-        return Result.LATER if status in AGAIN or status >= 500 else Result.REFUSED
+        if status not in AGAIN and status < 500:
+            return Result.REFUSED
+        pause = pause_of(retry_after, self._now())
+        return Result.LATER if pause is None else Later(pause)
 
-    async def _post(self, request: httpx.Request) -> int:
+    async def _post(self, request: httpx.Request) -> tuple[int, str]:
         """Below httpx's client: redirects, cookies and credentials, none of which there are, cost half its time."""
         answer = await self._transport.handle_async_request(request)
         try:
@@ -78,7 +85,7 @@ class Webhook:
                 pass  # read to its end, the connection is kept
         finally:
             await answer.aclose()
-        return answer.status_code
+        return answer.status_code, answer.headers.get("retry-after", "")
 
     def _signed(self, letter: Letter[Mapping[str, str]]) -> tuple[str, dict[str, str]]:
         now = self._now()
@@ -98,6 +105,18 @@ class Webhook:
 
     async def close(self) -> None:
         await self._transport.aclose()
+
+
+def pause_of(retry_after: str, now: datetime) -> timedelta | None:
+    """What `Retry-After` asks for, in seconds or as a date (RFC 9110, 10.2.3); None where it asks for nothing."""
+    given = retry_after.strip()
+    if given.isdecimal():
+        return timedelta(seconds=min(int(given), _LONGEST_PAUSE))
+    try:
+        until = parsedate_to_datetime(given)
+    except ValueError:
+        return None
+    return max(timedelta(), until.replace(tzinfo=until.tzinfo or UTC) - now)
 
 
 def _make(settings: Settings, now: Now, lanes: int) -> Webhook:

@@ -15,7 +15,7 @@ from leeward.clock import Clock, first_of
 from leeward.service import Context
 from leeward.store import StoreUnavailable, Unit
 from leeward.store.periodic import back_off
-from services.notify.channels import Channel, ChannelEntry, Result
+from services.notify.channels import Channel, ChannelEntry, Later, Result
 from services.notify.delivery import repository
 from services.notify.delivery.bounces import remove_addresses
 from services.notify.delivery.deliveries import Outgoing, publish_outcome
@@ -114,7 +114,10 @@ class Post:
                 await self._dispatch.cancel_overtaken(delivery)
                 return None
         try:
-            result = await self.channel.send(self._dispatch.letter(delivery), lane)
+            report = await self.channel.send(self._dispatch.letter(delivery), lane)
+            if isinstance(report, Later):
+                delivery.away_until = now + report.pause
+            result = Result.LATER if isinstance(report, Later) else report
         except Exception as fault:
             # a fault of ours must neither end the lane nor be tried without end
             place = telemetry.place(fault)
@@ -219,8 +222,9 @@ class Dispatch:
             if delivery.key in ours:
                 repeats = self.posts[delivery.channel].entry.repeats_in_doubt
                 progress = after_attempt(result, delivery.attempts, delivery.doubts, repeats, unit.now)
-                if result in (Result.NOT_TRIED, Result.ILL) and delivery.away_until is not None:
-                    progress = replace(progress, due_at=delivery.away_until)
+                if progress.state is DeliveryState.QUEUED and delivery.away_until is not None:
+                    own = progress.due_at if result is Result.LATER else delivery.away_until
+                    progress = replace(progress, due_at=max(own, delivery.away_until))
                 changes.append(self._change(delivery, progress, unit.now))
                 publish_outcome(unit, delivery.request_ref, delivery.case_ref, progress.state, delivery.accepted_at)
                 if progress.state is DeliveryState.QUEUED:

@@ -58,7 +58,8 @@ class Delivery:
 
     key: of its row, and the idempotency key of all its attempts; empty, like `channel`, until it has been addressed.
     asked_after: how many answers its question had then.
-    request_ref: empty where no other service asked for it. away_until: set where the channel was found away.
+    request_ref: empty where no other service asked for it. away_until: set where the channel was found away, or
+    the other side said when it wants the letter again.
     """
 
     kind: Kind

@@ -61,6 +61,7 @@ class HttpServer:
         self.received: list[tuple[Mapping[str, str], dict[str, Any]]] = []
         self.bodies: list[str] = []
         self.statuses: list[int] = []
+        self.retry_after = ""
         self.introduced: dict[str, str] = {}
         self.asked: list[str] = []
         self.port = 0
@@ -80,7 +81,8 @@ class HttpServer:
         body = await request.text()
         self.bodies.append(body)
         self.received.append((dict(request.headers), json.loads(body)))
-        return web.Response(status=self.statuses.pop(0) if self.statuses else 202)
+        again = {"Retry-After": self.retry_after} if self.retry_after else {}
+        return web.Response(status=self.statuses.pop(0) if self.statuses else 202, headers=again)
 
     async def _introduction(self, request: web.Request) -> web.Response:
         self.asked.append(request.headers.get("Authorization", ""))

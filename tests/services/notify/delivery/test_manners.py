@@ -1,7 +1,8 @@
 """Mail servers with manners of their own: nobody is lost, nothing comes twice, and nobody delays the others."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -10,6 +11,7 @@ from services.notify.channels import Letter, Result
 from services.notify.channels.email import smtp
 from services.notify.channels.email.message import Mailer
 from services.notify.channels.email.smtp import Email, SmtpServer
+from services.notify.channels.webhook import pause_of
 from services.notify.channels.wording import wording
 from services.notify.delivery.illness import MANY, WITHIN, Illness
 from services.notify.models import DELIVERY, RECIPIENT
@@ -171,3 +173,31 @@ def test_a_refusal_is_final_after_an_hour_unless_many_are_refused() -> None:
     judged = [illness.judge(Result.REFUSED, str(number), str(number), later) for number in range(MANY)]
     assert judged == [Result.LATER] * (MANY - 1) + [Result.ILL]
     assert illness.reason == "channel_refuses_all"
+
+
+@pytest.mark.parametrize("date", [False, True], ids=["seconds", "date"])
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_gateway_says_when_it_wants_the_letter_again(make_world: MakeWorld, status: int, date: bool) -> None:
+    world = await make_world(smtp=False, webhook=True)
+    world.http.statuses = [status]
+    world.http.retry_after = format_datetime(world.clock.now() + timedelta(hours=2), usegmt=True) if date else "7200"
+    await world.asks(ANNA)
+
+    async def tried() -> bool:
+        return [row.attempts for row in await world.rows(DELIVERY)] == [1]
+
+    await eventually(tried)
+    await world.clock.advance(minutes=119)
+    await asyncio.sleep(0.1)
+    assert len(world.http.received) == 1
+    await world.clock.advance(minutes=2)
+    await eventually(lambda: world.outcomes() == ["handed_off"])
+
+
+@pytest.mark.parametrize("said", ["", "soon", "-1", "Wed, 99 Nov 2026 09:00:00 GMT"])
+def test_a_pause_that_cannot_be_read_is_none(said: str) -> None:
+    assert pause_of(said, datetime(2026, 11, 21, 9, tzinfo=UTC)) is None
+
+
+def test_a_date_that_is_over_is_no_pause() -> None:
+    assert pause_of("Fri, 20 Nov 2026 09:00:00 GMT", datetime(2026, 11, 21, 9, tzinfo=UTC)) == timedelta()
