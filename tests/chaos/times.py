@@ -127,8 +127,10 @@ def _of_reminder(books: Books, arrival: Arrival, row: Row) -> list[Cause]:
     offers = [one for one in books.offers(arrival.to) if books.deliveries[one.key]["case_ref"] == row["case_ref"]]
     if not offers:
         return []
-    wait = hospital.REMINDER.total_seconds() / RATE
-    return [Cause(min(one.at for one in offers) + wait, _awake(books, arrival.to, max(o.at for o in offers) + wait))]
+    # by the hospital's clock, which may have leapt since
+    time = books.evidence.time
+    dues = [time.when(time.at(one.at) + hospital.REMINDER) for one in offers]
+    return [Cause(min(dues), _awake(books, arrival.to, max(dues)))]
 
 
 def _of_request(books: Books, _arrival: Arrival, row: Row) -> list[Cause]:
