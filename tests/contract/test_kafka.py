@@ -11,7 +11,7 @@ from unittest.mock import AsyncMock
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from sqlalchemy import func, select
 
@@ -390,6 +390,33 @@ async def test_topics_are_made_once_with_their_retention(world: World) -> None:
     settings = {setting[0]: setting[1] for setting in answer.resources[0][4]}
     assert (settings["retention.ms"], settings["segment.ms"]) == ("604800000", "3600000")
     assert settings["max.message.bytes"] == str(topics.LARGEST)
+    assert settings["message.timestamp.type"] == "LogAppendTime"
+    await administer(world, "delete_topics", list(topics.TOPICS))
+
+
+@pytest.mark.own_servers
+async def test_a_topic_stamped_by_its_senders_is_named_and_altered_with_its_own_settings_kept(world: World) -> None:
+    brokers = ways(world).brokers
+    old, *_ = topics.TOPICS
+    given = {"retention.ms": "604800000", "max.message.bytes": "5000000"}
+    await administer(world, "create_topics", [NewTopic(old, 1, 1, topic_configs=given)])
+    await topics.make_topics(brokers)
+    await administer(world, "alter_configs", [ConfigResource(ConfigResourceType.TOPIC, old, given)])
+
+    async def named() -> bool:
+        return await topics.gaps(brokers) == [f"topic {old} has not message.timestamp.type=LogAppendTime"]
+
+    await eventually(named)
+    assert await topics.make_topics(brokers) == []
+
+    async def mended() -> bool:
+        return not await topics.gaps(brokers)
+
+    # a broker learns of it from its controller, a moment after the controller has said yes
+    await eventually(mended)
+    [answer] = await administer(world, "describe_configs", [ConfigResource(ConfigResourceType.TOPIC, old)])
+    settings = {setting[0]: setting[1] for setting in answer.resources[0][4]}
+    assert given.items() <= settings.items()
     await administer(world, "delete_topics", list(topics.TOPICS))
 
 

@@ -76,8 +76,10 @@ def test_compose_understands_it(tmp_path: Path) -> None:
 
 def test_every_image_is_pinned_and_ours_is_of_this_version() -> None:
     for service in SERVICES.values():
-        assert re.fullmatch(r"[a-z/]+:\d+[\w.-]*", service["image"])
+        assert re.fullmatch(r"[a-z/-]+:\d+[\w.-]*", service["image"])
     assert {SERVICES[name]["image"] for name in (*LEEWARD, "secrets")} == {f"leeward:{leeward.__version__}"}
+    clusters = {SERVICES[name]["image"] for name in ("postgres", "postgres-box")}
+    assert clusters == {f"leeward-postgres:{leeward.__version__}"}
 
 
 @pytest.mark.parametrize("name", [*FIVE, "migrate"])
@@ -161,6 +163,27 @@ def test_what_is_named_exists() -> None:
     used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
     assert set(COMPOSE["volumes"]) <= used
     assert set(COMPOSE["networks"]) == {network for name in SERVICES for network in networks(name)}
+
+
+def user_of(name: str) -> tuple[str, str]:
+    """Whose number and group's a container runs as: Compose's word, or that of the image we build."""
+    if runs_leeward(name):
+        stages = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+        found = re.findall(r"^USER (\d+):(\d+)$", stages, re.MULTILINE)[-1]
+        return found[0], found[1]
+    user, group = SERVICES[name]["user"].split(":")
+    return user, group
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if "tmpfs" in SERVICES[name]])
+def test_every_tmpfs_names_its_owner_and_mode(name: str) -> None:
+    """Over a directory of the image a tmpfs belongs to root, and what it takes of it does not last over a restart."""
+    user, group = user_of(name)
+    assert user != "0"
+    for tmpfs in SERVICES[name]["tmpfs"]:
+        place, _, options = tmpfs.partition(":")
+        given = dict(option.split("=") for option in options.split(","))
+        assert given == {"uid": user, "gid": group, "mode": "1777" if place == "/tmp" else "0755"}, tmpfs
 
 
 @pytest.mark.parametrize("name", SERVICES)

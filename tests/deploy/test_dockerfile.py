@@ -29,7 +29,7 @@ def last_stage() -> dict[str, str]:
 def copied() -> set[str]:
     """What is taken out of the project's folder."""
     sources = [step.split()[:-1] for step in steps("COPY") if not step.startswith("--from=")]
-    return {source for some in sources for source in some}
+    return {source for some in sources for source in some if not source.startswith("--chmod=")}
 
 
 def needed_by() -> dict[str, set[str]]:
@@ -47,7 +47,7 @@ def needed_by() -> dict[str, set[str]]:
 
 def test_stages_begin_with_pinned_images_and_their_names_resolve() -> None:
     for stage in steps("FROM"):
-        assert re.fullmatch(r"python:3\.\d+-slim( AS build)?", stage)
+        assert re.fullmatch(r"postgres:\d+\.\d+ AS postgres|python:3\.\d+-slim( AS build)?", stage)
     assert [step.split()[0] for step in steps("COPY") if step.startswith("--from=")] == ["--from=build"]
 
 
@@ -84,9 +84,23 @@ def test_it_runs_leeward_as_nobody_in_particular_and_writes_nothing() -> None:
     assert "PIP_NO_CACHE_DIR=1" in " ".join(steps("ENV"))
 
 
+def test_what_another_user_runs_has_a_mode_whatever_the_umask_of_the_clone() -> None:
+    # the builder's own stage runs as root, and pip gives what it installs modes of its own
+    shipped = [step.split() for step in steps("COPY") if step.split()[-1].startswith("/") and "--from=" not in step]
+    modes = {source: mode for mode, source, _ in shipped}
+    assert modes == {"deploy/make_secrets.py": "--chmod=644", "deploy/postgres/databases.sh": "--chmod=755"}
+
+
+def test_a_cluster_carries_the_script_that_makes_its_databases() -> None:
+    """Mounted from a clone under umask 077 the image's own user cannot list its folder, and passes it over."""
+    for name in ("postgres", "postgres-box"):
+        assert SERVICES[name]["build"] == {"context": ".", "dockerfile": "deploy/Dockerfile", "target": "postgres"}
+        assert not [volume for volume in SERVICES[name]["volumes"] if volume.startswith(".")]
+
+
 def test_compose_builds_this_file_and_finds_the_script() -> None:
     build = SERVICES["incident"]["build"]
     assert (ROOT / build["context"] / build["dockerfile"]).read_text(encoding="utf-8") == TEXT
     [script] = [step for step in steps("COPY") if "make_secrets.py" in step]
-    source, target = script.split()
+    _mode, source, target = script.split()
     assert SERVICES["secrets"]["entrypoint"][1] == target + source.rpartition("/")[2]
