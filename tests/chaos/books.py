@@ -92,8 +92,10 @@ class Books:
     def incidents_of(self) -> dict[int, set[str]]:
         """incident_ref by a death's number: those at which nobody else was, taken back or not alike.
 
-        Those who have been forgotten are missing at an incident, so that two may fit.
+        Those who have been forgotten are missing at an incident, and whoever has left has no contact any more, so that
+        two may fit.
         """
+        known = set(self.persons.values())
         there: defaultdict[str, set[str]] = defaultdict(set)
         for row in self.rest.rows("matching", "exposure"):
             if not row["reviewer"]:
@@ -103,7 +105,7 @@ class Books:
         for death in self.evidence.plan.deaths:
             around = {self.persons.get(contacts[who], "") for who in death.around}
             alike = {ref for ref in there if (ref in stands) == (death.number not in self.evidence.retracted)}
-            found[death.number] = {ref for ref in alike if there[ref] <= around}
+            found[death.number] = {ref for ref in alike if there[ref] & known <= around}
         return found
 
     def attention(self, contact: str) -> str | None:
