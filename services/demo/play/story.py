@@ -1,6 +1,7 @@
 """The story, with every person played through the real pages' forms; each step is seen to happen before the next."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -88,8 +89,10 @@ class Play:
         )
         referring = {"o01@hospital.example", "p01@hospital.example"}
         narrator.check("the referring doctors have none", not referring & addresses)
-        raw = b"".join(mail.raw for mail in world.mailbox.mails).decode().lower()
-        narrator.check("no mail says anything of what happened", not [word for word in DENIED if word.lower() in raw])
+        raw = b"".join(mail.raw for mail in world.mailbox.mails).decode()
+        said = re.sub(r"/m/[\w-]+", "/m/", raw)  # a token is random, and any letters may stand in it
+        denied = "|".join(map(re.escape, DENIED))
+        narrator.check("no mail says anything of what happened", not re.search(denied, said, re.IGNORECASE))
         narrator.link("All mailboxes can be read while the demonstration runs:", world.mail_url)
 
     def _asked(self) -> list[StaffMember]:
