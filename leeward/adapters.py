@@ -54,12 +54,14 @@ def bus_of(settings: Settings, stores: Mapping[str, Store], readers: Mapping[str
     return SqliteBus(settings, stores, readers)
 
 
-def coverage_of(settings: Settings, producers: Mapping[ServiceName, tuple[Connection, MetaData]]) -> Coverage:
-    """What these services had published at the moment that their connections read as of."""
+def coverage_of(
+    settings: Settings, reader: ServiceName, producers: Mapping[ServiceName, tuple[Connection, MetaData]]
+) -> Coverage:
+    """What these services had published at the moment that their connections read as of, for one that reads it."""
     if settings.bus_url:
         from leeward.bus.ends import KafkaCoverage
 
-        return KafkaCoverage(parse_brokers(settings.bus_url), producers)
+        return KafkaCoverage(parse_brokers(settings.bus_url), reader, producers)
     return SqliteCoverage(producers)
 
 

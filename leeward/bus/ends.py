@@ -22,14 +22,17 @@ _WAIT_MS: Final = 1000
 class KafkaCoverage:
     """Of services whose outboxes a relay sends: what waited in them at the moment, and what Kafka had after it."""
 
-    def __init__(self, brokers: Brokers, producers: Mapping[ServiceName, tuple[Connection, MetaData]]) -> None:
+    def __init__(
+        self, brokers: Brokers, reader: ServiceName, producers: Mapping[ServiceName, tuple[Connection, MetaData]]
+    ) -> None:
         self._brokers = brokers
+        self._reader = reader
         self._waiting = {one for conn, metadata in producers.values() for one in waiting_ids(conn, metadata)}
         self._ends = {f"leeward.{name}": await_only(_ends(brokers, f"leeward.{name}")) for name in producers}
 
     def applied(self, reader: Connection, metadata: MetaData) -> bool:
         for topic, ends in self._ends.items():
-            passed = await_only(_committed(self._brokers, group_of("matching", topic), ends))
+            passed = await_only(_committed(self._brokers, group_of(self._reader, topic), ends))
             if any(passed.get(partition, 0) < end for partition, end in ends.items()):
                 return False
         inbox = ground_tables(metadata).inbox

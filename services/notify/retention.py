@@ -39,8 +39,8 @@ def walk_along_links() -> RetentionPart:
     def walk(unit: Unit, most: int) -> bool:
         nonlocal after, looked
         after, looked = repository.delete_loose_links(unit.conn, after, most), looked + 1
-        if more := bool(after) and looked < A_WALK:
-            return more
+        if after and looked < A_WALK:
+            return True
         looked = 0
         return False
 

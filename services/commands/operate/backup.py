@@ -30,7 +30,6 @@ from services.commands.operate.status import listening
 
 # the box follows the issuer's epochs; matching reads incident and notify, and comes last
 ORDER: Final[tuple[ServiceName, ...]] = ("box", "issuer", "incident", "notify", "matching")
-READ_BY_MATCHING: Final[tuple[ServiceName, ...]] = ("incident", "notify")
 PATIENCE: Final = 30.0  # seconds
 PAUSE: Final = 0.01
 LIST: Final = "erasures"
@@ -116,8 +115,9 @@ def await_reader(
 
     One that does not run applies nothing, and sends nothing either.
     """
-    producers = {name: (snapshots[name].conn, services[name].metadata) for name in READ_BY_MATCHING}
-    coverage = coverage_of(settings, producers)
+    read = [one for one in services.values() if f"leeward.{one.name}" in services["matching"].reads]
+    producers = {one.name: (snapshots[one.name].conn, one.metadata) for one in read}
+    coverage = coverage_of(settings, "matching", producers)
     patience = time.monotonic() + PATIENCE
     while listening(settings, "matching"):
         with reading(settings, "matching") as conn:

@@ -33,7 +33,6 @@ from services.commands.operate.backup import LIST
 
 # matching first: it alone knows what the hashes on the list of erasures mean
 ORDER: Final[tuple[ServiceName, ...]] = ("matching", "incident", "notify", "issuer", "box")
-READ_MATCHING: Final[tuple[ServiceName, ...]] = ("notify", "issuer")
 SHOWN: Final = 31  # days that are named one by one
 
 
@@ -159,8 +158,9 @@ def _set_logs_right(settings: Settings, services: Mapping[ServiceName, Service],
             place_reader(unit.conn, service.metadata, logs)
     with connection(settings, "matching") as conn:
         passed_over = sorted(lost - waiting_ids(conn, services["matching"].metadata))
-    for name in READ_MATCHING if passed_over else ():
-        with transaction(settings, services[name], now, believed=True) as unit:
+    reading = [service for service in services.values() if "leeward.matching" in service.reads]
+    for service in reading if passed_over else ():
+        with transaction(settings, service, now, believed=True) as unit:
             unit.writes.inbox.run(unit.conn, [(one, now.date()) for one in passed_over])
 
 

@@ -1,22 +1,10 @@
 """Which keys have made what is stored."""
 
-import sqlalchemy as sa
-from alembic import op
+from leeward.store.ground_changes.key_check import downgrade, upgrade
+
+__all__ = ["downgrade", "upgrade"]
 
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
 depends_on = None
-
-
-def upgrade() -> None:
-    op.create_table(
-        "key_check",
-        sa.Column("name", sa.String(length=20), nullable=False),
-        sa.Column("value", sa.String(length=64), nullable=False),
-        sa.PrimaryKeyConstraint("name"),
-    )
-
-
-def downgrade() -> None:
-    op.drop_table("key_check")

@@ -116,7 +116,7 @@ class Post:
         try:
             report = await self.channel.send(self._dispatch.letter(delivery), lane)
             if isinstance(report, Later):
-                delivery.away_until = now + report.pause
+                delivery.again_at = now + report.pause
             result = Result.LATER if isinstance(report, Later) else report
         except Exception as fault:
             # a fault of ours must neither end the lane nor be tried without end
@@ -127,7 +127,7 @@ class Post:
         if result in (Result.NOT_TRIED, Result.ILL):
             self._faults += 1
             self._away_until = now + timedelta(seconds=back_off(self._faults, FIRST_PAUSE, LONGEST_PAUSE))
-            delivery.away_until = self._away_until
+            delivery.again_at = self._away_until
             return result
         self._faults, self._away_until = 0, None
         return result
@@ -141,7 +141,7 @@ class Post:
         return judged
 
     def _not_tried(self, delivery: Delivery, now: datetime) -> Result:
-        delivery.away_until = now if self._stopping else self._away_until
+        delivery.again_at = now if self._stopping else self._away_until
         return Result.NOT_TRIED
 
 
@@ -222,9 +222,9 @@ class Dispatch:
             if delivery.key in ours:
                 repeats = self.posts[delivery.channel].entry.repeats_in_doubt
                 progress = after_attempt(result, delivery.attempts, delivery.doubts, repeats, unit.now)
-                if progress.state is DeliveryState.QUEUED and delivery.away_until is not None:
-                    own = progress.due_at if result is Result.LATER else delivery.away_until
-                    progress = replace(progress, due_at=max(own, delivery.away_until))
+                if progress.state is DeliveryState.QUEUED and delivery.again_at is not None:
+                    own = progress.due_at if result is Result.LATER else delivery.again_at
+                    progress = replace(progress, due_at=max(own, delivery.again_at))
                 changes.append(self._change(delivery, progress, unit.now))
                 publish_outcome(unit, delivery.request_ref, delivery.case_ref, progress.state, delivery.accepted_at)
                 if progress.state is DeliveryState.QUEUED:

@@ -58,7 +58,7 @@ class Delivery:
 
     key: of its row, and the idempotency key of all its attempts; empty, like `channel`, until it has been addressed.
     asked_after: how many answers its question had then.
-    request_ref: empty where no other service asked for it. away_until: set where the channel was found away, or
+    request_ref: empty where no other service asked for it. again_at: set where the channel was found away, or
     the other side said when it wants the letter again.
     """
 
@@ -79,7 +79,7 @@ class Delivery:
     attempts: int = 0
     doubts: int = 0
     asked_after: int = 0
-    away_until: datetime | None = None
+    again_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

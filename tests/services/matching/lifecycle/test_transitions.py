@@ -339,3 +339,7 @@ def test_who_said_yes_and_was_given_nobody_stays_on_the_list_after_ninety_days()
     alone = transitions.accept(new_case("a", START), "hours", START, RULES).case
     over = transitions.limit(transitions.nobody_free(alone).case, START + LIMIT)
     assert (over.case.stage, over.case.person_ref, over.case.reasons) == ("closed", None, ["never_reached"])
+
+
+def test_no_reason_is_a_part_of_another_so_that_a_query_finds_one_by_its_name() -> None:
+    assert [(one, other) for one in ACTIONS for other in ACTIONS if one != other and one in other] == []

@@ -95,10 +95,19 @@ async def test_a_call_that_waits_does_not_leave_after_the_acknowledgement(make_w
     world.mail.for_address["second@hospital.example"] = "450 4.2.0 later"
     await world.client.post(link, data={"answer": "talk_now"})
     links = await world.mailed(2)
+
+    async def states() -> list[str]:
+        return sorted(row.state for row in await world.rows(DELIVERY) if row.kind == "call")
+
+    async def one_waits() -> bool:
+        return await states() == ["handed_off", "queued"]
+
+    await eventually(one_waits)
     await world.browser().post(links[1], data={"answer": "acknowledge"})
+    assert await states() == ["cancelled", "handed_off"], "called off with the acknowledgement"
     world.mail.for_address.clear()
     await pass_time(world, 1, 5)
-    assert sorted(row.state for row in await world.rows(DELIVERY) if row.kind == "call") == ["cancelled", "handed_off"]
+    assert await states() == ["cancelled", "handed_off"]
     await world.mailed(2)
 
 
