@@ -8,7 +8,7 @@ import heapq
 import inspect
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -42,13 +42,17 @@ class ManualClock:
         """Be set to another time, forwards or backwards: no time passes, and nobody wakes."""
         self._set_by += timedelta(**span)
 
-    async def sleep(self, seconds: float) -> None:
-        if seconds <= 0:
-            await asyncio.sleep(0)
-            return
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._now + timedelta(seconds=seconds), next(self._order), waiting))
-        await waiting
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        # counts from the call, where the caller has read the time, and not from when its task has its first turn
+        waiting: asyncio.Future[None] | None = None
+        if seconds > 0:
+            waiting = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._sleepers, (self._now + timedelta(seconds=seconds), next(self._order), waiting))
+
+        async def wait() -> None:
+            await (waiting or asyncio.sleep(0))
+
+        return wait()
 
     async def advance(self, **span: float) -> None:
         """Move on by a timedelta's keywords, waking every sleeper that falls due on the way."""
